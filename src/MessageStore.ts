@@ -1,0 +1,400 @@
+/**
+ * The message store: write, synchronize, read.
+ *
+ * **Guarantees**
+ *
+ * - Versions of a stream are 1, 2, 3, … without gaps, whoever writes at the same time.
+ * - A write goes in as a whole or not at all; one that fails, whatever the reason, leaves nothing behind.
+ * - An `OptimisticConcurrencyError` or `DuplicateMessageError` inside a transaction leaves it usable.
+ * - Every operation runs in the transaction that is open around it, and commits or rolls back with it.
+ * - What is refused is refused before the database is asked: bad arguments, messages that cannot be stored.
+ *
+ * A write whose answer is lost (a connection that breaks) may have been stored. To repeat it is safe: `synchronize`
+ * stores only what is missing, and `write` of the same messages fails with `DuplicateMessageError`.
+ */
+import { Array as Arr, Context, DateTime, Effect, Layer, Option, Predicate, Result } from "effect"
+import type { Scope, Tracer } from "effect"
+import type { SqlClient } from "effect/sql/SqlClient"
+import type { MigrationError } from "effect/sql/Migrator"
+import type { SqlError } from "effect/sql/SqlError"
+import {
+  DuplicateMessageError,
+  InvalidArgumentError,
+  type InvalidNameError,
+  MessageIdMismatchError,
+  OptimisticConcurrencyError,
+  SerializationError
+} from "./errors.ts"
+import * as MemoryStorage from "./memory/MemoryStorage.ts"
+import {
+  checkExpectedVersion,
+  checkMessageId,
+  checkStreamName,
+  type ExpectedVersion,
+  type Identified,
+  type MessagePosition,
+  type Metadata,
+  type StreamHead
+} from "./Message.ts"
+import * as Migrations from "./postgres/migrations.ts"
+import { checkName } from "./postgres/objects.ts"
+import * as PostgresStorage from "./postgres/PostgresStorage.ts"
+import * as Reader from "./Reader.ts"
+import {
+  encodeMetadata,
+  fromSchema,
+  makeCodec,
+  type MessageCodec,
+  type MessageSchema,
+  type MessageSerializer,
+  type SchemaSerializerOptions,
+  verified
+} from "./Serializer.ts"
+import { type AppendItem, type AppendOutcome, type EncodedMessage, Storage } from "./Storage.ts"
+
+type OneOrMore<A> = A | Arr.NonEmptyReadonlyArray<A>
+
+export interface WriteOptions {
+  /** The version the stream has to be at: 0 or more, or `"exists"`. Default: any. */
+  readonly expectedVersion?: ExpectedVersion | undefined
+  /** Stored with each of the messages. A `traceparent` given here replaces that of the writing span. */
+  readonly metadata?: Metadata | undefined
+}
+
+/** One stream's part of a `writeAll`. */
+export interface StreamWrite<out A> extends WriteOptions {
+  readonly stream: string
+  readonly messages: OneOrMore<A>
+}
+
+/** Why a write may fail. */
+export type WriteError =
+  | OptimisticConcurrencyError
+  | DuplicateMessageError
+  | SerializationError
+  | InvalidArgumentError
+  | SqlError
+
+export interface MessageStore<in out A> {
+  /**
+   * Appends messages to a stream, together or not at all, and answers the position of the last.
+   *
+   * **Example**
+   *
+   * ```ts
+   * yield* orders.write("order-1", new OrderPlaced({ orderId: "1" }), { expectedVersion: 0 })
+   * ```
+   */
+  readonly write: (
+    stream: string,
+    messages: OneOrMore<A>,
+    options?: WriteOptions
+  ) => Effect.Effect<MessagePosition, WriteError>
+
+  /**
+   * Appends to several streams, all or nothing, in one round trip. Answers the position of the last message of each
+   * part, in the order given. Two calls that share streams never wait for each other in a circle, whatever the order.
+   * A stream may be named more than once: later parts find what the earlier ones left.
+   */
+  readonly writeAll: (
+    writes: ReadonlyArray<StreamWrite<A>>
+  ) => Effect.Effect<ReadonlyArray<MessagePosition>, WriteError>
+
+  /**
+   * Makes a stream hold these messages: those already stored are compared by id, the others are appended. Answers the
+   * head of the stream.
+   *
+   * **Details**
+   *
+   * `expectedVersion` is the version that the stream has before the append. When nothing is missing, it is not
+   * checked: the call that stored the messages may be repeated as it was. Fewer messages than stored succeed, and
+   * change nothing. An id that differs fails with `MessageIdMismatchError`. Without `expectedVersion`, a stream that
+   * others append to meanwhile is compared anew.
+   */
+  readonly synchronize: (
+    stream: string,
+    messages: ReadonlyArray<A>,
+    options?: WriteOptions
+  ) => Effect.Effect<StreamHead, WriteError | MessageIdMismatchError>
+
+  /** The messages of a stream, in the order of versions; in pages, with no connection held between them. */
+  readonly read: Reader.Reader<A>["read"]
+
+  /** One consistent view of the store, until the scope closes; in a transaction, that transaction's view. */
+  readonly reader: Effect.Effect<Reader.Reader<A>, SqlError, Scope.Scope>
+
+  /** The last position of a stream; version 0 when it has no message. */
+  readonly head: Reader.Reader<A>["head"]
+
+  /**
+   * Runs an effect in a transaction: committed when it succeeds, rolled back when it fails or is interrupted. On
+   * PostgreSQL this is `sql.withTransaction`; in memory it is its equal. Nested, it is a savepoint.
+   */
+  readonly withTransaction: <B, E, R>(effect: Effect.Effect<B, E, R>) => Effect.Effect<B, E | SqlError, R>
+
+  /** Removes all messages; for tests. Not inside a transaction. Global positions go on rising. */
+  readonly truncate: Effect.Effect<void, InvalidArgumentError | SqlError>
+}
+
+/** Where a message keeps its id and its time; needed only by messages that lack `Message.fields`. */
+export interface Accessors<in A> {
+  /** A UUID, always the same for the same message. */
+  readonly id: (message: A) => string
+  /** When what the message tells of happened. */
+  readonly time: (message: A) => DateTime.DateTime
+}
+
+/** The size of one write, in bytes: what a single statement can carry without trouble. */
+const maximumWriteSize = 256 * 1024 * 1024
+
+const idPage = 10_000
+
+/**
+ * @internal
+ */
+export const make = <A>(
+  storage: Storage["Service"],
+  codec: MessageCodec<A>,
+  accessors: Accessors<A>
+): MessageStore<A> => {
+  const reader = Reader.make(storage, codec)
+
+  const toItem = (write: StreamWrite<A>, traceparent: string | undefined): Result.Result<AppendItem, WriteError> =>
+    Result.gen(function*() {
+      const stream = yield* checkStreamName(write.stream)
+      const expectedVersion = yield* checkExpectedVersion(write.expectedVersion)
+      const metadata = yield* encodeMetadata({ traceparent, ...write.metadata })
+      const messages: Array<EncodedMessage> = []
+      for (const message of Arr.ensure(write.messages)) {
+        messages.push({
+          messageId: yield* checkMessageId(accessors.id(message)),
+          occurredAt: DateTime.toUtc(accessors.time(message)),
+          data: yield* codec.encode(message)
+        })
+      }
+      if (!Arr.isReadonlyArrayNonEmpty(messages)) {
+        return yield* invalid("messages", "must not be empty: there is nothing to write")
+      }
+      yield* checkDistinct(messages)
+      return { stream, expectedVersion, messages, metadata }
+    })
+
+  const append = Effect.fnUntraced(function*(writes: Arr.NonEmptyReadonlyArray<StreamWrite<A>>) {
+    const traceparent = toTraceparent(yield* Effect.option(Effect.currentParentSpan))
+    const items = yield* Effect.fromResult(Result.all(Arr.map(writes, (write) => toItem(write, traceparent))))
+    yield* Effect.fromResult(checkSize(items))
+    const outcomes = yield* storage.append(items, { atomic: true })
+    return yield* Effect.fromResult(toPositions(items, outcomes))
+  })
+
+  const write = Effect.fn("MessageStore.write")(
+    function*(stream: string, messages: OneOrMore<A>, options?: WriteOptions) {
+      const positions = yield* append([{ ...options, stream, messages }])
+      return positions[0] as MessagePosition // one item, one position
+    }
+  )
+
+  const writeAll = Effect.fn("MessageStore.writeAll")(function*(writes: ReadonlyArray<StreamWrite<A>>) {
+    return Arr.isReadonlyArrayNonEmpty(writes) ? yield* append(writes) : []
+  })
+
+  /** How many of the messages are stored, given that they are those the stream begins with. */
+  const countStored = Effect.fnUntraced(function*(stream: string, given: ReadonlyArray<string>) {
+    for (let stored = 0;; stored += idPage) {
+      const page = yield* storage.messageIds({ stream, fromVersion: stored + 1, limit: idPage })
+      for (const [i, storedMessageId] of page.entries()) {
+        const givenMessageId = given[stored + i]
+        if (givenMessageId === undefined) return given.length
+        if (givenMessageId !== storedMessageId) {
+          return yield* new MessageIdMismatchError({ stream, version: stored + i + 1, storedMessageId, givenMessageId })
+        }
+      }
+      if (page.length < idPage) return stored + page.length
+    }
+  })
+
+  const synchronize: MessageStore<A>["synchronize"] = Effect.fn("MessageStore.synchronize")(
+    function*(stream: string, messages: ReadonlyArray<A>, options?: WriteOptions) {
+      yield* Effect.fromResult(checkStreamName(stream))
+      const expected = yield* Effect.fromResult(checkExpectedVersion(options?.expectedVersion))
+      const ids = yield* Effect.fromResult(Result.all(messages.map((message) => checkMessageId(accessors.id(message)))))
+      while (true) {
+        const stored = yield* countStored(stream, ids)
+        const missing = messages.slice(stored)
+        if (!Arr.isReadonlyArrayNonEmpty(missing)) return yield* storage.head(stream)
+        if (expected !== undefined && (expected === "exists" ? stored === 0 : expected !== stored)) {
+          return yield* new OptimisticConcurrencyError({ stream, expectedVersion: expected, actualVersion: stored })
+        }
+        const written = yield* Effect.result(
+          append([{ ...options, stream, messages: missing, expectedVersion: stored }])
+        )
+        if (Result.isSuccess(written)) return written.success[0] as MessagePosition // as above
+        if (written.failure._tag !== "OptimisticConcurrencyError" || Predicate.isNumber(expected)) {
+          return yield* Effect.fail(written.failure)
+        }
+      }
+    }
+  )
+
+  return {
+    write,
+    writeAll,
+    synchronize,
+    read: reader.read,
+    head: reader.head,
+    reader: Reader.inSnapshot(storage, codec),
+    withTransaction: storage.withTransaction,
+    truncate: Effect.gen(function*() {
+      if (yield* storage.inTransaction) yield* Effect.fromResult(invalid("truncate", "must not be called inside a transaction"))
+      yield* storage.truncate
+    })
+  }
+}
+
+interface StoreOptions {
+  /** Part of the names of the database objects: 1 to 30 of `a-z`, `0-9` and `_`, not beginning with a digit. */
+  readonly name: string
+  /**
+   * The type of the message column, should `layer` have to create the table: `"json"` (default) is faster,
+   * `"jsonb"` can be indexed and queried by content. A table that exists keeps what it has.
+   */
+  readonly payload?: Migrations.PayloadType | undefined
+}
+
+/** Messages that carry `Message.fields` need not say where their id and time are. */
+type AccessorOptions<A> = [A] extends [Identified] ? Partial<Accessors<A>> : Accessors<A>
+
+/** A store as a service: the class is its key, its layers are its static members. */
+export interface ServiceClass<in out Self, in out Id extends string, in out A>
+  extends Context.ServiceClass<Self, Id, MessageStore<A>>
+{
+  /** The store on PostgreSQL: runs the migrations that have not run yet, then serves. */
+  readonly layer: Layer.Layer<Self, InvalidNameError | MigrationError | SqlError, SqlClient>
+  /** The store on PostgreSQL, for those who run {@link ServiceClass.migrations} themselves. */
+  readonly layerNoMigrations: Layer.Layer<Self, InvalidNameError, SqlClient>
+  /** The store in memory: the same contract, no database. Empty each time the layer is built. */
+  readonly layerMemory: Layer.Layer<Self, InvalidNameError>
+  /** The store on any backend that provides the port. */
+  readonly layerStorage: Layer.Layer<Self, InvalidNameError, Storage>
+  /** What `layer` runs, as SQL. */
+  readonly migrations: Effect.Effect<ReadonlyArray<Migrations.Migration>, InvalidNameError>
+}
+
+type MissingSelf = "Missing `Self` generic - use `class Self extends MessageStore.Service<Self>()(…)`"
+
+type ServiceResult<Self, Id extends string, A> = [Self] extends [never] ? MissingSelf : ServiceClass<Self, Id, A>
+
+/**
+ * Makes the class of a store.
+ *
+ * **Example**
+ *
+ * ```ts
+ * class Orders extends MessageStore.Service<Orders>()("app/Orders", {
+ *   name: "orders",
+ *   schema: Schema.Union([OrderPlaced, OrderShipped])
+ * }) {}
+ *
+ * const program = Effect.gen(function*() {
+ *   const orders = yield* Orders
+ *   yield* orders.write("order-1", new OrderPlaced({ orderId: "1" }), { expectedVersion: 0 })
+ * })
+ *
+ * program.pipe(Effect.provide(Orders.layerMemory))
+ * ```
+ */
+export const Service = <Self = never>(): {
+  <const Id extends string, S extends MessageSchema>(
+    id: Id,
+    options: StoreOptions & SchemaSerializerOptions & { readonly schema: S } & AccessorOptions<S["Type"]>
+  ): ServiceResult<Self, Id, S["Type"]>
+  <const Id extends string, A>(
+    id: Id,
+    options: StoreOptions & { readonly serializer: MessageSerializer<A> } & AccessorOptions<A>
+  ): ServiceResult<Self, Id, A>
+} =>
+<A>(
+  id: string,
+  options: StoreOptions & SchemaSerializerOptions & Partial<Accessors<A>> & {
+    readonly schema?: MessageSchema
+    readonly serializer?: MessageSerializer<A>
+  }
+) => {
+  const { name, payload, schema, serializer } = options
+  const codec: MessageCodec<A> = makeCodec(
+    schema === undefined ? verified(serializer as MessageSerializer<A>) : fromSchema(schema, options)
+  )
+  // The overloads ask for accessors wherever these fields may be missing.
+  const accessors: Accessors<A> = {
+    id: options.id ?? ((message) => (message as Identified).messageId),
+    time: options.time ?? ((message) => (message as Identified).occurredAt)
+  }
+
+  class Tag extends Context.Service<Self, MessageStore<A>>()(id) {
+    static readonly layerStorage = Layer.effect(
+      Tag,
+      Effect.gen(function*() {
+        yield* Effect.fromResult(checkName(name))
+        return make(yield* Storage, codec, accessors)
+      })
+    )
+    static readonly layerMemory = Layer.provide(Tag.layerStorage, MemoryStorage.layer)
+    static readonly layerNoMigrations = Layer.provide(Tag.layerStorage, PostgresStorage.layer(name))
+    static readonly layer = Layer.provide(
+      Tag.layerNoMigrations,
+      Layer.effectDiscard(Migrations.run(name, { payload }))
+    )
+    static readonly migrations = Effect.fromResult(Migrations.forStore(name, { payload }))
+  }
+  return Tag as never // what the overloads promise
+}
+
+const invalid = (argument: string, reason: string) => Result.fail(new InvalidArgumentError({ argument, reason }))
+
+const checkDistinct = (messages: ReadonlyArray<EncodedMessage>): Result.Result<void, DuplicateMessageError> => {
+  if (messages.length === 1) return Result.void
+  const seen = new Set<string>()
+  for (const { messageId } of messages) {
+    if (seen.has(messageId)) return Result.fail(new DuplicateMessageError({ messageId }))
+    seen.add(messageId)
+  }
+  return Result.void
+}
+
+const checkSize = (items: ReadonlyArray<AppendItem>): Result.Result<void, InvalidArgumentError> => {
+  let size = 0
+  for (const { messages } of items) for (const { data } of messages) size += data.length
+  return size <= maximumWriteSize
+    ? Result.void
+    : invalid("messages", `must not have more than ${maximumWriteSize} characters of JSON in one write: write them in parts`)
+}
+
+/** The positions written, or why the first item that was refused was refused. */
+const toPositions = (
+  items: ReadonlyArray<AppendItem>,
+  outcomes: ReadonlyArray<AppendOutcome>
+): Result.Result<ReadonlyArray<MessagePosition>, OptimisticConcurrencyError | DuplicateMessageError> => {
+  const positions: Array<MessagePosition> = []
+  for (const [i, outcome] of outcomes.entries()) {
+    const { expectedVersion = 0, stream } = items[i] as AppendItem
+    switch (outcome._tag) {
+      case "Written":
+        positions.push({ stream, version: outcome.version, globalPosition: outcome.globalPosition })
+        break
+      case "WrongVersion":
+        return Result.fail(
+          new OptimisticConcurrencyError({ stream, expectedVersion, actualVersion: outcome.actualVersion })
+        )
+      case "Duplicate":
+        return Result.fail(new DuplicateMessageError({ messageId: outcome.messageId }))
+      case "Skipped": // the reason is another item's
+    }
+  }
+  return Result.succeed(positions)
+}
+
+/** The W3C trace context of a span: version 00, https://www.w3.org/TR/trace-context/#traceparent-header. */
+const toTraceparent = (span: Option.Option<Tracer.AnySpan>): string | undefined =>
+  Option.isSome(span) && /^[0-9a-f]{32}$/.test(span.value.traceId) && /^[0-9a-f]{16}$/.test(span.value.spanId)
+    ? `00-${span.value.traceId}-${span.value.spanId}-${span.value.sampled ? "01" : "00"}`
+    : undefined

@@ -1,0 +1,195 @@
+/**
+ * Schema ⇄ stored JSON: the only place that encodes or decodes.
+ *
+ * A `MessageSerializer` obeys three laws, which `effect-message-store/testing` checks for any of them:
+ *
+ * 1. `deserialize(serialize(message))` equals `message`,
+ * 2. and is of the same class,
+ * 3. `serialize(deserialize(data))` equals `data` as JSON, for data that `serialize` made.
+ *
+ * Data of an older shape is outside the third law: a schema with transformations, or `aliases`, reads it, and what
+ * is written is the present shape.
+ */
+import { identity, Predicate, Result, Schema } from "effect"
+import { SerializationError } from "./errors.ts"
+import type { Metadata } from "./Message.ts"
+
+/**
+ * Turns messages into JSON and back. Failures are values; whatever the failure holds becomes the `cause` of a
+ * `SerializationError`.
+ *
+ * **Example** (written by hand)
+ *
+ * ```ts
+ * const serializer: MessageSerializer<Order> = {
+ *   serialize: (order) => Result.succeed({ id: order.id }),
+ *   deserialize: (data) => Result.try(() => Order.parse(data))
+ * }
+ * ```
+ */
+export interface MessageSerializer<in out A> {
+  readonly serialize: (message: A) => Result.Result<Schema.Json, unknown>
+  readonly deserialize: (data: Schema.Json) => Result.Result<A, unknown>
+}
+
+/** A schema that encodes and decodes without services: of a tagged class or struct, or a union of them. */
+export type MessageSchema = Schema.Codec<any, any>
+
+export interface SchemaSerializerOptions {
+  /**
+   * The field of the stored JSON that names the message's type, where the class has `_tag`. Default `"_tag"`;
+   * `"__typename__"` is what depeche_db's PydanticMessageSerializer reads and writes.
+   */
+  readonly typeField?: string | undefined
+  /** Type names found in stored data, and the tags that stand for them today: `{ OrderCreated: "OrderPlaced" }`. */
+  readonly aliases?: Readonly<Record<string, string>> | undefined
+}
+
+/**
+ * The serializer of a schema's canonical JSON (`Schema.toCodecJson`): dates as ISO strings, bigints as decimal
+ * strings, options and other structures in the forms Effect gives them.
+ */
+export const fromSchema = <S extends MessageSchema>(
+  schema: S,
+  options?: SchemaSerializerOptions
+): MessageSerializer<S["Type"]> => {
+  const codec = Schema.toCodecJson(schema)
+  const encode = Schema.encodeUnknownResult(codec)
+  const decode = Schema.decodeUnknownResult(codec)
+  const typeField = options?.typeField ?? "_tag"
+  const aliases = new Map(Object.entries(options?.aliases ?? {}))
+  if (typeField === "_tag" && aliases.size === 0) return { serialize: encode, deserialize: decode }
+
+  const toStored = (data: Schema.Json): Result.Result<Schema.Json, unknown> => {
+    if (typeField === "_tag" || !isRecord(data) || !Object.hasOwn(data, "_tag")) return Result.succeed(data)
+    if (Object.hasOwn(data, typeField)) {
+      return Result.fail(new Error(`the field ${typeField} is taken by the message's type`))
+    }
+    const { _tag, ...rest } = data
+    return Result.succeed({ [typeField]: _tag, ...rest } as Schema.Json)
+  }
+  const fromStored = (data: Schema.Json): Schema.Json => {
+    if (!isRecord(data) || !Object.hasOwn(data, typeField)) return data
+    const { [typeField]: type, ...rest } = data
+    return { _tag: Predicate.isString(type) ? aliases.get(type) ?? type : type, ...rest } as Schema.Json
+  }
+  return {
+    serialize: (message) => Result.flatMap(encode(message), toStored),
+    deserialize: (data) => decode(fromStored(data))
+  }
+}
+
+const isRecord = (data: Schema.Json): data is Schema.JsonObject => Predicate.isObject(data)
+
+/**
+ * Holds a hand-written serializer to its type: what is not JSON (NaN, undefined, a Date) fails instead of being
+ * stored as something else.
+ *
+ * @internal
+ */
+export const verified = <A>(serializer: MessageSerializer<A>): MessageSerializer<A> => ({
+  serialize: (message) =>
+    Result.flatMap(serializer.serialize(message), (data) =>
+      isJson(data) ? Result.succeed(data) : Result.fail(new Error("serialize returned what is not JSON"))),
+  deserialize: serializer.deserialize
+})
+
+const isJson = Schema.is(Schema.Json)
+
+/**
+ * What a message becomes on its way to the database: JSON text that every backend can hold.
+ *
+ * @internal
+ */
+export interface MessageCodec<A> {
+  readonly encode: (message: A) => Result.Result<string, SerializationError>
+  readonly decode: (data: Schema.Json, place: Place) => Result.Result<A, SerializationError>
+}
+
+interface Place {
+  readonly stream: string
+  readonly version: number
+  readonly messageId: string
+}
+
+/** How large the JSON of a message may be, in bytes: rows stay below the 16 MiB that `@effect/sql-pg` reads at once. */
+export const maximumMessageSize = 8 * 1024 * 1024
+
+/** How large the JSON of a write's metadata may be, in bytes: it is stored with every message. */
+export const maximumMetadataSize = 64 * 1024
+
+/** How many arrays and objects may be nested in each other. */
+export const maximumDepth = 500
+
+/** @internal */
+export const makeCodec = <A>(serializer: MessageSerializer<A>): MessageCodec<A> => ({
+  encode: (message) => {
+    const text = attempt(() => Result.map(serializer.serialize(message), (data) => JSON.stringify(data)))
+    if (Result.isFailure(text)) return refuse("it does not encode", text.failure)
+    const fault = unstorable(text.success, maximumMessageSize)
+    return fault === undefined ? Result.succeed(text.success) : refuse(fault)
+  },
+  decode: (data, place) =>
+    Result.mapError(attempt(() => serializer.deserialize(data)), (cause) =>
+      new SerializationError({
+        operation: "deserialize",
+        reason: "the stored data does not decode",
+        ...place,
+        cause
+      }))
+})
+
+/**
+ * The JSON text of metadata; fields that are undefined are left out.
+ *
+ * @internal
+ */
+export const encodeMetadata = (metadata: Metadata): Result.Result<string, SerializationError> => {
+  const given = Object.fromEntries(Object.entries(metadata).filter(([, value]) => value !== undefined))
+  if (!isJson(given)) return refuse("its metadata is not JSON")
+  const text = JSON.stringify(given)
+  const fault = unstorable(text, maximumMetadataSize)
+  return fault === undefined ? Result.succeed(text) : refuse(`in its metadata: ${fault}`)
+}
+
+/** Foreign code may throw where it should return a failure. */
+const attempt = <A>(evaluate: () => Result.Result<A, unknown>): Result.Result<A, unknown> =>
+  Result.flatMap(Result.try(evaluate), identity)
+
+const refuse = (reason: string, cause?: unknown): Result.Result<never, SerializationError> =>
+  Result.fail(
+    new SerializationError({ operation: "serialize", reason, ...(cause === undefined ? {} : { cause }) })
+  )
+
+/** Why PostgreSQL's json and jsonb do not both hold this text, if so. `JSON.stringify` writes a lone surrogate as an escape. */
+const unstorable = (text: string, maximumSize: number): string | undefined => {
+  if (text.length * 3 > maximumSize && byteLength(text) > maximumSize) return `its JSON has more than ${maximumSize} bytes`
+  if (text.includes("\\u") && unstorableEscape.test(text)) {
+    return "a string in it holds NUL or a lone surrogate, which PostgreSQL cannot store"
+  }
+  if (text.length > 2 * maximumDepth && depth(text) > maximumDepth) {
+    return `it nests more than ${maximumDepth} arrays and objects`
+  }
+  return undefined
+}
+
+// An escape counts where an even number of backslashes comes before it.
+const unstorableEscape = /(?<!\\)(?:\\\\)*\\u(?:0000|d[89a-f])/
+
+const byteLength = (text: string): number => new TextEncoder().encode(text).length
+
+const depth = (text: string): number => {
+  let deepest = 0
+  let open = 0
+  let inString = false
+  for (let at = 0; at < text.length; at++) {
+    const code = text.charCodeAt(at)
+    if (inString) {
+      if (code === 0x5c /* \ */) at++
+      else if (code === 0x22 /* " */) inString = false
+    } else if (code === 0x22) inString = true
+    else if (code === 0x5b || code === 0x7b /* [ { */) deepest = Math.max(deepest, ++open)
+    else if (code === 0x5d || code === 0x7d /* ] } */) open--
+  }
+  return deepest
+}

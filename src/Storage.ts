@@ -1,0 +1,108 @@
+/**
+ * The port: what a backend offers to a message store, in encoded form.
+ *
+ * A backend keeps these promises; `effect-message-store/testing` has the suite that checks them:
+ *
+ * - versions of a stream are 1, 2, 3, … without gaps; global positions are unique and rise within a stream;
+ * - items of one `append` that name the same stream are decided in the order given, each on what the ones before it
+ *   left; an item that is refused leaves no trace and harms no other (with `atomic`, none is written);
+ * - a refusal is an answer, not a failure: a transaction stays usable;
+ * - everything runs inside the transaction that is open in the fiber's context, and commits or rolls back with it.
+ */
+import { Context, Data } from "effect"
+import type { Array, DateTime, Effect, Schema, Scope } from "effect"
+import type { SqlError } from "effect/sql/SqlError"
+import type { ExpectedVersion, StreamHead } from "./Message.ts"
+
+/** A message ready to be stored. */
+export interface EncodedMessage {
+  /** A UUID in lower case. */
+  readonly messageId: string
+  readonly occurredAt: DateTime.Utc
+  /** JSON text. */
+  readonly data: string
+}
+
+/** Messages for one stream that are written together or not at all. */
+export interface AppendItem {
+  readonly stream: string
+  readonly expectedVersion: ExpectedVersion | undefined
+  /** No id twice. */
+  readonly messages: Array.NonEmptyReadonlyArray<EncodedMessage>
+  /** JSON text of an object, the same for each message. */
+  readonly metadata: string
+}
+
+/** What became of an item. `Skipped`: left out because another item of an atomic append was refused. */
+export type AppendOutcome = Data.TaggedEnum<{
+  /** The place of the item's last message. */
+  Written: { readonly version: number; readonly globalPosition: number }
+  WrongVersion: { readonly actualVersion: number }
+  Duplicate: { readonly messageId: string }
+  Skipped: {}
+}>
+
+export const AppendOutcome = Data.taggedEnum<AppendOutcome>()
+
+/** A row as it was read. */
+export interface EncodedStoredMessage {
+  readonly messageId: string
+  readonly stream: string
+  readonly version: number
+  readonly globalPosition: number
+  readonly addedAt: DateTime.Utc
+  readonly data: Schema.Json
+  readonly metadata: Schema.JsonObject
+}
+
+export type Direction = "forward" | "backward"
+
+/** A page of a stream: at most `limit` messages with `fromVersion <= version <= toVersion`, in `direction`. */
+export interface StreamPage {
+  readonly stream: string
+  readonly fromVersion: number
+  readonly toVersion: number
+  readonly direction: Direction
+  readonly limit: number
+}
+
+/** A page of all streams whose names are LIKE `pattern`, in the order of global positions, bounds included. */
+export interface PatternPage {
+  readonly pattern: string
+  readonly fromPosition: number
+  readonly toPosition: number
+  readonly direction: Direction
+  readonly limit: number
+}
+
+/** Runs an effect so that what it reads comes from one snapshot. */
+export interface Snapshot {
+  <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E, R>
+}
+
+export class Storage extends Context.Service<Storage, {
+  /** Outcomes in the order of the items. */
+  readonly append: (
+    items: Array.NonEmptyReadonlyArray<AppendItem>,
+    options: { readonly atomic: boolean }
+  ) => Effect.Effect<ReadonlyArray<AppendOutcome>, SqlError>
+  readonly readStream: (page: StreamPage) => Effect.Effect<ReadonlyArray<EncodedStoredMessage>, SqlError>
+  readonly readPattern: (page: PatternPage) => Effect.Effect<ReadonlyArray<EncodedStoredMessage>, SqlError>
+  /** In any order; ids that are not stored are left out. */
+  readonly readByIds: (
+    messageIds: ReadonlyArray<string>
+  ) => Effect.Effect<ReadonlyArray<EncodedStoredMessage>, SqlError>
+  /** The ids of a stream's messages from a version on, in the order of versions, at most `limit`. */
+  readonly messageIds: (
+    page: { readonly stream: string; readonly fromVersion: number; readonly limit: number }
+  ) => Effect.Effect<ReadonlyArray<string>, SqlError>
+  readonly head: (stream: string) => Effect.Effect<StreamHead, SqlError>
+  /** Removes every message; positions go on rising. */
+  readonly truncate: Effect.Effect<void, SqlError>
+  /** Commits on success, rolls back on failure and interruption; nests. */
+  readonly withTransaction: <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E | SqlError, R>
+  /** Whether a transaction is open in the fiber's context. */
+  readonly inTransaction: Effect.Effect<boolean>
+  /** One view until the scope closes; inside a transaction, that transaction's view. */
+  readonly snapshot: Effect.Effect<Snapshot, SqlError, Scope.Scope>
+}>()("effect-message-store/Storage") {}

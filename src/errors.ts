@@ -1,0 +1,106 @@
+/**
+ * Every tagged error of the library.
+ *
+ * Each carries the data its caller needs to act, and a message that says what to do. Failures of the database
+ * itself stay what they are in Effect: `SqlError`, whose `isRetryable` tells whether trying again can help.
+ */
+import { Schema } from "effect"
+
+/**
+ * The version of a stream that a write can insist on: a whole number (0: the stream has no message yet), or
+ * `"exists"` (any version but 0).
+ */
+export const ExpectedVersion = Schema.Union([Schema.Natural, Schema.Literal("exists")])
+
+/** The stream was not at the version that the write expected. Nothing was written; a transaction stays usable. */
+export class OptimisticConcurrencyError extends Schema.TaggedError<OptimisticConcurrencyError>(
+  "effect-message-store/errors/OptimisticConcurrencyError"
+)("OptimisticConcurrencyError", {
+  stream: Schema.String,
+  expectedVersion: ExpectedVersion,
+  actualVersion: Schema.Natural
+}) {
+  override get message() {
+    return `stream "${this.stream}" is at version ${this.actualVersion}, but the write expected ${
+      this.expectedVersion === "exists" ? "it to exist" : `version ${this.expectedVersion}`
+    }: read the stream again and decide anew`
+  }
+}
+
+/** A message of this id is already stored, or was given twice. Nothing was written; a transaction stays usable. */
+export class DuplicateMessageError extends Schema.TaggedError<DuplicateMessageError>(
+  "effect-message-store/errors/DuplicateMessageError"
+)("DuplicateMessageError", { messageId: Schema.String }) {
+  override get message() {
+    return `message ${this.messageId} is already stored: to repeat a write whose answer was lost, use synchronize`
+  }
+}
+
+/** `synchronize` found another message in the stream than the one it was given for that version. Nothing was written. */
+export class MessageIdMismatchError extends Schema.TaggedError<MessageIdMismatchError>(
+  "effect-message-store/errors/MessageIdMismatchError"
+)("MessageIdMismatchError", {
+  stream: Schema.String,
+  version: Schema.Natural,
+  storedMessageId: Schema.String,
+  givenMessageId: Schema.String
+}) {
+  override get message() {
+    return `stream "${this.stream}" holds message ${this.storedMessageId} at version ${this.version}, ` +
+      `not ${this.givenMessageId}: the stream was changed by others since these messages were put together`
+  }
+}
+
+/** No message of this id is stored, or none that the reader's snapshot can see. */
+export class MessageNotFoundError extends Schema.TaggedError<MessageNotFoundError>(
+  "effect-message-store/errors/MessageNotFoundError"
+)("MessageNotFoundError", { messageId: Schema.String }) {
+  override get message() {
+    return `no message ${this.messageId} in this store`
+  }
+}
+
+/**
+ * A message that cannot be stored (the schema rejects it; it holds NUL or a lone surrogate; it is too large or too
+ * deeply nested), or stored data that does not decode. Where it was read from is known: `stream`, `version`.
+ */
+export class SerializationError extends Schema.TaggedError<SerializationError>(
+  "effect-message-store/errors/SerializationError"
+)("SerializationError", {
+  operation: Schema.Literals(["serialize", "deserialize"]),
+  reason: Schema.String,
+  stream: Schema.optionalKey(Schema.String),
+  version: Schema.optionalKey(Schema.Natural),
+  messageId: Schema.optionalKey(Schema.String),
+  cause: Schema.optionalKey(Schema.Defect())
+}) {
+  override get message() {
+    const place = [
+      this.messageId === undefined ? "" : ` ${this.messageId}`,
+      this.stream === undefined ? "" : ` of stream "${this.stream}"`,
+      this.version === undefined ? "" : ` at version ${this.version}`
+    ].join("")
+    return `cannot ${this.operation} message${place}: ${this.reason}`
+  }
+}
+
+/** An argument out of its bounds, refused before anything was read or written. */
+export class InvalidArgumentError extends Schema.TaggedError<InvalidArgumentError>(
+  "effect-message-store/errors/InvalidArgumentError"
+)("InvalidArgumentError", {
+  argument: Schema.String,
+  reason: Schema.String
+}) {
+  override get message() {
+    return `${this.argument} ${this.reason}`
+  }
+}
+
+/** The name of a store cannot be part of the names of database objects. */
+export class InvalidNameError extends Schema.TaggedError<InvalidNameError>(
+  "effect-message-store/errors/InvalidNameError"
+)("InvalidNameError", { name: Schema.String }) {
+  override get message() {
+    return `"${this.name}" cannot name a store: use 1 to 30 of a-z, 0-9 and _, not beginning with a digit`
+  }
+}

@@ -1,0 +1,191 @@
+/**
+ * The port in memory: the same answers as PostgreSQL's, for tests and prototypes. Nothing outlives the layer.
+ */
+import { Clock, Context, DateTime, Effect, identity, Layer, Option } from "effect"
+import {
+  type AppendItem,
+  AppendOutcome,
+  type EncodedStoredMessage,
+  type PatternPage,
+  type Snapshot,
+  Storage,
+  type StreamPage
+} from "../Storage.ts"
+import { compilePattern } from "./pattern.ts"
+import * as Transaction from "./Transaction.ts"
+
+/** JSON stays text until it is read, so that no two readers share an object. */
+interface Row extends Omit<EncodedStoredMessage, "data" | "metadata"> {
+  readonly data: string
+  readonly metadata: string
+  /** Which of the store's commits made it visible. */
+  commit: number
+}
+
+/** What can be read: the commits up to one, and what the transaction itself wrote. */
+interface View {
+  readonly commit: number
+  readonly own: ReadonlyArray<Row>
+}
+
+/** The last commit that a snapshot sees. */
+class SnapshotCommit extends Context.Service<SnapshotCommit, number>()("effect-message-store/memory/Snapshot") {}
+
+class Messages implements Transaction.Participant<Row> {
+  readonly locks = new Transaction.Locks()
+  lastCommit = 0
+  private lastPosition = 0
+  /** In the order of global positions. */
+  private log: Array<Row> = []
+  /** In the order of versions: version v is at v - 1. */
+  private readonly streams = new Map<string, Array<Row>>()
+  private readonly byId = new Map<string, Row>()
+
+  append(own: Array<Row>, items: ReadonlyArray<AppendItem>, atomic: boolean, addedAt: DateTime.Utc) {
+    const heads = new Map<string, number>()
+    const written: Array<Row> = []
+    const taken = new Set(own.map((row) => row.messageId))
+    const outcomes = items.map((item): AppendOutcome => {
+      const { expectedVersion, stream } = item
+      const head = heads.get(stream) ?? this.stream({ commit: Infinity, own }, stream).length
+      const expected = expectedVersion === undefined || (expectedVersion === "exists" ? head > 0 : expectedVersion === head)
+      if (!expected) return AppendOutcome.WrongVersion({ actualVersion: head })
+      const duplicate = item.messages.find(({ messageId }) => taken.has(messageId) || this.byId.has(messageId))
+      if (duplicate !== undefined) return AppendOutcome.Duplicate({ messageId: duplicate.messageId })
+      item.messages.forEach(({ data, messageId }, i) => {
+        const place = { stream, version: head + i + 1, globalPosition: ++this.lastPosition }
+        written.push({ ...place, messageId, data, metadata: item.metadata, addedAt, commit: Infinity })
+        taken.add(messageId)
+      })
+      heads.set(stream, head + item.messages.length)
+      return AppendOutcome.Written({ version: head + item.messages.length, globalPosition: this.lastPosition })
+    })
+    if (atomic && outcomes.some((outcome) => outcome._tag !== "Written")) {
+      return outcomes.map((outcome) => outcome._tag === "Written" ? AppendOutcome.Skipped() : outcome)
+    }
+    own.push(...written)
+    return outcomes
+  }
+
+  commit(rows: ReadonlyArray<Row>): void {
+    if (rows.length === 0) return
+    const late = (rows[0]?.globalPosition ?? 0) < (this.log.at(-1)?.globalPosition ?? 0)
+    this.lastCommit++
+    for (const row of rows) {
+      row.commit = this.lastCommit
+      this.log.push(row)
+      this.byId.set(row.messageId, row)
+      const stream = this.streams.get(row.stream)
+      if (stream === undefined) this.streams.set(row.stream, [row])
+      else stream.push(row)
+    }
+    if (late) this.log.sort(byPosition)
+  }
+
+  truncate(): void {
+    this.log = []
+    this.streams.clear()
+    this.byId.clear()
+  }
+
+  stream(view: View, stream: string): ReadonlyArray<Row> {
+    const rows = this.streams.get(stream) ?? []
+    // A stream's versions are committed in their order: what a view does not see is at the end.
+    const visible = (rows.at(-1)?.commit ?? 0) > view.commit ? rows.filter((row) => row.commit <= view.commit) : rows
+    const own = view.own.filter((row) => row.stream === stream)
+    return own.length === 0 ? visible : [...visible, ...own]
+  }
+
+  pattern(view: View, page: PatternPage): ReadonlyArray<Row> {
+    const matches = compilePattern(page.pattern)
+    const step = page.direction === "forward" ? 1 : -1
+    const first = step === 1 ? this.firstAt(page.fromPosition) : this.firstAt(page.toPosition + 1) - 1
+    const inRange = ({ globalPosition }: Row) => globalPosition >= page.fromPosition && globalPosition <= page.toPosition
+    const rows = view.own.filter((row) => inRange(row) && matches(row.stream))
+    const uncommitted = rows.length
+    for (let i = first; rows.length - uncommitted < page.limit; i += step) {
+      const row = this.log[i]
+      if (row === undefined || !inRange(row)) break
+      if (row.commit <= view.commit && matches(row.stream)) rows.push(row)
+    }
+    return rows.sort((a, b) => step * byPosition(a, b)).slice(0, page.limit)
+  }
+
+  ids(view: View, messageIds: ReadonlyArray<string>): ReadonlyArray<Row> {
+    return messageIds.flatMap((messageId) => {
+      const row = this.byId.get(messageId)
+      return row !== undefined && row.commit <= view.commit
+        ? [row]
+        : view.own.filter((own) => own.messageId === messageId)
+    })
+  }
+
+  /** Index of the first row at or behind a position: binary search. */
+  private firstAt(position: number): number {
+    let low = 0
+    let high = this.log.length
+    while (low < high) {
+      const middle = (low + high) >>> 1
+      if ((this.log[middle] as Row).globalPosition < position) low = middle + 1
+      else high = middle
+    }
+    return low
+  }
+}
+
+const byPosition = (a: Row, b: Row): number => a.globalPosition - b.globalPosition
+
+const toStored = ({ commit: _, ...row }: Row): EncodedStoredMessage => ({
+  ...row,
+  data: JSON.parse(row.data),
+  metadata: JSON.parse(row.metadata)
+})
+
+const streamPage = (rows: ReadonlyArray<Row>, page: StreamPage): ReadonlyArray<Row> => {
+  const range = rows.slice(page.fromVersion - 1, page.toVersion)
+  return page.direction === "forward" ? range.slice(0, page.limit) : range.slice(-page.limit).reverse()
+}
+
+/** A store of its own, empty, for each time the layer is built. */
+export const layer: Layer.Layer<Storage> = Layer.sync(Storage, () => {
+  const messages = new Messages()
+
+  const view: Effect.Effect<View> = Effect.gen(function*() {
+    const snapshot = yield* Effect.serviceOption(SnapshotCommit)
+    if (Option.isSome(snapshot)) return { commit: snapshot.value, own: [] }
+    const transaction = yield* Transaction.current
+    return { commit: Infinity, own: Option.isSome(transaction) ? transaction.value.journal(messages) : [] }
+  })
+
+  return Storage.of({
+    append: (items, { atomic }) =>
+      Transaction.required((transaction) =>
+        Effect.gen(function*() {
+          const streams = new Set(items.map((item) => `stream ${item.stream}`))
+          const ids = items.flatMap((item) => item.messages.map((message) => `id ${message.messageId}`))
+          yield* messages.locks.acquire(transaction, [...Array.from(streams).sort(), ...ids])
+          const addedAt = DateTime.makeUnsafe(yield* Clock.currentTimeMillis)
+          return messages.append(transaction.journal(messages), items, atomic, addedAt)
+        })
+      ),
+    readStream: (page) =>
+      Effect.map(view, (view) => streamPage(messages.stream(view, page.stream), page).map(toStored)),
+    readPattern: (page) => Effect.map(view, (view) => messages.pattern(view, page).map(toStored)),
+    readByIds: (messageIds) => Effect.map(view, (view) => messages.ids(view, messageIds).map(toStored)),
+    messageIds: ({ fromVersion, limit, stream }) =>
+      Effect.map(view, (view) =>
+        messages.stream(view, stream).slice(fromVersion - 1, fromVersion - 1 + limit).map((row) => row.messageId)),
+    head: (stream) =>
+      Effect.map(view, (view) => {
+        const rows = messages.stream(view, stream)
+        return { stream, version: rows.length, globalPosition: rows.at(-1)?.globalPosition }
+      }),
+    truncate: Effect.andThen(messages.locks.idle, Effect.sync(() => messages.truncate())),
+    withTransaction: Transaction.withTransaction,
+    inTransaction: Effect.map(Transaction.current, Option.isSome),
+    snapshot: Effect.map(Transaction.current, (transaction): Snapshot =>
+      Option.isSome(transaction)
+        ? identity
+        : Effect.provideService(SnapshotCommit, messages.lastCommit) as Snapshot)
+  })
+})

@@ -1,0 +1,201 @@
+/**
+ * The append function: a batch of items in, an outcome per item out, in one round trip.
+ *
+ * **Algorithm**
+ *
+ * 1. The locks of all streams are taken, in the order of their keys, so that no two calls can wait for each other.
+ * 2. The heads of all streams are read, after the locks: at READ COMMITTED this sees all that earlier holders wrote.
+ * 3. Item by item, in the order given, the versions are decided, each on what the previous item of its stream left; an
+ *    item whose expectation does not hold is left out.
+ * 4. All messages of the accepted items go in with one insert, in order, so that versions have no gaps and global
+ *    positions rise within each stream.
+ * 5. `on conflict do nothing` leaves out messages whose id exists. When any is missing, what went in is taken out
+ *    again, and the items are decided once more, now looking each id up: a duplicate refuses its item as a whole and
+ *    shifts the versions of those behind it. Duplicates are rare; nobody else pays for the check.
+ *
+ * At REPEATABLE READ and SERIALIZABLE the heads may be older than the locks; then the insert meets a row it cannot
+ * see, and PostgreSQL reports a serialization failure (40001), which is retryable.
+ */
+import { Effect } from "effect"
+import type { Array as Arr } from "effect"
+import type { SqlClient } from "effect/sql/SqlClient"
+import type { SqlError } from "effect/sql/SqlError"
+import { type AppendItem, AppendOutcome } from "../Storage.ts"
+import { type Objects, streamLockKey } from "./objects.ts"
+
+/** How the function's `_expected` says that any version will do, or any but 0: arrays of nulls have no type to bind. */
+const anyVersion = -2
+const existing = -1
+
+/**
+ * The text of the function. Items and messages come as arrays: of each item its stream, the index of the previous item
+ * of that stream (0: none), its expectation, its metadata and the index of its last message; of each message the index
+ * of its item, its id, its time and its JSON.
+ *
+ * `payload` is the type of the message column.
+ */
+export const functionSql = (objects: Objects, payload: string): string =>
+  `create or replace function ${objects.appendFunction}(
+  _streams text[], _previous int[], _expected int[], _metadata text[], _last int[],
+  _item int[], _ids uuid[], _occurred timestamptz[], _data text[],
+  _atomic boolean
+) returns table (outcome text, version int, global_position bigint, duplicate uuid)
+language plpgsql as $function$
+#variable_conflict use_column
+declare
+  _items constant int := cardinality(_streams);
+  _heads int[];
+  _head int;
+  _first int;         -- index of the item's first message, less one
+  _bases int[];       -- version of the message before the item's first one, less _first; null: refused
+  _after int[];       -- head behind the item
+  _duplicates uuid[];
+  _duplicate uuid;
+  _taken uuid[];
+  _accepted int;
+  _positions bigint[];
+  _done int := 0;     -- how many positions have been given out
+  _careful boolean := false;
+begin
+  perform pg_advisory_xact_lock(locks.key) from (
+    select distinct ${streamLockKey("s.stream")} as key from unnest(_streams) s(stream) order by 1
+  ) locks;
+
+  for _attempt in 1..10 loop
+    select array_agg(coalesce(h.version, 0) order by s.i) into _heads
+    from unnest(_streams) with ordinality s(stream, i)
+    left join lateral (
+      select m.version from ${objects.table} m where m.stream = s.stream order by m.version desc limit 1
+    ) h on true;
+
+    _bases := array_fill(null::int, array[_items]);
+    _after := _bases;
+    _duplicates := array_fill(null::uuid, array[_items]);
+    _taken := '{}';
+    _accepted := 0;
+    for _i in 1.._items loop
+      _head := case when _previous[_i] = 0 then _heads[_i] else _after[_previous[_i]] end;
+      if _expected[_i] = ${anyVersion} or _expected[_i] = _head or (_expected[_i] = ${existing} and _head > 0) then
+        _first := case when _i = 1 then 0 else _last[_i - 1] end;
+        _duplicate := null;
+        if _careful then
+          select given.id into _duplicate
+          from unnest(_ids[_first + 1:_last[_i]]) with ordinality given(id, i)
+          where given.id = any(_taken) or exists (select from ${objects.table} m where m.message_id = given.id)
+          order by given.i limit 1;
+        end if;
+        if _duplicate is null then
+          _bases[_i] := _head - _first;
+          _head := _head + _last[_i] - _first;
+          _accepted := _accepted + _last[_i] - _first;
+          if _careful then
+            _taken := _taken || _ids[_first + 1:_last[_i]];
+          end if;
+        else
+          _duplicates[_i] := _duplicate;
+        end if;
+      end if;
+      _after[_i] := _head;
+    end loop;
+
+    if _atomic and _accepted < cardinality(_ids) then
+      _accepted := 0;
+    end if;
+    exit when _accepted = 0;
+
+    with written as (
+      insert into ${objects.table} (message_id, global_position, stream, version, message, metadata, occurred_at)
+      select m.id, nextval('${objects.sequence}'), _streams[m.item], _bases[m.item] + m.i, m.data::${payload},
+        _metadata[m.item]::jsonb, m.occurred
+      from unnest(_ids, _item, _occurred, _data) with ordinality m(id, item, occurred, data, i)
+      where _bases[m.item] is not null
+      on conflict do nothing
+      returning global_position
+    )
+    select array_agg(written.global_position) into _positions from written;
+    exit when cardinality(_positions) = _accepted;
+
+    delete from ${objects.table} where global_position = any(_positions);
+    if _attempt = 10 then
+      raise exception 'effect-message-store: ${objects.sequence} gives positions that ${objects.table} already has'
+        using hint = 'set the sequence to the highest global_position of the table';
+    end if;
+    _careful := true;
+  end loop;
+
+  for _i in 1.._items loop
+    version := _after[_i];
+    global_position := null;
+    duplicate := _duplicates[_i];
+    if duplicate is not null then
+      outcome := 'duplicate';
+    elsif _bases[_i] is null then
+      outcome := 'wrong_version';
+    elsif _accepted = 0 then
+      outcome := 'skipped';
+    else
+      outcome := 'written';
+      _done := _done + _last[_i] - case when _i = 1 then 0 else _last[_i - 1] end;
+      global_position := _positions[_done];
+    end if;
+    return next;
+  end loop;
+end
+$function$`
+
+interface Row {
+  readonly outcome: "written" | "wrong_version" | "duplicate" | "skipped"
+  readonly version: number
+  readonly global_position: bigint | null
+  readonly duplicate: string | null
+}
+
+export const append = (sql: SqlClient, objects: Objects) =>
+(
+  items: Arr.NonEmptyReadonlyArray<AppendItem>,
+  options: { readonly atomic: boolean }
+): Effect.Effect<ReadonlyArray<AppendOutcome>, SqlError> => {
+  const streams: Array<string> = []
+  const previous: Array<number> = []
+  const expected: Array<number> = []
+  const metadata: Array<string> = []
+  const last: Array<number> = []
+  const item: Array<number> = []
+  const ids: Array<string> = []
+  const occurred: Array<Date> = []
+  const data: Array<string> = []
+  const latest = new Map<string, number>()
+  for (const { expectedVersion, messages, metadata: itemMetadata, stream } of items) {
+    const index = streams.push(stream)
+    previous.push(latest.get(stream) ?? 0)
+    latest.set(stream, index)
+    expected.push(expectedVersion === undefined ? anyVersion : expectedVersion === "exists" ? existing : expectedVersion)
+    metadata.push(itemMetadata)
+    for (const message of messages) {
+      item.push(index)
+      ids.push(message.messageId)
+      occurred.push(new Date(message.occurredAt.epochMilliseconds))
+      data.push(message.data)
+    }
+    last.push(ids.length)
+  }
+  return Effect.map(
+    sql<Row>`select outcome, version, global_position, duplicate from ${sql(objects.appendFunction)}(
+      ${streams}::text[], ${previous}::int[], ${expected}::int[], ${metadata}::text[], ${last}::int[],
+      ${item}::int[], ${ids}::uuid[], ${occurred}::timestamptz[], ${data}::text[], ${options.atomic})`,
+    (rows) => rows.map(toOutcome)
+  )
+}
+
+const toOutcome = (row: Row): AppendOutcome => {
+  switch (row.outcome) {
+    case "written":
+      return AppendOutcome.Written({ version: row.version, globalPosition: Number(row.global_position) })
+    case "wrong_version":
+      return AppendOutcome.WrongVersion({ actualVersion: row.version })
+    case "duplicate":
+      return AppendOutcome.Duplicate({ messageId: String(row.duplicate) })
+    case "skipped":
+      return AppendOutcome.Skipped()
+  }
+}

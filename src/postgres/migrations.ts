@@ -1,0 +1,126 @@
+/**
+ * The database objects of a store, as numbered migrations.
+ *
+ * The first makes what depeche_db's contract asks for, where it does not exist; a store that Python made is adopted
+ * as it is. The others add what this library needs, and do no harm to Python processes beside it.
+ */
+import { Effect, Result } from "effect"
+import { Migrator, SqlClient } from "effect/sql"
+import type { SqlError } from "effect/sql/SqlError"
+import type { InvalidNameError } from "../errors.ts"
+import { functionSql } from "./append.ts"
+import * as Objects from "./objects.ts"
+
+/**
+ * The type of the column that holds messages, in a table that this library creates. `json` keeps the text as it was
+ * written and is the faster one to write and to read; `jsonb` has containment operators and GIN indexes.
+ */
+export type PayloadType = "json" | "jsonb"
+
+export interface Migration {
+  readonly id: number
+  readonly name: string
+  /** In this order, in one transaction. None ends with a semicolon. */
+  readonly statements: ReadonlyArray<string>
+}
+
+export const forStore = (
+  name: string,
+  options?: { readonly payload?: PayloadType | undefined }
+): Result.Result<ReadonlyArray<Migration>, InvalidNameError> =>
+  Result.map(Objects.forStore(name), (objects) => [
+    { id: 1, name: "messages", statements: messages(objects, options?.payload ?? "json") },
+    { id: 2, name: "columns", statements: columns(objects) },
+    { id: 3, name: "append", statements: [append(objects)] }
+  ])
+
+/**
+ * Runs the migrations that have not run yet, in one transaction under a lock: any number of processes may start at
+ * once. What has run is recorded in the table `effect_message_store_migrations_{name}`.
+ */
+export const run = Effect.fnUntraced(function*(
+  name: string,
+  options?: { readonly payload?: PayloadType | undefined }
+): Effect.fn.Return<void, InvalidNameError | Migrator.MigrationError | SqlError, SqlClient.SqlClient> {
+  const objects = yield* Effect.fromResult(Objects.forStore(name))
+  const migrations = yield* Effect.fromResult(forStore(name, options))
+  const sql = yield* SqlClient.SqlClient
+  yield* Migrator.make({})({
+    table: objects.migrationsTable,
+    loader: Effect.succeed(migrations.map(({ id, name, statements }) => [
+      id,
+      name,
+      Effect.succeed(Effect.forEach(statements, (statement) => sql.unsafe(statement).unprepared, { discard: true }))
+    ]))
+  })
+})
+
+const messages = (objects: Objects.Objects, payload: PayloadType): ReadonlyArray<string> => [
+  `create sequence if not exists ${objects.sequence}`,
+
+  `create table if not exists ${objects.table} (
+  message_id uuid primary key,
+  global_position bigint not null unique,
+  added_at timestamptz not null default now(),
+  stream varchar(255) not null,
+  version int not null,
+  message ${payload} not null,
+  constraint ${objects.versionConstraint} unique (stream, version)
+)`,
+
+  // Python tells its listeners by a trigger on every row; here only its own writes do.
+  `do $migration$ begin
+if to_regprocedure('${objects.writeFunction}(uuid, varchar, json, bigint)') is null then
+create function ${objects.writeFunction}(
+  message_id uuid, stream varchar, message json, expected_version bigint default null,
+  out version bigint, out global_position bigint
+) language plpgsql as $function$
+#variable_conflict use_column
+declare
+  _head bigint;
+begin
+  perform pg_advisory_xact_lock(${Objects.streamLockKey(`${objects.writeFunction}.stream`)});
+  select m.version into _head from ${objects.table} m
+  where m.stream = ${objects.writeFunction}.stream order by m.version desc limit 1;
+  _head := coalesce(_head, 0);
+  if ${objects.writeFunction}.expected_version <> _head then
+    raise exception 'Wrong expected version: % (Stream: %, Stream Version: %)',
+      ${objects.writeFunction}.expected_version, ${objects.writeFunction}.stream, _head;
+  end if;
+  version := _head + 1;
+  global_position := nextval('${objects.sequence}');
+  insert into ${objects.table} (message_id, global_position, stream, version, message)
+  values (
+    ${objects.writeFunction}.message_id, ${objects.writeFunction}.global_position,
+    ${objects.writeFunction}.stream, ${objects.writeFunction}.version, ${objects.writeFunction}.message
+  );
+  perform pg_notify('${objects.channel}', json_build_object(
+    'message_id', ${objects.writeFunction}.message_id, 'stream', ${objects.writeFunction}.stream,
+    'version', ${objects.writeFunction}.version, 'global_position', ${objects.writeFunction}.global_position
+  )::text);
+end
+$function$;
+end if;
+end $migration$`
+]
+
+const columns = (objects: Objects.Objects): ReadonlyArray<string> => [
+  // depeche_db's timestamp without time zone holds UTC; under this setting no row is rewritten.
+  "set local timezone to 'UTC'",
+  `alter table ${objects.table} alter column added_at type timestamptz`,
+  // Defaults come in a second step, so that the rows of an adopted table are not rewritten: theirs stay null,
+  // for "before any transaction that runs now", which the table lock makes true.
+  `alter table ${objects.table} add column if not exists tx xid8`,
+  `alter table ${objects.table} alter column tx set default pg_current_xact_id()`,
+  `alter table ${objects.table} add column if not exists metadata jsonb`,
+  `alter table ${objects.table} add column if not exists occurred_at timestamptz`
+]
+
+/** Made from a text, since only the table itself tells whether its messages are json or jsonb. */
+const append = (objects: Objects.Objects): string =>
+  `do $migration$ begin
+execute replace($text$${functionSql(objects, "<payload>")}$text$, '<payload>', (
+  select format_type(a.atttypid, null) from pg_attribute a
+  where a.attrelid = '${objects.table}'::regclass and a.attname = 'message'
+));
+end $migration$`
