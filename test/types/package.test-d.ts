@@ -1,0 +1,7 @@
+/** The package's doors: three, and no others. */
+export type * as Store from "effect-message-store"
+export type * as Pglite from "effect-message-store/pglite"
+export type * as Testing from "effect-message-store/testing"
+
+// @ts-expect-error -- the inside is not for users
+export type * as Inside from "effect-message-store/postgres"

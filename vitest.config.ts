@@ -1,0 +1,20 @@
+import { defineConfig } from "vitest/config"
+import { TallyReporter } from "./test/support/reporter.ts"
+
+export default defineConfig({
+  resolve: { conditions: ["@effect-message-store/source"] },
+  ssr: { resolve: { conditions: ["@effect-message-store/source"] } },
+  test: {
+    include: ["test/**/*.test.ts"],
+    globalSetup: ["test/support/postgres.ts"],
+    reporters: ["default", new TallyReporter()],
+    allowOnly: false,
+    maxWorkers: 2,
+    testTimeout: 60_000,
+    hookTimeout: 120_000,
+    coverage: {
+      provider: "v8",
+      include: ["src/**/*.ts"]
+    }
+  }
+})
