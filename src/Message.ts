@@ -1,9 +1,9 @@
 /**
  * What a message is beside its own fields: an id, a time, a place in a stream, and metadata.
  */
-import { Clock, DateTime, Effect, Option, Result, Schema } from "effect"
+import { Clock, DateTime, Effect, Option, Schema } from "effect"
+import type { Tracer } from "effect"
 import { SecureRandom } from "effect/crypto"
-import { InvalidArgumentError } from "./errors.ts"
 import type { ExpectedVersion as ExpectedVersionSchema } from "./errors.ts"
 
 /** The id of a message: a UUID of any version, unique in its store. Case does not matter; it is stored in lower case. */
@@ -90,53 +90,12 @@ export interface StoredMessage<out A> extends MessagePosition {
   readonly metadata: Metadata
 }
 
-// Limits of the table that stores and Python processes share: varchar(255), int4.
-const maximumNameLength = 255
-export const maximumVersion = 2_147_483_647
-
-const invalid = (argument: string, reason: string) => Result.fail(new InvalidArgumentError({ argument, reason }))
-
-/** A stream name has 1 to 255 characters (code points), none of them NUL or half of a surrogate pair. */
-export const checkStreamName = (stream: string): Result.Result<string, InvalidArgumentError> => {
-  if (typeof stream !== "string" || stream.length === 0) return invalid("stream", "must be a name of 1 to 255 characters")
-  if (stream.length > maximumNameLength && Array.from(stream).length > maximumNameLength) {
-    return invalid("stream", `must have at most ${maximumNameLength} characters`)
-  }
-  if (stream.includes("\0") || !stream.isWellFormed()) return invalid("stream", "must not contain NUL or lone surrogates")
-  return Result.succeed(stream)
-}
-
-/** A pattern is LIKE's: `%` any run of characters, `_` any one, `\` takes the next one literally. */
-export const checkPattern = (pattern: string): Result.Result<string, InvalidArgumentError> => {
-  if (typeof pattern !== "string" || pattern.length === 0) return invalid("pattern", "must not be empty")
-  if (pattern.includes("\0") || !pattern.isWellFormed()) return invalid("pattern", "must not contain NUL or lone surrogates")
-  const escapes = /\\*$/.exec(pattern)?.[0].length ?? 0
-  if (escapes % 2 === 1) return invalid("pattern", "must not end with \\: write \\\\ for a backslash")
-  return Result.succeed(pattern)
-}
-
-/** Ids are compared in lower case, as PostgreSQL's uuid does. */
-export const checkMessageId: (messageId: string) => Result.Result<string, InvalidArgumentError> = (messageId) =>
-  isMessageId(messageId)
-    ? Result.succeed(messageId.toLowerCase())
-    : invalid("messageId", `must be a UUID, not ${JSON.stringify(messageId)}`)
-
-const isMessageId = Schema.is(MessageId)
-
-/** A whole number within bounds: versions, positions, limits. */
-export const checkWhole = (
-  argument: string,
-  value: number,
-  minimum: number,
-  maximum: number = Number.MAX_SAFE_INTEGER
-): Result.Result<number, InvalidArgumentError> =>
-  Number.isInteger(value) && value >= minimum && value <= maximum
-    ? Result.succeed(value)
-    : invalid(argument, `must be a whole number from ${minimum} to ${maximum}, not ${value}`)
-
-export const checkExpectedVersion = (
-  expected: ExpectedVersion | undefined
-): Result.Result<ExpectedVersion | undefined, InvalidArgumentError> =>
-  expected === undefined || expected === "exists"
-    ? Result.succeed(expected)
-    : checkWhole("expectedVersion", expected, 0, maximumVersion)
+/**
+ * The W3C trace context of a span: version 00, https://www.w3.org/TR/trace-context/#traceparent-header.
+ *
+ * @internal
+ */
+export const toTraceparent = (span: Option.Option<Tracer.AnySpan>): string | undefined =>
+  Option.isSome(span) && /^[0-9a-f]{32}$/.test(span.value.traceId) && /^[0-9a-f]{16}$/.test(span.value.spanId)
+    ? `00-${span.value.traceId}-${span.value.spanId}-${span.value.sampled ? "01" : "00"}`
+    : undefined

@@ -12,29 +12,35 @@
  * A write whose answer is lost (a connection that breaks) may have been stored. To repeat it is safe: `synchronize`
  * stores only what is missing, and `write` of the same messages fails with `DuplicateMessageError`.
  */
-import { Array as Arr, Context, DateTime, Effect, Layer, Option, Predicate, Result } from "effect"
-import type { Scope, Tracer } from "effect"
-import type { SqlClient } from "effect/sql/SqlClient"
+import { Array as Arr, Context, DateTime, Effect, Layer, Predicate, Result } from "effect"
+import type { Scope } from "effect"
 import type { MigrationError } from "effect/sql/Migrator"
+import type { SqlClient } from "effect/sql/SqlClient"
 import type { SqlError } from "effect/sql/SqlError"
 import {
+  checkDistinct,
+  checkExpectedVersion,
+  checkMessageId,
+  checkSize,
+  checkStreamName,
+  invalid
+} from "./arguments.ts"
+import {
   DuplicateMessageError,
-  InvalidArgumentError,
+  type InvalidArgumentError,
   type InvalidNameError,
   MessageIdMismatchError,
   OptimisticConcurrencyError,
-  SerializationError
+  type SerializationError
 } from "./errors.ts"
 import * as MemoryStorage from "./memory/MemoryStorage.ts"
 import {
-  checkExpectedVersion,
-  checkMessageId,
-  checkStreamName,
   type ExpectedVersion,
   type Identified,
   type MessagePosition,
   type Metadata,
-  type StreamHead
+  type StreamHead,
+  toTraceparent
 } from "./Message.ts"
 import * as Migrations from "./postgres/migrations.ts"
 import { checkName } from "./postgres/objects.ts"
@@ -144,9 +150,6 @@ export interface Accessors<in A> {
   readonly time: (message: A) => DateTime.DateTime
 }
 
-/** The size of one write, in bytes: what a single statement can carry without trouble. */
-const maximumWriteSize = 256 * 1024 * 1024
-
 const idPage = 10_000
 
 /**
@@ -230,7 +233,7 @@ export const make = <A>(
         )
         if (Result.isSuccess(written)) return written.success[0] as MessagePosition // as above
         if (written.failure._tag !== "OptimisticConcurrencyError" || Predicate.isNumber(expected)) {
-          return yield* Effect.fail(written.failure)
+          return yield* written.failure
         }
       }
     }
@@ -245,7 +248,9 @@ export const make = <A>(
     reader: Reader.inSnapshot(storage, codec),
     withTransaction: storage.withTransaction,
     truncate: Effect.gen(function*() {
-      if (yield* storage.inTransaction) yield* Effect.fromResult(invalid("truncate", "must not be called inside a transaction"))
+      if (yield* storage.inTransaction) {
+        return yield* Effect.fromResult(invalid("truncate", "must not be called inside a transaction"))
+      }
       yield* storage.truncate
     })
   }
@@ -321,52 +326,34 @@ export const Service = <Self = never>(): {
   }
 ) => {
   const { name, payload, schema, serializer } = options
-  const codec: MessageCodec<A> = makeCodec(
-    schema === undefined ? verified(serializer as MessageSerializer<A>) : fromSchema(schema, options)
+  // One of the two is given, and accessors wherever these fields may be missing: the overloads see to it.
+  const codec = makeCodec<A>(
+    schema === undefined
+      ? verified(serializer as MessageSerializer<A>)
+      : fromSchema(schema, options) as MessageSerializer<A>
   )
-  // The overloads ask for accessors wherever these fields may be missing.
   const accessors: Accessors<A> = {
     id: options.id ?? ((message) => (message as Identified).messageId),
     time: options.time ?? ((message) => (message as Identified).occurredAt)
   }
 
-  class Tag extends Context.Service<Self, MessageStore<A>>()(id) {
-    static readonly layerStorage = Layer.effect(
-      Tag,
-      Effect.gen(function*() {
-        yield* Effect.fromResult(checkName(name))
-        return make(yield* Storage, codec, accessors)
-      })
-    )
-    static readonly layerMemory = Layer.provide(Tag.layerStorage, MemoryStorage.layer)
-    static readonly layerNoMigrations = Layer.provide(Tag.layerStorage, PostgresStorage.layer(name))
-    static readonly layer = Layer.provide(
-      Tag.layerNoMigrations,
-      Layer.effectDiscard(Migrations.run(name, { payload }))
-    )
-    static readonly migrations = Effect.fromResult(Migrations.forStore(name, { payload }))
+  const Tag = Context.Service<Self, MessageStore<A>>()(id)
+  const layerStorage = Layer.effect(
+    Tag,
+    Effect.gen(function*() {
+      yield* Effect.fromResult(checkName(name))
+      return make(yield* Storage, codec, accessors)
+    })
+  )
+  const layerNoMigrations = Layer.provide(layerStorage, PostgresStorage.layer(name))
+  const layers = {
+    layer: Layer.provide(layerNoMigrations, Layer.effectDiscard(Migrations.run(name, { payload }))),
+    layerNoMigrations,
+    layerMemory: Layer.provide(layerStorage, MemoryStorage.layer),
+    layerStorage,
+    migrations: Effect.fromResult(Migrations.forStore(name, { payload }))
   }
-  return Tag as never // what the overloads promise
-}
-
-const invalid = (argument: string, reason: string) => Result.fail(new InvalidArgumentError({ argument, reason }))
-
-const checkDistinct = (messages: ReadonlyArray<EncodedMessage>): Result.Result<void, DuplicateMessageError> => {
-  if (messages.length === 1) return Result.void
-  const seen = new Set<string>()
-  for (const { messageId } of messages) {
-    if (seen.has(messageId)) return Result.fail(new DuplicateMessageError({ messageId }))
-    seen.add(messageId)
-  }
-  return Result.void
-}
-
-const checkSize = (items: ReadonlyArray<AppendItem>): Result.Result<void, InvalidArgumentError> => {
-  let size = 0
-  for (const { messages } of items) for (const { data } of messages) size += data.length
-  return size <= maximumWriteSize
-    ? Result.void
-    : invalid("messages", `must not have more than ${maximumWriteSize} characters of JSON in one write: write them in parts`)
+  return Object.assign(Tag, layers) as never // what the overloads promise
 }
 
 /** The positions written, or why the first item that was refused was refused. */
@@ -392,9 +379,3 @@ const toPositions = (
   }
   return Result.succeed(positions)
 }
-
-/** The W3C trace context of a span: version 00, https://www.w3.org/TR/trace-context/#traceparent-header. */
-const toTraceparent = (span: Option.Option<Tracer.AnySpan>): string | undefined =>
-  Option.isSome(span) && /^[0-9a-f]{32}$/.test(span.value.traceId) && /^[0-9a-f]{16}$/.test(span.value.spanId)
-    ? `00-${span.value.traceId}-${span.value.spanId}-${span.value.sampled ? "01" : "00"}`
-    : undefined

@@ -6,17 +6,9 @@
  */
 import { Array as Arr, Effect, Option, Result, Stream } from "effect"
 import type { SqlError } from "effect/sql/SqlError"
-import { InvalidArgumentError, MessageNotFoundError } from "./errors.ts"
-import type { SerializationError } from "./errors.ts"
-import {
-  checkMessageId,
-  checkPattern,
-  checkStreamName,
-  checkWhole,
-  maximumVersion,
-  type StoredMessage,
-  type StreamHead
-} from "./Message.ts"
+import { checkMessageId, checkPattern, checkStreamName, checkWhole, invalid, maximumVersion } from "./arguments.ts"
+import { type InvalidArgumentError, MessageNotFoundError,type SerializationError } from "./errors.ts"
+import type { StoredMessage, StreamHead } from "./Message.ts"
 import type { MessageCodec } from "./Serializer.ts"
 import type { Direction, EncodedStoredMessage, Storage } from "./Storage.ts"
 
@@ -92,27 +84,39 @@ export const make = <A>(storage: Storage["Service"], codec: MessageCodec<A>): Re
   return {
     getMessagesByIds,
     getMessageById: (messageId) =>
-      Effect.flatMap(getMessagesByIds([messageId]), ([stored]) =>
-        stored === undefined ? Effect.fail(new MessageNotFoundError({ messageId })) : Effect.succeed(stored)),
+      Effect.flatMap(
+        getMessagesByIds([messageId]),
+        ([stored]) =>
+          stored === undefined ? Effect.fail(new MessageNotFoundError({ messageId })) : Effect.succeed(stored)
+      ),
 
     read: (stream, options) =>
-      Stream.unwrap(Effect.map(Effect.fromResult(checkRead(stream, options)), (range) =>
-        pages({ ...range, position: (row) => row.version }, (from, to, limit) =>
-          Effect.flatMap(
-            storage.readStream({ stream, fromVersion: from, toVersion: to, direction: range.direction, limit }),
-            decodeAll
-          )))),
+      Stream.unwrap(
+        Effect.map(Effect.fromResult(checkRead(stream, options)), (range) =>
+          pages({
+            ...range,
+            position: (row) => row.version
+          }, (from, to, limit) =>
+            Effect.flatMap(
+              storage.readStream({ stream, fromVersion: from, toVersion: to, direction: range.direction, limit }),
+              decodeAll
+            )))
+      ),
 
     readWildcard: (pattern, options) =>
-      Stream.unwrap(Effect.map(Effect.fromResult(checkReadWildcard(pattern, options)), (range) =>
-        pages({ ...range, position: (row) => row.globalPosition }, (from, to, limit) =>
-          Effect.flatMap(
-            storage.readPattern({ pattern, fromPosition: from, toPosition: to, direction: range.direction, limit }),
-            decodeAll
-          )))),
+      Stream.unwrap(
+        Effect.map(Effect.fromResult(checkReadWildcard(pattern, options)), (range) =>
+          pages({
+            ...range,
+            position: (row) => row.globalPosition
+          }, (from, to, limit) =>
+            Effect.flatMap(
+              storage.readPattern({ pattern, fromPosition: from, toPosition: to, direction: range.direction, limit }),
+              decodeAll
+            )))
+      ),
 
-    head: (stream) =>
-      Effect.flatMap(Effect.fromResult(checkStreamName(stream)), storage.head)
+    head: (stream) => Effect.flatMap(Effect.fromResult(checkStreamName(stream)), storage.head)
   }
 }
 
@@ -120,14 +124,15 @@ export const make = <A>(storage: Storage["Service"], codec: MessageCodec<A>): Re
 export const inSnapshot = <A>(
   storage: Storage["Service"],
   codec: MessageCodec<A>
-) => Effect.map(storage.snapshot, (within) =>
-  make({
-    ...storage,
-    readStream: (page) => within(storage.readStream(page)),
-    readPattern: (page) => within(storage.readPattern(page)),
-    readByIds: (messageIds) => within(storage.readByIds(messageIds)),
-    head: (stream) => within(storage.head(stream))
-  }, codec))
+) =>
+  Effect.map(storage.snapshot, (within) =>
+    make({
+      ...storage,
+      readStream: (page) => within(storage.readStream(page)),
+      readPattern: (page) => within(storage.readPattern(page)),
+      readByIds: (messageIds) => within(storage.readByIds(messageIds)),
+      head: (stream) => within(storage.head(stream))
+    }, codec))
 
 interface Range {
   readonly from: number
@@ -180,7 +185,7 @@ const checkReadWildcard = (
 const checkDirection = (direction: Direction = "forward"): Result.Result<Direction, InvalidArgumentError> =>
   direction === "forward" || direction === "backward"
     ? Result.succeed(direction)
-    : Result.fail(new InvalidArgumentError({ argument: "direction", reason: "must be \"forward\" or \"backward\"" }))
+    : invalid("direction", "must be \"forward\" or \"backward\"")
 
 const decodeRows = <A>(
   codec: MessageCodec<A>,

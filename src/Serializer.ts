@@ -33,7 +33,7 @@ export interface MessageSerializer<in out A> {
 }
 
 /** A schema that encodes and decodes without services: of a tagged class or struct, or a union of them. */
-export type MessageSchema = Schema.Codec<any, any>
+export type MessageSchema = Schema.Constraint & { readonly DecodingServices: never; readonly EncodingServices: never }
 
 export interface SchemaSerializerOptions {
   /**
@@ -89,8 +89,10 @@ const isRecord = (data: Schema.Json): data is Schema.JsonObject => Predicate.isO
  */
 export const verified = <A>(serializer: MessageSerializer<A>): MessageSerializer<A> => ({
   serialize: (message) =>
-    Result.flatMap(serializer.serialize(message), (data) =>
-      isJson(data) ? Result.succeed(data) : Result.fail(new Error("serialize returned what is not JSON"))),
+    Result.flatMap(
+      serializer.serialize(message),
+      (data) => isJson(data) ? Result.succeed(data) : Result.fail(new Error("serialize returned what is not JSON"))
+    ),
   deserialize: serializer.deserialize
 })
 
@@ -163,7 +165,9 @@ const refuse = (reason: string, cause?: unknown): Result.Result<never, Serializa
 
 /** Why PostgreSQL's json and jsonb do not both hold this text, if so. `JSON.stringify` writes a lone surrogate as an escape. */
 const unstorable = (text: string, maximumSize: number): string | undefined => {
-  if (text.length * 3 > maximumSize && byteLength(text) > maximumSize) return `its JSON has more than ${maximumSize} bytes`
+  if (text.length * 3 > maximumSize && byteLength(text) > maximumSize) {
+    return `its JSON has more than ${maximumSize} bytes`
+  }
   if (text.includes("\\u") && unstorableEscape.test(text)) {
     return "a string in it holds NUL or a lone surrogate, which PostgreSQL cannot store"
   }

@@ -5,7 +5,8 @@
  *
  * - versions of a stream are 1, 2, 3, … without gaps; global positions are unique and rise within a stream;
  * - items of one `append` that name the same stream are decided in the order given, each on what the ones before it
- *   left; an item that is refused leaves no trace and harms no other (with `atomic`, none is written);
+ *   left; an item that is refused leaves no trace and harms no other (with `atomic`, none is written, and the first
+ *   that was refused is the one that is told of);
  * - a refusal is an answer, not a failure: a transaction stays usable;
  * - everything runs inside the transaction that is open in the fiber's context, and commits or rolls back with it.
  */
@@ -33,7 +34,7 @@ export interface AppendItem {
   readonly metadata: string
 }
 
-/** What became of an item. `Skipped`: left out because another item of an atomic append was refused. */
+/** What became of an item. `Skipped`: left out because another item of an atomic append is the first that was refused. */
 export type AppendOutcome = Data.TaggedEnum<{
   /** The place of the item's last message. */
   Written: { readonly version: number; readonly globalPosition: number }

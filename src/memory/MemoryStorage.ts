@@ -48,7 +48,8 @@ class Messages implements Transaction.Participant<Row> {
     const outcomes = items.map((item): AppendOutcome => {
       const { expectedVersion, stream } = item
       const head = heads.get(stream) ?? this.stream({ commit: Infinity, own }, stream).length
-      const expected = expectedVersion === undefined || (expectedVersion === "exists" ? head > 0 : expectedVersion === head)
+      const expected = expectedVersion === undefined ||
+        (expectedVersion === "exists" ? head > 0 : expectedVersion === head)
       if (!expected) return AppendOutcome.WrongVersion({ actualVersion: head })
       const duplicate = item.messages.find(({ messageId }) => taken.has(messageId) || this.byId.has(messageId))
       if (duplicate !== undefined) return AppendOutcome.Duplicate({ messageId: duplicate.messageId })
@@ -60,9 +61,8 @@ class Messages implements Transaction.Participant<Row> {
       heads.set(stream, head + item.messages.length)
       return AppendOutcome.Written({ version: head + item.messages.length, globalPosition: this.lastPosition })
     })
-    if (atomic && outcomes.some((outcome) => outcome._tag !== "Written")) {
-      return outcomes.map((outcome) => outcome._tag === "Written" ? AppendOutcome.Skipped() : outcome)
-    }
+    const refused = atomic ? outcomes.findIndex((outcome) => outcome._tag !== "Written") : -1
+    if (refused >= 0) return outcomes.map((outcome, i) => i === refused ? outcome : AppendOutcome.Skipped())
     own.push(...written)
     return outcomes
   }
@@ -79,7 +79,7 @@ class Messages implements Transaction.Participant<Row> {
       if (stream === undefined) this.streams.set(row.stream, [row])
       else stream.push(row)
     }
-    if (late) this.log.sort(byPosition)
+    if (late) this.log = this.log.toSorted(byPosition)
   }
 
   truncate(): void {
@@ -100,7 +100,8 @@ class Messages implements Transaction.Participant<Row> {
     const matches = compilePattern(page.pattern)
     const step = page.direction === "forward" ? 1 : -1
     const first = step === 1 ? this.firstAt(page.fromPosition) : this.firstAt(page.toPosition + 1) - 1
-    const inRange = ({ globalPosition }: Row) => globalPosition >= page.fromPosition && globalPosition <= page.toPosition
+    const inRange = ({ globalPosition }: Row) =>
+      globalPosition >= page.fromPosition && globalPosition <= page.toPosition
     const rows = view.own.filter((row) => inRange(row) && matches(row.stream))
     const uncommitted = rows.length
     for (let i = first; rows.length - uncommitted < page.limit; i += step) {
@@ -108,7 +109,7 @@ class Messages implements Transaction.Participant<Row> {
       if (row === undefined || !inRange(row)) break
       if (row.commit <= view.commit && matches(row.stream)) rows.push(row)
     }
-    return rows.sort((a, b) => step * byPosition(a, b)).slice(0, page.limit)
+    return rows.toSorted((a, b) => step * byPosition(a, b)).slice(0, page.limit)
   }
 
   ids(view: View, messageIds: ReadonlyArray<string>): ReadonlyArray<Row> {
@@ -143,14 +144,14 @@ const toStored = ({ commit: _, ...row }: Row): EncodedStoredMessage => ({
 
 const streamPage = (rows: ReadonlyArray<Row>, page: StreamPage): ReadonlyArray<Row> => {
   const range = rows.slice(page.fromVersion - 1, page.toVersion)
-  return page.direction === "forward" ? range.slice(0, page.limit) : range.slice(-page.limit).reverse()
+  return page.direction === "forward" ? range.slice(0, page.limit) : range.slice(-page.limit).toReversed()
 }
 
 /** A store of its own, empty, for each time the layer is built. */
 export const layer: Layer.Layer<Storage> = Layer.sync(Storage, () => {
   const messages = new Messages()
 
-  const view: Effect.Effect<View> = Effect.gen(function*() {
+  const currentView: Effect.Effect<View> = Effect.gen(function*() {
     const snapshot = yield* Effect.serviceOption(SnapshotCommit)
     if (Option.isSome(snapshot)) return { commit: snapshot.value, own: [] }
     const transaction = yield* Transaction.current
@@ -163,20 +164,23 @@ export const layer: Layer.Layer<Storage> = Layer.sync(Storage, () => {
         Effect.gen(function*() {
           const streams = new Set(items.map((item) => `stream ${item.stream}`))
           const ids = items.flatMap((item) => item.messages.map((message) => `id ${message.messageId}`))
-          yield* messages.locks.acquire(transaction, [...Array.from(streams).sort(), ...ids])
+          yield* messages.locks.acquire(transaction, [...Array.from(streams).toSorted(), ...ids])
           const addedAt = DateTime.makeUnsafe(yield* Clock.currentTimeMillis)
           return messages.append(transaction.journal(messages), items, atomic, addedAt)
         })
       ),
     readStream: (page) =>
-      Effect.map(view, (view) => streamPage(messages.stream(view, page.stream), page).map(toStored)),
-    readPattern: (page) => Effect.map(view, (view) => messages.pattern(view, page).map(toStored)),
-    readByIds: (messageIds) => Effect.map(view, (view) => messages.ids(view, messageIds).map(toStored)),
+      Effect.map(currentView, (view) => streamPage(messages.stream(view, page.stream), page).map(toStored)),
+    readPattern: (page) => Effect.map(currentView, (view) => messages.pattern(view, page).map(toStored)),
+    readByIds: (messageIds) => Effect.map(currentView, (view) => messages.ids(view, messageIds).map(toStored)),
     messageIds: ({ fromVersion, limit, stream }) =>
-      Effect.map(view, (view) =>
-        messages.stream(view, stream).slice(fromVersion - 1, fromVersion - 1 + limit).map((row) => row.messageId)),
+      Effect.map(
+        currentView,
+        (view) =>
+          messages.stream(view, stream).slice(fromVersion - 1, fromVersion - 1 + limit).map((row) => row.messageId)
+      ),
     head: (stream) =>
-      Effect.map(view, (view) => {
+      Effect.map(currentView, (view) => {
         const rows = messages.stream(view, stream)
         return { stream, version: rows.length, globalPosition: rows.at(-1)?.globalPosition }
       }),

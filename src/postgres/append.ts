@@ -16,7 +16,7 @@
  * At REPEATABLE READ and SERIALIZABLE the heads may be older than the locks; then the insert meets a row it cannot
  * see, and PostgreSQL reports a serialization failure (40001), which is retryable.
  */
-import { Effect } from "effect"
+import { DateTime, Effect } from "effect"
 import type { Array as Arr } from "effect"
 import type { SqlClient } from "effect/sql/SqlClient"
 import type { SqlError } from "effect/sql/SqlError"
@@ -53,6 +53,7 @@ declare
   _duplicate uuid;
   _taken uuid[];
   _accepted int;
+  _refused int;       -- the item because of which an atomic append writes nothing; 0: none
   _positions bigint[];
   _done int := 0;     -- how many positions have been given out
   _careful boolean := false;
@@ -73,6 +74,7 @@ begin
     _duplicates := array_fill(null::uuid, array[_items]);
     _taken := '{}';
     _accepted := 0;
+    _refused := 0;
     for _i in 1.._items loop
       _head := case when _previous[_i] = 0 then _heads[_i] else _after[_previous[_i]] end;
       if _expected[_i] = ${anyVersion} or _expected[_i] = _head or (_expected[_i] = ${existing} and _head > 0) then
@@ -96,9 +98,17 @@ begin
         end if;
       end if;
       _after[_i] := _head;
+      if _atomic and _bases[_i] is null then
+        _refused := _i;
+        exit;
+      end if;
     end loop;
 
-    if _atomic and _accepted < cardinality(_ids) then
+    if _refused > 1 and not _careful then
+      _careful := true; -- one before it may be a duplicate, and then that is the reason
+      continue;
+    end if;
+    if _refused > 0 then
       _accepted := 0;
     end if;
     exit when _accepted = 0;
@@ -127,12 +137,12 @@ begin
     version := _after[_i];
     global_position := null;
     duplicate := _duplicates[_i];
-    if duplicate is not null then
+    if _refused > 0 and _refused <> _i then
+      outcome := 'skipped';
+    elsif duplicate is not null then
       outcome := 'duplicate';
     elsif _bases[_i] is null then
       outcome := 'wrong_version';
-    elsif _accepted = 0 then
-      outcome := 'skipped';
     else
       outcome := 'written';
       _done := _done + _last[_i] - case when _i = 1 then 0 else _last[_i - 1] end;
@@ -169,12 +179,14 @@ export const append = (sql: SqlClient, objects: Objects) =>
     const index = streams.push(stream)
     previous.push(latest.get(stream) ?? 0)
     latest.set(stream, index)
-    expected.push(expectedVersion === undefined ? anyVersion : expectedVersion === "exists" ? existing : expectedVersion)
+    expected.push(
+      expectedVersion === undefined ? anyVersion : expectedVersion === "exists" ? existing : expectedVersion
+    )
     metadata.push(itemMetadata)
     for (const message of messages) {
       item.push(index)
       ids.push(message.messageId)
-      occurred.push(new Date(message.occurredAt.epochMilliseconds))
+      occurred.push(DateTime.toDateUtc(message.occurredAt))
       data.push(message.data)
     }
     last.push(ids.length)

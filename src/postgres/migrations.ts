@@ -47,10 +47,12 @@ export const run = Effect.fnUntraced(function*(
   const sql = yield* SqlClient.SqlClient
   yield* Migrator.make({})({
     table: objects.migrationsTable,
-    loader: Effect.succeed(migrations.map(({ id, name, statements }) => [
-      id,
-      name,
-      Effect.succeed(Effect.forEach(statements, (statement) => sql.unsafe(statement).unprepared, { discard: true }))
+    loader: Effect.succeed(migrations.map((migration) => [
+      migration.id,
+      migration.name,
+      Effect.succeed(
+        Effect.forEach(migration.statements, (statement) => sql.unsafe(statement).unprepared, { discard: true })
+      )
     ]))
   })
 })

@@ -32,8 +32,8 @@ type Rows = Effect.Effect<ReadonlyArray<EncodedStoredMessage>, SqlError>
 export const make = (sql: SqlClient, objects: Objects) => {
   const table = sql(objects.table)
   const columns = sql.literal("message_id, stream, version, global_position, added_at, message, metadata")
-  const decode = (rows: Effect.Effect<ReadonlyArray<Row>, SqlError>): Rows =>
-    Effect.map(rows, (rows) => rows.map(toStored))
+  const decode = (query: Effect.Effect<ReadonlyArray<Row>, SqlError>): Rows =>
+    Effect.map(query, (rows) => rows.map(toStored))
 
   return {
     readStream: (page: StreamPage): Rows =>

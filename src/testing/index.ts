@@ -1,0 +1,6 @@
+/**
+ * Tests to run on code that builds on, or below, the message store. Needs `vitest` and `@effect/vitest`.
+ */
+
+/** The contract of a backend. */
+export * as MessageStoreContract from "./MessageStoreContract.ts"
