@@ -81,6 +81,12 @@ export type WriteError =
   | InvalidArgumentError
   | SqlError
 
+/** The head of a stream that was synchronized. */
+export interface Synchronized extends StreamHead {
+  /** How many of the messages this call appended. */
+  readonly appended: number
+}
+
 export interface MessageStore<in out A> {
   /**
    * Appends messages to a stream, together or not at all, and answers the position of the last.
@@ -121,7 +127,7 @@ export interface MessageStore<in out A> {
     stream: string,
     messages: ReadonlyArray<A>,
     options?: WriteOptions
-  ) => Effect.Effect<StreamHead, WriteError | MessageIdMismatchError>
+  ) => Effect.Effect<Synchronized, WriteError | MessageIdMismatchError>
 
   /** The messages of a stream, in the order of versions; in pages, with no connection held between them. */
   readonly read: Reader.Reader<A>["read"]
@@ -224,14 +230,16 @@ export const make = <A>(
       while (true) {
         const stored = yield* countStored(stream, ids)
         const missing = messages.slice(stored)
-        if (!Arr.isReadonlyArrayNonEmpty(missing)) return yield* storage.head(stream)
+        if (!Arr.isReadonlyArrayNonEmpty(missing)) return { ...yield* storage.head(stream), appended: 0 }
         if (expected !== undefined && (expected === "exists" ? stored === 0 : expected !== stored)) {
           return yield* new OptimisticConcurrencyError({ stream, expectedVersion: expected, actualVersion: stored })
         }
         const written = yield* Effect.result(
           append([{ ...options, stream, messages: missing, expectedVersion: stored }])
         )
-        if (Result.isSuccess(written)) return written.success[0] as MessagePosition // as above
+        if (Result.isSuccess(written)) {
+          return { ...written.success[0] as MessagePosition, appended: missing.length } // as above
+        }
         if (written.failure._tag !== "OptimisticConcurrencyError" || Predicate.isNumber(expected)) {
           return yield* written.failure
         }

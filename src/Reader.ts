@@ -7,7 +7,7 @@
 import { Array as Arr, Effect, Option, Result, Stream } from "effect"
 import type { SqlError } from "effect/sql/SqlError"
 import { checkMessageId, checkPattern, checkStreamName, checkWhole, invalid, maximumVersion } from "./arguments.ts"
-import { type InvalidArgumentError, MessageNotFoundError,type SerializationError } from "./errors.ts"
+import { type InvalidArgumentError, MessageNotFoundError, type SerializationError } from "./errors.ts"
 import type { StoredMessage, StreamHead } from "./Message.ts"
 import type { MessageCodec } from "./Serializer.ts"
 import type { Direction, EncodedStoredMessage, Storage } from "./Storage.ts"

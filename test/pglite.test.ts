@@ -407,6 +407,18 @@ describe("a directory", () => {
       assert.deepStrictEqual(yield* withClient(path, kept), [7, 8])
     }))
 
+  it.effect("begins anew where the creation of the database was cut off", () =>
+    Effect.gen(function*() {
+      const path = NodePath.join(root, "cut-off")
+      const ended = spawnSync(process.execPath, ["-e", ""])
+      NodeFs.mkdirSync(NodePath.join(path, "base"), { recursive: true })
+      NodeFs.writeFileSync(NodePath.join(path, "base", "1"), "half a file")
+      NodeFs.writeFileSync(NodePath.join(path, "effect-message-store.lock"), `${ended.pid} creating\n`)
+      const made = yield* withClient(path, (sql) => Effect.andThen(sql`create table kept as select 1 as i`, kept(sql)))
+      assert.deepStrictEqual(made, [1])
+      assert.deepStrictEqual(yield* withClient(path, kept), [1])
+    }))
+
   it.effect("is refused if it cannot hold or holds no database of this version", () =>
     Effect.gen(function*() {
       const file = NodePath.join(root, "file")

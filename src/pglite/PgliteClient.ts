@@ -124,6 +124,7 @@ const open = Effect.fnUntraced(function*(
           }
         })
         opening = false
+        if (dataDir !== undefined) DataDirectory.created(dataDir)
         return database
       },
       catch: (cause) => DataDirectory.openError(dataDir, cause, log.length > 0 ? log.join("\n") : String(cause))

@@ -14,6 +14,9 @@ import * as NodePath from "node:path"
 
 const lockName = "effect-message-store.lock"
 
+/** Stands behind the process id in the lock of a directory whose database is not complete yet. */
+const creating = "creating"
+
 /** The directories that are open in this process, by their real path. */
 const open = new Set<string>()
 
@@ -44,23 +47,35 @@ const lock = (directory: string): string => {
   NodeFs.mkdirSync(directory, { recursive: true })
   const path = NodeFs.realpathSync(directory)
   if (open.has(path)) throw new Error("it is already open in this process; share one layer")
-  const names = NodeFs.readdirSync(path).filter((name) => name !== lockName)
+  const file = NodePath.join(path, lockName)
+  const [owner, state] = NodeFs.existsSync(file) ? NodeFs.readFileSync(file, "utf8").trim().split(" ") : []
+  if (isRunning(Number(owner))) {
+    throw new Error(`process ${owner} has it open; if that is no user of it, remove ${file}`)
+  }
+  let names = NodeFs.readdirSync(path).filter((name) => name !== lockName)
+  if (state === creating) {
+    // Its first user was killed before there was a database: what lies here is the half of one.
+    for (const name of names) NodeFs.rmSync(NodePath.join(path, name), { recursive: true })
+    names = []
+  }
   if (names.length > 0 && !names.includes("PG_VERSION")) {
     throw new Error("it holds other files and no database; choose an empty or a new directory")
   }
-  const file = NodePath.join(path, lockName)
-  const owner = NodeFs.existsSync(file) ? Number(NodeFs.readFileSync(file, "utf8")) : 0
-  if (isRunning(owner)) throw new Error(`process ${owner} has it open; if that is no user of it, remove ${file}`)
   NodeFs.rmSync(file, { force: true })
-  NodeFs.writeFileSync(file, `${process.pid}\n`, { flag: "wx" })
+  NodeFs.writeFileSync(file, names.length === 0 ? `${process.pid} ${creating}\n` : `${process.pid}\n`, { flag: "wx" })
   open.add(path)
   return path
 }
 
+/** To be called when the database is complete: until then, the lock says that it is being created. */
+export const created = (path: string): void => NodeFs.writeFileSync(NodePath.join(path, lockName), `${process.pid}\n`)
+
 const unlock = (path: string): void => {
   open.delete(path)
   try {
-    NodeFs.rmSync(NodePath.join(path, lockName), { force: true })
+    const file = NodePath.join(path, lockName)
+    // What was not completed is for the next user to clear away.
+    if (!NodeFs.readFileSync(file, "utf8").includes(creating)) NodeFs.rmSync(file)
   } catch {
     // a lock that stays names a process that has ended: the next user takes it over
   }

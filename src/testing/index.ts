@@ -4,3 +4,6 @@
 
 /** The contract of a backend. */
 export * as MessageStoreContract from "./MessageStoreContract.ts"
+
+/** The laws of a serializer. */
+export * as SerializerLaws from "./SerializerLaws.ts"

@@ -1,0 +1,71 @@
+/**
+ * Two people want the last seat: a write that insists on a version fails if somebody else was faster.
+ *
+ *   node --conditions=@effect-message-store/source examples/02-optimistic-concurrency.ts
+ */
+import { Console, Effect, Layer, Ref, Schema, Stream } from "effect"
+import { Message, MessageStore } from "effect-message-store"
+import { layerDatabase } from "./database.ts"
+
+class SeatBooked extends Schema.TaggedClass<SeatBooked>()("SeatBooked", {
+  ...Message.fields,
+  passenger: Schema.String,
+  seat: Schema.Natural
+}) {}
+
+class Flights extends MessageStore.Service<Flights>()("examples/Flights", {
+  name: "example_flights",
+  schema: SeatBooked
+}) {}
+
+class FlightFull extends Schema.TaggedError<FlightFull>()("FlightFull", { flight: Schema.String }) {}
+
+const seats = 3
+
+// Read, decide, write. Between reading and writing somebody else may book, and the decision would rest on what is no
+// longer true. `expectedVersion` makes that impossible: the write goes through only if nothing came in between.
+const bookOnce = Effect.fn("bookOnce")(function*(flight: string, passenger: string) {
+  const flights = yield* Flights
+  const booked = yield* flights.read(flight).pipe(Stream.runCollect)
+  if (booked.length >= seats) return yield* new FlightFull({ flight })
+  const seat = booked.length + 1
+  yield* flights.write(flight, new SeatBooked({ passenger, seat }), { expectedVersion: booked.length })
+  return seat
+})
+
+const program = Effect.gen(function*() {
+  const flights = yield* Flights
+  yield* flights.truncate // so that this example begins anew on a database where it ran before
+
+  // A conflict is an error like any other. It says what the version is; nothing was written.
+  yield* flights.write("flight-LH454", new SeatBooked({ passenger: "Ada", seat: 1 }), { expectedVersion: 0 })
+  yield* flights.write("flight-LH454", new SeatBooked({ passenger: "Grace", seat: 1 }), { expectedVersion: 0 }).pipe(
+    Effect.catchTag(
+      "OptimisticConcurrencyError",
+      (error) => Console.log(`conflict: expected version ${error.expectedVersion}, but it is ${error.actualVersion}`)
+    )
+  )
+
+  // The answer to a conflict is to read again and decide anew. Of those who collide one gets through, so this ends.
+  const conflicts = yield* Ref.make(0)
+  const book = (flight: string, passenger: string) =>
+    bookOnce(flight, passenger).pipe(
+      Effect.tapErrorTag("OptimisticConcurrencyError", () => Ref.update(conflicts, (n) => n + 1)),
+      Effect.retry({ while: (error) => error._tag === "OptimisticConcurrencyError" })
+    )
+
+  // Five passengers at once for three seats: nobody gets a seat twice, and no seat has two passengers.
+  const answers = yield* Effect.forEach(
+    ["Barbara", "Edsger", "Frances", "Donald", "Radia"],
+    (passenger) =>
+      book("flight-UA1", passenger).pipe(
+        Effect.map((seat) => `seat ${seat}: ${passenger}`),
+        Effect.catchTag("FlightFull", () => Effect.succeed(`no seat for ${passenger}`))
+      ),
+    { concurrency: "unbounded" }
+  )
+  yield* Effect.forEach(answers.toSorted(), (answer) => Console.log(answer))
+  yield* Console.log(`${yield* Ref.get(conflicts)} conflicts on the way`)
+})
+
+await program.pipe(Effect.provide(Layer.provide(Flights.layer, layerDatabase())), Effect.runPromise)

@@ -1,0 +1,106 @@
+/**
+ * Writes 20,000 flights into 220 streams, reads them back and reports. What is stored already is not written again:
+ * stop it with Ctrl-C and run it again, and it goes on; run it once more, and it finds everything there.
+ *
+ *   npm start                 keeps its database in .data/demo
+ *   npm start -- directory    keeps it there
+ *
+ * With DATABASE_URL set, the database is the one it names.
+ */
+import { NodeRuntime } from "@effect/platform-node"
+import { Console, Effect, Layer, Schema, Stream } from "effect"
+import { SqlClient } from "effect/sql"
+import { relative } from "node:path"
+import { fileURLToPath } from "node:url"
+import { databaseName, layerDatabase } from "../database.ts"
+import { type Airport, Flights, loadAirports } from "./flights.ts"
+import * as Progress from "./progress.ts"
+import * as Report from "./report.ts"
+
+const dataDir = process.argv[2] ?? relative("", fileURLToPath(new URL("../../.data/demo", import.meta.url)))
+
+/** Messages written together: an interruption loses no more than the chunk under way. */
+const chunkSize = 250
+
+/**
+ * Makes every stream hold its departures, chunk by chunk, and answers how many had to be appended. `synchronize` compares
+ * the ids of what is stored and appends the rest: no flight is stored twice, however many processes do this at once.
+ */
+const append = Effect.fnUntraced(function*(airports: ReadonlyArray<Airport>, total: number) {
+  const flights = yield* Flights
+  const progress = yield* Progress.make(total)
+  let appended = 0
+  yield* Effect.forEach(
+    airports,
+    Effect.fnUntraced(function*({ departures, stream }) {
+      for (let stored = 0; stored < departures.length;) {
+        const synchronized = yield* flights.synchronize(stream, departures.slice(0, stored + chunkSize))
+        appended += synchronized.appended
+        const reached = Math.min(synchronized.version, departures.length)
+        yield* progress.advance(reached - stored)
+        stored = reached
+      }
+    }),
+    { concurrency: 8, discard: true }
+  )
+  return appended
+}, Effect.scoped)
+
+const readTotals = Effect.gen(function*() {
+  const flights = yield* Flights
+  const reader = yield* flights.reader
+  return yield* reader.readWildcard("airport-%").pipe(
+    Stream.runFold((): Report.Totals => new Map(), (totals, { message, stream }) => Report.add(totals, stream, message))
+  )
+}).pipe(Effect.scoped)
+
+/** In bytes. A store's messages are in the table `depeche_msgs_` and its name. */
+const databaseSize = Effect.gen(function*() {
+  const sql = yield* SqlClient.SqlClient
+  const [row] = yield* sql<{ size: bigint }>`select pg_total_relation_size('depeche_msgs_demo_flights') as size`
+  return Number(row?.size)
+})
+
+class WrongTotals extends Schema.TaggedError<WrongTotals>()("WrongTotals", { streams: Schema.Array(Schema.String) }) {
+  override get message() {
+    const some = this.streams.slice(0, 3).join(", ")
+    return `what was read is not the input: ${this.streams.length} of the streams differ (${some}, …)`
+  }
+}
+
+const demo = Effect.gen(function*() {
+  const airports = yield* loadAirports
+  const input: Report.Totals = new Map()
+  for (const { departures, stream } of airports) for (const flight of departures) Report.add(input, stream, flight)
+  const total = airports.reduce((sum, { departures }) => sum + departures.length, 0)
+  yield* Console.log(`input     ${Report.count(total)} flights from ${airports.length} airports\n`)
+
+  const [writing, appended] = yield* Effect.timed(append(airports, total))
+  yield* Console.log(`appended ${appended}, found ${total - appended}\n`)
+  const [reading, totals] = yield* Effect.timed(readTotals)
+  const read = [...totals.values()].reduce((sum, { departures }) => sum + departures, 0)
+
+  yield* Console.log(`${Report.busiest(totals, 10)}\n`)
+  yield* Console.log(`written   ${appended === 0 ? "nothing" : Report.speed(appended, writing)}`)
+  yield* Console.log(`read      ${Report.speed(read, reading)}`)
+  yield* Console.log(`streams   ${Report.count(totals.size)}`)
+  yield* Console.log(`size      ${Report.bytes(yield* databaseSize)}, with indexes`)
+
+  const streams = Report.differences(input, totals)
+  if (streams.length > 0) return yield* new WrongTotals({ streams })
+  yield* Console.log(`verified  departures and delays of every airport are those of the input`)
+})
+
+/** One line: what failed, and the reason at the bottom of it. */
+const explain = (error: Error): string => {
+  let reason = error
+  while (reason.cause instanceof Error) reason = reason.cause
+  return error.message.includes(reason.message) ? error.message : `${error.message}: ${reason.message}`
+}
+
+Console.log(`database  ${databaseName(dataDir)}`).pipe(
+  Effect.andThen(Effect.provide(demo, Layer.provideMerge(Flights.layer, layerDatabase({ dataDir })))),
+  Effect.onInterrupt(() => Console.log("interrupted: run again to go on")),
+  Effect.catch((error) => Effect.andThen(Console.error(explain(error)), Effect.sync(() => process.exitCode = 1))),
+  NodeRuntime.runMain // exits with 130 after Ctrl-C
+)

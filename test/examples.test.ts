@@ -1,0 +1,163 @@
+/** The examples and the demo, run as a reader would run them: each in a process of its own. */
+import { assert, describe, it, onTestFinished } from "@effect/vitest"
+import { DateTime, Effect, Layer } from "effect"
+import { PgliteClient } from "effect-message-store/pglite"
+import { spawn } from "node:child_process"
+import * as fs from "node:fs/promises"
+import * as os from "node:os"
+import * as path from "node:path"
+import { FlightDeparted, Flights } from "../examples/demo/flights.ts"
+
+// This one is made of tests.
+import "../examples/04-test-with-the-memory-layer.ts"
+
+const examples = path.resolve(import.meta.dirname, "../examples")
+
+interface Finished {
+  readonly code: number | null
+  readonly lines: ReadonlyArray<string>
+  readonly errors: string
+}
+
+/** Runs a program of the folder on PGlite. Once its output matches `interruptAt`, it gets what Ctrl-C sends. */
+const run = (program: string, args: ReadonlyArray<string> = [], interruptAt?: RegExp): Promise<Finished> => {
+  const { DATABASE_URL: _, ...env } = process.env
+  const command = ["--conditions=@effect-message-store/source", path.join(examples, program), ...args]
+  const child = spawn(process.execPath, command, { env, stdio: ["ignore", "pipe", "pipe"], timeout: 60_000 })
+  let output = ""
+  let errors = ""
+  let interrupted = false
+  child.stdout.setEncoding("utf8").on("data", (text: string) => {
+    output += text
+    if (interrupted || !interruptAt?.test(output)) return
+    interrupted = true
+    child.kill("SIGINT")
+  })
+  child.stderr.setEncoding("utf8").on("data", (text: string) => {
+    errors += text
+  })
+  return new Promise((resolve, reject) => {
+    child.once("error", reject)
+    child.once("close", (code) => resolve({ code, lines: output.trimEnd().split("\n"), errors }))
+  })
+}
+
+const assertSucceeded = ({ code, errors }: Finished) =>
+  assert.deepStrictEqual({ code, errors }, { code: 0, errors: "" })
+
+describe("examples", () => {
+  it("01: writes and reads", async () => {
+    const finished = await run("01-write-and-read.ts")
+    assertSucceeded(finished)
+    assert.deepStrictEqual(finished.lines, [
+      "order-1 is at version 1",
+      "order-2 is at version 2",
+      "  version 1: Grace ordered for $19.99",
+      "  version 2: shipped with UPS",
+      "3 messages in all orders",
+      "message found in order-1: Ada ordered for $42.00",
+      "no message 00000000-0000-0000-0000-000000000000 in this store"
+    ])
+  })
+
+  it("02: conflicts, and gives every seat once", async () => {
+    const finished = await run("02-optimistic-concurrency.ts")
+    assertSucceeded(finished)
+    const [conflict, ...answers] = finished.lines
+    assert.strictEqual(conflict, "conflict: expected version 0, but it is 1")
+    // Who gets which seat is the race's to decide.
+    assert.deepStrictEqual(answers.map((line) => line.replace(/(for|:) \w+$/, "")), [
+      "no seat ",
+      "no seat ",
+      "seat 1",
+      "seat 2",
+      "seat 3",
+      answers.at(-1)
+    ])
+    assert.match(answers.at(-1) ?? "", /^[1-9]\d* conflicts on the way$/)
+  })
+
+  it("03: commits and rolls back the store together with a table", async () => {
+    const finished = await run("03-transaction-with-your-own-table.ts")
+    assertSucceeded(finished)
+    assert.deepStrictEqual(finished.lines, [
+      "order-1: committed",
+      "  stock 7; order-1 at version 1, order-2 at 0",
+      "order-2: payment declined, rolled back",
+      "  stock 7; order-1 at version 1, order-2 at 0"
+    ])
+  })
+})
+
+describe("demo", () => {
+  const temporaryDirectory = async () => {
+    const directory = await fs.mkdtemp(path.join(os.tmpdir(), "demo-"))
+    onTestFinished(() => fs.rm(directory, { recursive: true }))
+    return directory
+  }
+
+  const counts = ({ lines }: Finished) => {
+    const line = lines.find((text) => text.startsWith("appended "))
+    const [, appended, found] = /^appended (\d+), found (\d+)$/.exec(line ?? "") ?? []
+    return { appended: Number(appended), found: Number(found) }
+  }
+
+  const verified = "verified  departures and delays of every airport are those of the input"
+
+  it("appends everything once, reports, and notices what is not the input", { timeout: 180_000 }, async () => {
+    const dataDir = await temporaryDirectory()
+
+    const first = await run("demo/main.ts", [dataDir])
+    assertSucceeded(first)
+    assert.deepStrictEqual(counts(first), { appended: 20_000, found: 0 })
+    assert.includeMembers([...first.lines], [
+      "input     20,000 flights from 220 airports",
+      "100 %  20,000 of 20,000",
+      "airport   departures   mean delay",
+      "DFW            1,103      9.5 min",
+      "streams   220",
+      verified
+    ])
+    assert.strictEqual(first.lines.filter((line) => line.includes(" %")).length, 10)
+    assert.match(first.lines.join("\n"), /^written   20,000 messages in \d+\.\d s: [\d,]+ per second$/m)
+    assert.match(first.lines.join("\n"), /^read      20,000 messages in \d+\.\d s: [\d,]+ per second$/m)
+    assert.match(first.lines.join("\n"), /^size      \d+\.\d MiB, with indexes$/m)
+
+    const second = await run("demo/main.ts", [dataDir])
+    assertSucceeded(second)
+    assert.deepStrictEqual(counts(second), { appended: 0, found: 20_000 })
+    assert.includeMembers([...second.lines], ["written   nothing", verified])
+
+    const intruder = new FlightDeparted({
+      occurredAt: DateTime.makeUnsafe("2001-04-01T00:00:00Z"),
+      origin: "SFO",
+      destination: "JFK",
+      miles: 2586,
+      delay: 0
+    })
+    await Effect.runPromise(Effect.provide(
+      Flights.use((flights) => flights.write("airport-SFO", intruder)),
+      Layer.provide(Flights.layer, PgliteClient.layer({ dataDir }))
+    ))
+    const third = await run("demo/main.ts", [dataDir])
+    assert.strictEqual(third.code, 1)
+    assert.match(third.errors, /^what was read is not the input: .*airport-SFO/)
+    assert.notInclude(third.lines, verified)
+  })
+
+  it("goes on where Ctrl-C stopped it", { timeout: 180_000 }, async () => {
+    const dataDir = await temporaryDirectory()
+
+    const interrupted = await run("demo/main.ts", [dataDir], /\d+ %/)
+    assert.deepStrictEqual({ code: interrupted.code, errors: interrupted.errors }, { code: 130, errors: "" })
+    assert.strictEqual(interrupted.lines.at(-1), "interrupted: run again to go on")
+
+    const completed = await run("demo/main.ts", [dataDir])
+    assertSucceeded(completed)
+    const { appended, found } = counts(completed)
+    assert.strictEqual(appended + found, 20_000)
+    assert.isAbove(appended, 0)
+    assert.isAbove(found, 0)
+    assert.include(completed.lines, verified)
+  })
+})

@@ -1,0 +1,84 @@
+/** Memory and PostgreSQL agree on which names a pattern matches. */
+import { assert, describe, it } from "@effect/vitest"
+import { Arbitrary, Context, DateTime, Effect, Layer, Result, Schema } from "effect"
+import { checkPattern } from "../src/arguments.ts"
+import { Storage } from "../src/Storage.ts"
+import { type Backend, backends } from "./support/backends.ts"
+
+// A small alphabet of everything that means something to LIKE, to a regular expression or to SQL.
+const Character = Schema.Literals([
+  ..."%_\\ab-.*+?()[]{}^$|/'\"#&~,;: \n",
+  ..."Aäß日😀é\u200d\uffff"
+])
+const Text = Arbitrary.map(
+  Arbitrary.schema(Schema.Array(Character).check(Schema.isMinLength(1), Schema.isMaxLength(4))),
+  (characters) => characters.join("")
+)
+const Pattern = Arbitrary.filter(Text, (pattern) => Result.isSuccess(checkPattern(pattern)))
+/** Turns a name into a pattern that matches it, character by character. */
+const disguises: ReadonlyArray<(character: string) => string> = [
+  (character) => `\\${character}`,
+  (character) => /[%_\\]/.test(character) ? `\\${character}` : character,
+  () => "_",
+  () => "%",
+  () => "%%"
+]
+const Disguise = Schema.Int.check(Schema.isBetween({ minimum: 0, maximum: disguises.length - 1 }))
+const Sample = Arbitrary.all([
+  Arbitrary.array(Text, { minLength: 1, maxLength: 10 }),
+  Pattern,
+  Arbitrary.array(Arbitrary.schema(Disguise), { minLength: 4, maxLength: 4 })
+])
+
+const disguised = (name: string, choices: ReadonlyArray<number>) =>
+  Array.from(name, (character, i) => disguises[choices[i] ?? 0]?.(character)).join("")
+
+const matchesOn = Effect.fnUntraced(function*(
+  storage: Storage["Service"],
+  prefix: string,
+  names: ReadonlyArray<string>,
+  pattern: string
+) {
+  for (const name of new Set(names)) {
+    yield* storage.append([{
+      stream: prefix + name,
+      expectedVersion: undefined,
+      metadata: "{}",
+      messages: [{ messageId: globalThis.crypto.randomUUID(), occurredAt: DateTime.makeUnsafe(0), data: "1" }]
+    }], { atomic: true })
+  }
+  const rows = yield* storage.readPattern({
+    pattern: prefix + pattern,
+    fromPosition: 0,
+    toPosition: Number.MAX_SAFE_INTEGER,
+    direction: "forward",
+    limit: 1000
+  })
+  return rows.map(({ stream }) => stream.slice(prefix.length))
+})
+
+const storageOf = (name: string) => {
+  const backend = backends.find((candidate) => candidate.name === name) as Backend
+  return Effect.map(Layer.build(Layer.fresh(backend.layer("wildcards"))), (built) => Context.get(built, Storage))
+}
+
+describe("wildcards", () => {
+  it.live("memory, PGlite and PostgreSQL agree on generated patterns and names", () =>
+    Effect.gen(function*() {
+      const stores = yield* Effect.forEach(["memory", "PGlite", "PostgreSQL"], storageOf)
+      let matched = 0
+      let run = 0
+      const samples = yield* Arbitrary.sampleEffect(Sample, { count: 150 })
+      for (const [names, random, choices] of samples) {
+        const [name = ""] = names
+        for (const pattern of [random, disguised(name, choices)]) {
+          const prefix = `${++run}:`
+          const results = yield* Effect.forEach(stores, (storage) => matchesOn(storage, prefix, names, pattern))
+          for (const result of results) assert.deepStrictEqual(result, results[0], `${pattern} on ${names.join(" ")}`)
+          if (pattern !== random) assert.include(results[0] ?? [], name)
+          matched += results[0]?.length ?? 0
+        }
+      }
+      assert.isAbove(matched, samples.length)
+    }))
+})
