@@ -24,7 +24,7 @@ class Placed extends Schema.TaggedClass<Placed>()("Placed", {
 
 class Moved extends Schema.TaggedClass<Moved>()("Moved", {
   ...Message.fields,
-  path: Schema.Array(Schema.Tuple([Schema.Number, Schema.Number])),
+  path: Schema.Array(Schema.Tuple([Schema.Finite, Schema.Finite])),
   kind: Schema.Union([
     Schema.TaggedStruct("Car", { seats: Schema.Int }),
     Schema.TaggedStruct("Bicycle", { bell: Schema.Boolean })

@@ -1,5 +1,5 @@
 /** Every backend, for tests that run on all of them. */
-import { Layer } from "effect"
+import { Effect, Layer } from "effect"
 import { PgliteClient } from "effect-message-store/pglite"
 import type { SqlClient } from "effect/sql"
 import * as MemoryStorage from "../../src/memory/MemoryStorage.ts"
@@ -7,6 +7,7 @@ import * as Migrations from "../../src/postgres/migrations.ts"
 import * as PostgresStorage from "../../src/postgres/PostgresStorage.ts"
 import type { Storage } from "../../src/Storage.ts"
 import { databaseLayer } from "./database.ts"
+import { createDepecheStore } from "./depeche.ts"
 
 export interface Backend {
   readonly name: string
@@ -14,16 +15,31 @@ export interface Backend {
   readonly concurrentTransactions: boolean
 }
 
-const onDatabase =
-  (database: Layer.Layer<SqlClient.SqlClient, unknown>, payload: Migrations.PayloadType) => (storeName: string) =>
-    PostgresStorage.layer(storeName).pipe(
-      Layer.provide(Layer.effectDiscard(Migrations.run(storeName, { payload }))),
-      Layer.provide(database)
-    )
+const onDatabase = (
+  database: Layer.Layer<SqlClient.SqlClient, unknown>,
+  prepare: (storeName: string) => Effect.Effect<void, unknown, SqlClient.SqlClient> = (name) => Migrations.run(name)
+) =>
+(storeName: string) =>
+  PostgresStorage.layer(storeName).pipe(
+    Layer.provide(Layer.effectDiscard(prepare(storeName))),
+    Layer.provide(database)
+  )
 
 export const backends: ReadonlyArray<Backend> = [
   { name: "memory", layer: () => MemoryStorage.layer, concurrentTransactions: true },
-  { name: "PGlite", layer: onDatabase(PgliteClient.layer(), "json"), concurrentTransactions: false },
-  { name: "PostgreSQL", layer: onDatabase(databaseLayer(), "json"), concurrentTransactions: true },
-  { name: "PostgreSQL with jsonb", layer: onDatabase(databaseLayer(), "jsonb"), concurrentTransactions: true }
+  { name: "PGlite", layer: onDatabase(PgliteClient.layer()), concurrentTransactions: false },
+  { name: "PostgreSQL", layer: onDatabase(databaseLayer()), concurrentTransactions: true },
+  {
+    name: "PostgreSQL with jsonb",
+    layer: onDatabase(databaseLayer(), (storeName) => Migrations.run(storeName, { payload: "jsonb" })),
+    concurrentTransactions: true
+  },
+  {
+    name: "PostgreSQL with a store made by depeche_db",
+    layer: onDatabase(
+      databaseLayer(),
+      (storeName) => Effect.andThen(createDepecheStore(storeName), Migrations.run(storeName))
+    ),
+    concurrentTransactions: true
+  }
 ]

@@ -1,0 +1,61 @@
+/** What is published: installed into an empty project, the README's quick start compiles and runs. */
+import { assert, describe, it } from "@effect/vitest"
+import { execFileSync } from "node:child_process"
+import * as fs from "node:fs"
+import * as os from "node:os"
+import * as path from "node:path"
+import { afterAll, beforeAll, inject } from "vitest"
+
+const root = path.resolve(import.meta.dirname, "..")
+const project = fs.mkdtempSync(path.join(os.tmpdir(), "quick-start-"))
+const modules = path.join(project, "node_modules")
+
+const run = (command: string, args: ReadonlyArray<string>, env: NodeJS.ProcessEnv = {}) => {
+  const { DATABASE_URL: _, ...inherited } = process.env
+  return execFileSync(command, args, { cwd: project, encoding: "utf8", env: { ...inherited, ...env }, stdio: "pipe" })
+}
+
+beforeAll(() => {
+  execFileSync("npm", ["pack", "--silent", "--pack-destination", project], { cwd: root, encoding: "utf8" })
+  const [archive = ""] = fs.readdirSync(project).filter((name) => name.endsWith(".tgz"))
+  const installed = path.join(modules, "effect-message-store")
+  fs.mkdirSync(installed, { recursive: true })
+  run("tar", ["-xzf", archive, "--strip-components=1", "-C", installed])
+  // Nothing but the peers and what compiles; a symlink would let everything else of this repository be found.
+  for (const peer of ["effect", "@effect/sql-pg", "@electric-sql/pglite", "@types/node", "undici-types"]) {
+    fs.cpSync(path.join(root, "node_modules", peer), path.join(modules, peer), { recursive: true, dereference: true })
+  }
+  fs.copyFileSync(path.join(root, "examples/00-quick-start.ts"), path.join(project, "quickStart.ts"))
+  fs.writeFileSync(path.join(project, "package.json"), JSON.stringify({ type: "module" }))
+})
+
+afterAll(() => fs.rmSync(project, { recursive: true, force: true }))
+
+describe("the package", () => {
+  it("type-checks in the README's quick start, under strict", () => {
+    const options = [
+      "--strict",
+      "--noEmit",
+      "--module",
+      "nodenext",
+      "--target",
+      "es2024",
+      "--lib",
+      "es2024",
+      "--types",
+      "node"
+    ]
+    run(path.join(root, "node_modules/.bin/tsc"), [...options, "--skipLibCheck", "quickStart.ts"])
+  })
+
+  for (const database of ["PGlite", "PostgreSQL"]) {
+    it(`runs the README's quick start on ${database}`, () => {
+      const env = database === "PGlite" ? {} : { DATABASE_URL: inject("postgresUrl") }
+      const lines = run(process.execPath, ["quickStart.ts"], env).trim().split("\n")
+      assert.deepStrictEqual(lines.map((line) => line.split(" ").slice(0, 2)), [["1", "OrderPlaced"], [
+        "2",
+        "OrderShipped"
+      ]])
+    })
+  }
+})
