@@ -1,7 +1,6 @@
 /** What a user's types must be, and what must not compile. */
-import type { Effect, Layer, Scope, Stream } from "effect"
+import type { DateTime, Effect, Layer, Scope, Stream } from "effect"
 import { Schema } from "effect"
-import type { DateTime } from "effect"
 import type {
   DuplicateMessageError,
   InvalidArgumentError,
