@@ -175,6 +175,8 @@ export const transactions: Part = (it, { concurrentTransactions }) => {
       const reader = yield* accounts.reader
       const all = yield* Stream.runCollect(reader.readWildcard(`${prefix}%`))
       assert.deepStrictEqual(all.map(({ stream }) => stream.slice(prefix.length)), ["-early", "-late"])
+      const first = yield* Stream.runCollect(reader.readWildcard(`${prefix}%`, { limit: 1 }))
+      assert.deepStrictEqual(first, all.slice(0, 1))
     }))
 
   it.effect("fails one of two transactions that wait for each other, and lets the other commit", () =>
