@@ -272,6 +272,11 @@ interface StoreOptions {
    * `"jsonb"` can be indexed and queried by content. A table that exists keeps what it has.
    */
   readonly payload?: Migrations.PayloadType | undefined
+  /**
+   * Whether the writes of concurrent fibers leave together, in one statement (default), or each in its own. Inside a
+   * transaction each is its own in any case. PostgreSQL only.
+   */
+  readonly coalesce?: boolean | undefined
 }
 
 /** Messages that carry `Message.fields` need not say where their id and time are. */
@@ -333,7 +338,7 @@ export const Service = <Self = never>(): {
     readonly serializer?: MessageSerializer<A>
   }
 ) => {
-  const { name, payload, schema, serializer } = options
+  const { coalesce, name, payload, schema, serializer } = options
   // One of the two is given, and accessors wherever these fields may be missing: the overloads see to it.
   const codec = makeCodec<A>(
     schema === undefined
@@ -353,7 +358,7 @@ export const Service = <Self = never>(): {
       return make(yield* Storage, codec, accessors)
     })
   )
-  const layerNoMigrations = Layer.provide(layerStorage, PostgresStorage.layer(name))
+  const layerNoMigrations = Layer.provide(layerStorage, PostgresStorage.layer(name, { coalesce }))
   const layers = {
     layer: Layer.provide(layerNoMigrations, Layer.effectDiscard(Migrations.run(name, { payload }))),
     layerNoMigrations,

@@ -3,8 +3,9 @@
  *
  * **Algorithm**
  *
- * 1. The locks of all streams are taken, in the order of their keys, so that no two calls can wait for each other.
- * 2. The heads of all streams are read, after the locks: at READ COMMITTED this sees all that earlier holders wrote.
+ * 1. The locks of all streams are taken, in the order of their keys, so that no two calls can wait for each other; or,
+ *    without waiting, those that are free: the items of the other streams are left alone.
+ * 2. The head of each stream is read after its lock: at READ COMMITTED this sees all that earlier holders wrote.
  * 3. Item by item, in the order given, the versions are decided, each on what the previous item of its stream left; an
  *    item whose expectation does not hold is left out.
  * 4. All messages of the accepted items go in with one insert, in order, so that versions have no gaps and global
@@ -38,13 +39,13 @@ export const functionSql = (objects: Objects, payload: string): string =>
   `create or replace function ${objects.appendFunction}(
   _streams text[], _previous int[], _expected int[], _metadata text[], _last int[],
   _item int[], _ids uuid[], _occurred timestamptz[], _data text[],
-  _atomic boolean
+  _atomic boolean, _wait boolean
 ) returns table (outcome text, version int, global_position bigint, duplicate uuid)
 language plpgsql as $function$
 #variable_conflict use_column
 declare
   _items constant int := cardinality(_streams);
-  _heads int[];
+  _free boolean[];    -- whether this call has the lock of the item's stream
   _head int;
   _first int;         -- index of the item's first message, less one
   _bases int[];       -- version of the message before the item's first one, less _first; null: refused
@@ -58,17 +59,15 @@ declare
   _done int := 0;     -- how many positions have been given out
   _careful boolean := false;
 begin
-  perform pg_advisory_xact_lock(locks.key) from (
-    select distinct ${streamLockKey("s.stream")} as key from unnest(_streams) s(stream) order by 1
-  ) locks;
+  if _wait and _items = 1 then
+    perform pg_advisory_xact_lock(${streamLockKey("_streams[1]")});
+  elsif _wait then
+    perform pg_advisory_xact_lock(locks.key) from (
+      select distinct ${streamLockKey("s.stream")} as key from unnest(_streams) s(stream) order by 1
+    ) locks;
+  end if;
 
   for _attempt in 1..10 loop
-    select array_agg(coalesce(h.version, 0) order by s.i) into _heads
-    from unnest(_streams) with ordinality s(stream, i)
-    left join lateral (
-      select m.version from ${objects.table} m where m.stream = s.stream order by m.version desc limit 1
-    ) h on true;
-
     _bases := array_fill(null::int, array[_items]);
     _after := _bases;
     _duplicates := array_fill(null::uuid, array[_items]);
@@ -76,7 +75,17 @@ begin
     _accepted := 0;
     _refused := 0;
     for _i in 1.._items loop
-      _head := case when _previous[_i] = 0 then _heads[_i] else _after[_previous[_i]] end;
+      if _previous[_i] > 0 then
+        _free[_i] := _free[_previous[_i]];
+        continue when not _free[_i];
+        _head := _after[_previous[_i]];
+      else
+        _free[_i] := _wait or pg_try_advisory_xact_lock(${streamLockKey("_streams[_i]")});
+        continue when not _free[_i];
+        select m.version into _head from ${objects.table} m
+        where m.stream = _streams[_i] order by m.version desc limit 1;
+        _head := coalesce(_head, 0);
+      end if;
       if _expected[_i] = ${anyVersion} or _expected[_i] = _head or (_expected[_i] = ${existing} and _head > 0) then
         _first := case when _i = 1 then 0 else _last[_i - 1] end;
         _duplicate := null;
@@ -113,17 +122,26 @@ begin
     end if;
     exit when _accepted = 0;
 
-    with written as (
+    if cardinality(_ids) = 1 then -- the same as below, at half its cost
       insert into ${objects.table} (message_id, global_position, stream, version, message, metadata, occurred_at)
-      select m.id, nextval('${objects.sequence}'), _streams[m.item], _bases[m.item] + m.i, m.data::${payload},
-        _metadata[m.item]::jsonb, m.occurred
-      from unnest(_ids, _item, _occurred, _data) with ordinality m(id, item, occurred, data, i)
-      where _bases[m.item] is not null
+      values (_ids[1], nextval('${objects.sequence}'), _streams[1], _bases[1] + 1, _data[1]::${payload},
+        _metadata[1]::jsonb, _occurred[1])
       on conflict do nothing
-      returning global_position
-    )
-    select array_agg(written.global_position) into _positions from written;
-    exit when cardinality(_positions) = _accepted;
+      returning array[global_position] into _positions;
+      exit when found;
+    else
+      with written as (
+        insert into ${objects.table} (message_id, global_position, stream, version, message, metadata, occurred_at)
+        select m.id, nextval('${objects.sequence}'), _streams[m.item], _bases[m.item] + m.i, m.data::${payload},
+          _metadata[m.item]::jsonb, m.occurred
+        from unnest(_ids, _item, _occurred, _data) with ordinality m(id, item, occurred, data, i)
+        where _bases[m.item] is not null
+        on conflict do nothing
+        returning global_position
+      )
+      select array_agg(written.global_position) into _positions from written;
+      exit when cardinality(_positions) = _accepted;
+    end if;
 
     delete from ${objects.table} where global_position = any(_positions);
     if _attempt = 10 then
@@ -137,7 +155,9 @@ begin
     version := _after[_i];
     global_position := null;
     duplicate := _duplicates[_i];
-    if _refused > 0 and _refused <> _i then
+    if not _free[_i] then
+      outcome := 'busy';
+    elsif _refused > 0 and _refused <> _i then
       outcome := 'skipped';
     elsif duplicate is not null then
       outcome := 'duplicate';
@@ -154,17 +174,21 @@ end
 $function$`
 
 interface Row {
-  readonly outcome: "written" | "wrong_version" | "duplicate" | "skipped"
+  readonly outcome: "written" | "wrong_version" | "duplicate" | "skipped" | "busy"
   readonly version: number
   readonly global_position: bigint | null
   readonly duplicate: string | null
 }
 
+/**
+ * Calls the function. With `wait: false`, an item whose stream another transaction is writing to is left alone, and has
+ * no outcome.
+ */
 export const append = (sql: SqlClient, objects: Objects) =>
 (
   items: Arr.NonEmptyReadonlyArray<AppendItem>,
-  options: { readonly atomic: boolean }
-): Effect.Effect<ReadonlyArray<AppendOutcome>, SqlError> => {
+  options: { readonly atomic: boolean; readonly wait: boolean }
+): Effect.Effect<ReadonlyArray<AppendOutcome | undefined>, SqlError> => {
   const streams: Array<string> = []
   const previous: Array<number> = []
   const expected: Array<number> = []
@@ -194,12 +218,12 @@ export const append = (sql: SqlClient, objects: Objects) =>
   return Effect.map(
     sql<Row>`select outcome, version, global_position, duplicate from ${sql(objects.appendFunction)}(
       ${streams}::text[], ${previous}::int[], ${expected}::int[], ${metadata}::text[], ${last}::int[],
-      ${item}::int[], ${ids}::uuid[], ${occurred}::timestamptz[], ${data}::text[], ${options.atomic})`,
+      ${item}::int[], ${ids}::uuid[], ${occurred}::timestamptz[], ${data}::text[], ${options.atomic}, ${options.wait})`,
     (rows) => rows.map(toOutcome)
   )
 }
 
-const toOutcome = (row: Row): AppendOutcome => {
+const toOutcome = (row: Row): AppendOutcome | undefined => {
   switch (row.outcome) {
     case "written":
       return AppendOutcome.Written({ version: row.version, globalPosition: Number(row.global_position) })
@@ -209,5 +233,7 @@ const toOutcome = (row: Row): AppendOutcome => {
       return AppendOutcome.Duplicate({ messageId: String(row.duplicate) })
     case "skipped":
       return AppendOutcome.Skipped()
+    case "busy":
+      return undefined
   }
 }
