@@ -168,19 +168,28 @@ export const make = <A>(
 ): MessageStore<A> => {
   const reader = Reader.make(storage, codec)
 
+  // A plain loop: this runs for every message.
+  const encodeAll = (
+    messages: ReadonlyArray<A>
+  ): Result.Result<ReadonlyArray<EncodedMessage>, SerializationError | InvalidArgumentError> => {
+    const encoded: Array<EncodedMessage> = []
+    for (const message of messages) {
+      const messageId = checkMessageId(accessors.id(message))
+      if (Result.isFailure(messageId)) return Result.fail(messageId.failure)
+      const data = codec.encode(message)
+      if (Result.isFailure(data)) return Result.fail(data.failure)
+      const occurredAt = DateTime.toUtc(accessors.time(message))
+      encoded.push({ messageId: messageId.success, occurredAt, data: data.success })
+    }
+    return Result.succeed(encoded)
+  }
+
   const toItem = (write: StreamWrite<A>, traceparent: string | undefined): Result.Result<AppendItem, WriteError> =>
     Result.gen(function*() {
       const stream = yield* checkStreamName(write.stream)
       const expectedVersion = yield* checkExpectedVersion(write.expectedVersion)
-      const metadata = yield* encodeMetadata({ traceparent, ...write.metadata })
-      const messages: Array<EncodedMessage> = []
-      for (const message of Arr.ensure(write.messages)) {
-        messages.push({
-          messageId: yield* checkMessageId(accessors.id(message)),
-          occurredAt: DateTime.toUtc(accessors.time(message)),
-          data: yield* codec.encode(message)
-        })
-      }
+      const metadata = yield* encodeMetadata(write.metadata, traceparent)
+      const messages = yield* encodeAll(Arr.ensure(write.messages))
       if (!Arr.isReadonlyArrayNonEmpty(messages)) {
         return yield* invalid("messages", "must not be empty: there is nothing to write")
       }

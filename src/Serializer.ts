@@ -142,12 +142,21 @@ export const makeCodec = <A>(serializer: MessageSerializer<A>): MessageCodec<A> 
 })
 
 /**
- * The JSON text of metadata; fields that are undefined are left out.
+ * The JSON text of metadata, with the traceparent of the writing span unless it has its own. Fields that are undefined
+ * are left out.
  *
  * @internal
  */
-export const encodeMetadata = (metadata: Metadata): Result.Result<string, SerializationError> => {
-  const given = Object.fromEntries(Object.entries(metadata).filter(([, value]) => value !== undefined))
+export const encodeMetadata = (
+  metadata: Metadata | undefined,
+  traceparent: string | undefined
+): Result.Result<string, SerializationError> => {
+  if (metadata === undefined) {
+    return Result.succeed(traceparent === undefined ? "{}" : `{"traceparent":"${traceparent}"}`)
+  }
+  const given = Object.fromEntries(
+    Object.entries({ traceparent, ...metadata }).filter(([, value]) => value !== undefined)
+  )
   if (!isJson(given)) return refuse("its metadata is not JSON")
   const text = JSON.stringify(given)
   const fault = unstorable(text, maximumMetadataSize)
