@@ -8,12 +8,12 @@
  *
  * - Each item has its own outcome, as if it had been appended alone; items of one stream keep the order they came in.
  * - A stream is in one batch at a time, and nobody waits behind a stream that a transaction holds: a batch takes the
- *   locks that are free, and the items of the other streams wait for theirs in a statement of their own.
+ *   locks that are free. Of the other streams, one item each waits for the lock in a statement of its own.
  * - When the database refuses a batch, its items are appended one by one, so that only the culprit fails. When the
  *   connection is lost, each fails with that error: whether it was stored is unknown.
- * - An item whose fiber is interrupted is taken out, unless it is on its way already.
+ * - An item whose fiber is interrupted is taken out, unless the statement that writes it is under way already.
  */
-import { Array as Arr, Cause, Context, Effect, FiberSet, Latch, Predicate, Tracer } from "effect"
+import { Array as Arr, Cause, Context, Effect, Fiber, FiberSet, Latch, Predicate, Tracer } from "effect"
 import type { Scope } from "effect"
 import type { SqlError } from "effect/sql/SqlError"
 import type { AppendItem, AppendOutcome } from "../Storage.ts"
@@ -31,6 +31,8 @@ interface Entry {
   readonly size: number
   readonly span: Tracer.AnySpan | undefined
   readonly answer: (outcome: Effect.Effect<AppendOutcome, SqlError>) => void
+  /** The statement that waits for the stream's lock, with this item alone. */
+  waiting: Fiber.Fiber<unknown> | undefined
 }
 
 /** The items that gather, by stream. */
@@ -64,6 +66,12 @@ class Gathering {
     entries.splice(index, 1)
     this.waiting--
     if (entries.length === 0) this.ready.delete(stream)
+  }
+
+  /** Takes entries back that did not leave after all; their stream stays away. */
+  putBack(stream: string, entries: ReadonlyArray<Entry>): void {
+    this.away.get(stream)?.unshift(...entries)
+    this.waiting += entries.length
   }
 
   /** The next batch: this lane's share of what waits, within the bounds of a batch. */
@@ -118,7 +126,7 @@ export const make = Effect.fnUntraced(function*(
   call: ReturnType<typeof append>
 ): Effect.fn.Return<(item: AppendItem) => Effect.Effect<AppendOutcome, SqlError>, never, Scope.Scope> {
   const gathering = new Gathering()
-  const alone = yield* FiberSet.make<void>()
+  const alone = yield* FiberSet.make()
 
   /** Appends, and gives each entry its answer; returns those whose streams others hold. */
   const send = (entries: Batch, wait: boolean): Effect.Effect<ReadonlyArray<Entry>> =>
@@ -145,15 +153,15 @@ export const make = Effect.fnUntraced(function*(
       )
     )
 
-  /** Sends a batch. What had to be left alone waits for its streams beside it, each stream for itself. */
+  /** Sends a batch. Of what had to be left alone, the first item of each stream waits for the lock, beside the lanes. */
   const sendBatch = Effect.fnUntraced(function*(batch: Batch) {
-    const held = Arr.groupBy(yield* send(batch, false), (entry) => entry.item.stream)
-    gathering.settled(batch.map((entry) => entry.item.stream).filter((stream) => !Object.hasOwn(held, stream)))
-    for (const [stream, entries] of Object.entries(held)) {
-      yield* FiberSet.run(
-        alone,
-        Effect.ensuring(Effect.asVoid(send(entries, true)), Effect.sync(() => gathering.settled([stream])))
-      )
+    const held = Map.groupBy(yield* send(batch, false), (entry) => entry.item.stream)
+    gathering.settled(batch.map((entry) => entry.item.stream).filter((stream) => !held.has(stream)))
+    for (const [stream, [first, ...others]] of held) {
+      if (first === undefined) continue
+      gathering.putBack(stream, others)
+      const waiting = Effect.ensuring(send([first], true), Effect.sync(() => gathering.settled([stream])))
+      first.waiting = yield* FiberSet.run(alone, waiting)
     }
   })
 
@@ -175,10 +183,14 @@ export const make = Effect.fnUntraced(function*(
           item,
           size: item.messages.reduce((sum, { data }) => sum + data.length, 0),
           span: Context.getOrUndefined(fiber.context, Tracer.ParentSpan),
-          answer: resume
+          answer: resume,
+          waiting: undefined
         }
         gathering.add(entry)
-        return Effect.sync(() => gathering.remove(entry))
+        return Effect.suspend(() => {
+          gathering.remove(entry)
+          return entry.waiting === undefined ? Effect.void : Fiber.interrupt(entry.waiting)
+        })
       })
     )
 })
