@@ -4,13 +4,14 @@
  * Streams of messages are read in keyset pages: memory stays constant however long they are, and no connection is
  * held while the consumer works.
  */
-import { Array as Arr, Effect, Option, Result, Stream } from "effect"
+import { Array as Arr, Effect, Fiber, Option, Result, Stream } from "effect"
+import type { Scope } from "effect"
 import type { SqlError } from "effect/sql/SqlError"
 import { checkMessageId, checkPattern, checkStreamName, checkWhole, invalid, maximumVersion } from "./arguments.ts"
 import { type InvalidArgumentError, MessageNotFoundError, type SerializationError } from "./errors.ts"
 import type { StoredMessage, StreamHead } from "./Message.ts"
 import type { MessageCodec } from "./Serializer.ts"
-import type { Direction, EncodedStoredMessage, Storage } from "./Storage.ts"
+import type { Direction, EncodedStoredMessage, Page, Storage } from "./Storage.ts"
 
 export interface ReadOptions {
   /** The first version that is read, included; 1 or more. Default 1. */
@@ -63,23 +64,60 @@ export interface Reader<out A> {
   readonly head: (stream: string) => Effect.Effect<StreamHead, InvalidArgumentError | SqlError>
 }
 
-/** Rows fetched at a time. */
+/** Messages fetched at a time, at most: a backend sends less where they are large. */
 const pageSize = 1000
 
 /**
  * @internal
  */
 export const make = <A>(storage: Storage["Service"], codec: MessageCodec<A>): Reader<A> => {
-  const decodeAll = (rows: ReadonlyArray<EncodedStoredMessage>) => Effect.fromResult(decodeRows(codec, rows))
-
   const getMessagesByIds = Effect.fnUntraced(function*(messageIds: ReadonlyArray<string>) {
     const wanted = yield* Effect.fromResult(Result.all(messageIds.map(checkMessageId)))
     const found = new Map<string, StoredMessage<A>>()
     for (const chunk of Arr.chunksOf(Arr.dedupe(wanted), pageSize)) {
-      for (const stored of yield* decodeAll(yield* storage.readByIds(chunk))) found.set(stored.messageId, stored)
+      const decoded = yield* Effect.fromResult(decodeAll(codec, yield* storage.readByIds(chunk)))
+      for (const stored of decoded) found.set(stored.messageId, stored)
     }
     return Arr.getSomes(wanted.map((id) => Option.fromUndefinedOr(found.get(id))))
   })
+
+  /** Keyset pages: each begins beyond the last message of the one before. */
+  const pages = (
+    given: Range,
+    position: (message: EncodedStoredMessage) => number,
+    fetch: (range: Range) => Effect.Effect<Page, SqlError>
+  ): Stream.Stream<StoredMessage<A>, SerializationError | SqlError> =>
+    Stream.unwrap(Effect.gen(function*() {
+      const scope = yield* Effect.scope
+      // The next page is fetched while this one is decoded and consumed: but not in a transaction, which would be lost
+      // if the consumer stopped, and the statement were cancelled.
+      const ahead = !(yield* storage.inTransaction)
+      const fetchPage = (range: Range) => fetch({ ...range, limit: Math.min(range.limit, pageSize) })
+      const first = { range: given, page: fetchPage(given) }
+
+      return Stream.paginate(
+        first,
+        Effect.fnUntraced(function*({ page, range }) {
+          if (range.limit === 0 || range.from > range.to) return [[], Option.none()] as const
+          const { messages, more } = yield* page
+          const last = messages.at(-1)
+          const left = range.limit - messages.length
+          if (last === undefined || !more || left === 0) {
+            return [yield* Effect.fromResult(decodeAll(codec, messages)), Option.none()] as const
+          }
+          const next = range.direction === "forward"
+            ? { ...range, from: position(last) + 1, limit: left }
+            : { ...range, to: position(last) - 1, limit: left }
+          const fetching = ahead && next.from <= next.to
+            ? Fiber.join(yield* Effect.forkIn(fetchPage(next), scope))
+            : fetchPage(next)
+          return [
+            yield* Effect.fromResult(decodeAll(codec, messages)),
+            Option.some({ range: next, page: fetching })
+          ] as const
+        })
+      )
+    }))
 
   return {
     getMessagesByIds,
@@ -89,49 +127,41 @@ export const make = <A>(storage: Storage["Service"], codec: MessageCodec<A>): Re
         ([stored]) =>
           stored === undefined ? Effect.fail(new MessageNotFoundError({ messageId })) : Effect.succeed(stored)
       ),
-
     read: (stream, options) =>
       Stream.unwrap(
         Effect.map(Effect.fromResult(checkRead(stream, options)), (range) =>
-          pages({
-            ...range,
-            position: (row) => row.version
-          }, (from, to, limit) =>
-            Effect.flatMap(
-              storage.readStream({ stream, fromVersion: from, toVersion: to, direction: range.direction, limit }),
-              decodeAll
-            )))
+          pages(range, (message) =>
+            message.version, ({ direction, from, limit, to }) =>
+            storage.readStream({ stream, fromVersion: from, toVersion: to, direction, limit })))
       ),
-
     readWildcard: (pattern, options) =>
       Stream.unwrap(
         Effect.map(Effect.fromResult(checkReadWildcard(pattern, options)), (range) =>
-          pages({
-            ...range,
-            position: (row) => row.globalPosition
-          }, (from, to, limit) =>
-            Effect.flatMap(
-              storage.readPattern({ pattern, fromPosition: from, toPosition: to, direction: range.direction, limit }),
-              decodeAll
-            )))
+          pages(range, (message) =>
+            message.globalPosition, ({ direction, from, limit, to }) =>
+            storage.readPattern({ pattern, fromPosition: from, toPosition: to, direction, limit })))
       ),
-
     head: (stream) => Effect.flatMap(Effect.fromResult(checkStreamName(stream)), storage.head)
   }
 }
 
-/** The same reads, each in the view of a snapshot. */
+/**
+ * The same reads, each in the view of a snapshot.
+ *
+ * @internal
+ */
 export const inSnapshot = <A>(
   storage: Storage["Service"],
   codec: MessageCodec<A>
-) =>
+): Effect.Effect<Reader<A>, SqlError, Scope.Scope> =>
   Effect.map(storage.snapshot, (within) =>
     make({
       ...storage,
-      readStream: (page) => within(storage.readStream(page)),
-      readPattern: (page) => within(storage.readPattern(page)),
+      readStream: (query) => within(storage.readStream(query)),
+      readPattern: (query) => within(storage.readPattern(query)),
       readByIds: (messageIds) => within(storage.readByIds(messageIds)),
-      head: (stream) => within(storage.head(stream))
+      head: (stream) => within(storage.head(stream)),
+      inTransaction: Effect.succeed(true)
     }, codec))
 
 interface Range {
@@ -140,22 +170,6 @@ interface Range {
   readonly direction: Direction
   readonly limit: number
 }
-
-/** Keyset pages: each begins beyond the last row of the one before. A page that is not full is the last. */
-const pages = <A, E>(
-  range: Range & { readonly position: (row: StoredMessage<A>) => number },
-  fetch: (from: number, to: number, limit: number) => Effect.Effect<ReadonlyArray<StoredMessage<A>>, E>
-): Stream.Stream<StoredMessage<A>, E> =>
-  Stream.paginate(range, ({ direction, from, limit, position, to }) => {
-    const size = Math.min(limit, pageSize)
-    if (size === 0 || from > to) return Effect.succeed([[], Option.none()] as const)
-    return Effect.map(fetch(from, to, size), (rows) => {
-      const last = rows.at(-1)
-      if (last === undefined || rows.length < size) return [rows, Option.none()] as const
-      const next = direction === "forward" ? { from: position(last) + 1, to } : { from, to: position(last) - 1 }
-      return [rows, Option.some({ ...next, direction, limit: limit - rows.length, position })] as const
-    })
-  })
 
 const checkRead = (stream: string, options: ReadOptions = {}): Result.Result<Range, InvalidArgumentError> =>
   Result.gen(function*() {
@@ -187,15 +201,24 @@ const checkDirection = (direction: Direction = "forward"): Result.Result<Directi
     ? Result.succeed(direction)
     : invalid("direction", "must be \"forward\" or \"backward\"")
 
-const decodeRows = <A>(
+const decodeAll = <A>(
   codec: MessageCodec<A>,
   rows: ReadonlyArray<EncodedStoredMessage>
 ): Result.Result<ReadonlyArray<StoredMessage<A>>, SerializationError> => {
-  const messages: Array<StoredMessage<A>> = []
-  for (const { data, ...place } of rows) {
-    const message = codec.decode(data, { stream: place.stream, version: place.version, messageId: place.messageId })
+  // A plain loop: this runs for every message.
+  const messages = new Array<StoredMessage<A>>(rows.length)
+  for (const [i, row] of rows.entries()) {
+    const message = codec.decode(row.data, row)
     if (Result.isFailure(message)) return Result.fail(message.failure)
-    messages.push({ ...place, message: message.success })
+    messages[i] = {
+      stream: row.stream,
+      version: row.version,
+      globalPosition: row.globalPosition,
+      messageId: row.messageId,
+      addedAt: row.addedAt,
+      message: message.success,
+      metadata: row.metadata
+    }
   }
   return Result.succeed(messages)
 }

@@ -10,7 +10,7 @@
  * Data of an older shape is outside the third law: a schema with transformations, or `aliases`, reads it, and what
  * is written is the present shape.
  */
-import { identity, Predicate, Result, Schema } from "effect"
+import { Predicate, Result, Schema } from "effect"
 import { SerializationError } from "./errors.ts"
 import type { Metadata } from "./Message.ts"
 
@@ -131,14 +131,13 @@ export const makeCodec = <A>(serializer: MessageSerializer<A>): MessageCodec<A> 
     const fault = unstorable(text.success, maximumMessageSize)
     return fault === undefined ? Result.succeed(text.success) : refuse(fault)
   },
-  decode: (data, place) =>
-    Result.mapError(attempt(() => serializer.deserialize(data)), (cause) =>
-      new SerializationError({
-        operation: "deserialize",
-        reason: "the stored data does not decode",
-        ...place,
-        cause
-      }))
+  decode: (data, { messageId, stream, version }) => {
+    const message = attempt(() => serializer.deserialize(data))
+    if (Result.isSuccess(message)) return Result.succeed(message.success)
+    const place = { stream, version, messageId }
+    const reason = "the stored data does not decode"
+    return Result.fail(new SerializationError({ operation: "deserialize", reason, ...place, cause: message.failure }))
+  }
 })
 
 /**
@@ -164,8 +163,13 @@ export const encodeMetadata = (
 }
 
 /** Foreign code may throw where it should return a failure. */
-const attempt = <A>(evaluate: () => Result.Result<A, unknown>): Result.Result<A, unknown> =>
-  Result.flatMap(Result.try(evaluate), identity)
+const attempt = <A>(evaluate: () => Result.Result<A, unknown>): Result.Result<A, unknown> => {
+  try {
+    return evaluate()
+  } catch (cause) {
+    return Result.fail(cause)
+  }
+}
 
 const refuse = (reason: string, cause?: unknown): Result.Result<never, SerializationError> =>
   Result.fail(

@@ -56,10 +56,16 @@ export interface EncodedStoredMessage {
   readonly metadata: Schema.JsonObject
 }
 
+/** Messages as they were read, and whether there may be more behind them. An empty page has nothing behind it. */
+export interface Page {
+  readonly messages: ReadonlyArray<EncodedStoredMessage>
+  readonly more: boolean
+}
+
 export type Direction = "forward" | "backward"
 
-/** A page of a stream: at most `limit` messages with `fromVersion <= version <= toVersion`, in `direction`. */
-export interface StreamPage {
+/** Asks for a page of a stream: at most `limit` messages with `fromVersion <= version <= toVersion`, in `direction`. */
+export interface StreamQuery {
   readonly stream: string
   readonly fromVersion: number
   readonly toVersion: number
@@ -67,8 +73,8 @@ export interface StreamPage {
   readonly limit: number
 }
 
-/** A page of all streams whose names are LIKE `pattern`, in the order of global positions, bounds included. */
-export interface PatternPage {
+/** Asks for a page of all streams whose names are LIKE `pattern`, in the order of global positions, bounds included. */
+export interface PatternQuery {
   readonly pattern: string
   readonly fromPosition: number
   readonly toPosition: number
@@ -87,8 +93,8 @@ export class Storage extends Context.Service<Storage, {
     items: Array.NonEmptyReadonlyArray<AppendItem>,
     options: { readonly atomic: boolean }
   ) => Effect.Effect<ReadonlyArray<AppendOutcome>, SqlError>
-  readonly readStream: (page: StreamPage) => Effect.Effect<ReadonlyArray<EncodedStoredMessage>, SqlError>
-  readonly readPattern: (page: PatternPage) => Effect.Effect<ReadonlyArray<EncodedStoredMessage>, SqlError>
+  readonly readStream: (query: StreamQuery) => Effect.Effect<Page, SqlError>
+  readonly readPattern: (query: PatternQuery) => Effect.Effect<Page, SqlError>
   /** In any order; ids that are not stored are left out. */
   readonly readByIds: (
     messageIds: ReadonlyArray<string>

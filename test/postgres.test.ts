@@ -4,6 +4,8 @@ import { assert, describe, layer } from "@effect/vitest"
 import { Deferred, Effect, Exit, Fiber, Layer, Queue, Result, Schema, Stream } from "effect"
 import { Message, MessageStore } from "effect-message-store"
 import { SqlClient } from "effect/sql"
+import * as PostgresStorage from "../src/postgres/PostgresStorage.ts"
+import { Storage } from "../src/Storage.ts"
 import { databaseLayer } from "./support/database.ts"
 import { createDepecheStore } from "./support/depeche.ts"
 
@@ -137,6 +139,22 @@ describe("PostgreSQL", () => {
           { concurrency: "unbounded" }
         )
       }))
+
+    it.effect("ends a page where its messages become large, and says that there are more", () =>
+      Effect.gen(function*() {
+        const orders = yield* Orders
+        const storage = yield* Storage
+        // 16,000 numbers at a time is all that getRandomValues gives
+        const random = () =>
+          Array.from({ length: 6 }, () => globalThis.crypto.getRandomValues(new Uint32Array(16_000)).join("")).join("")
+        for (let i = 0; i < 12; i++) yield* orders.write("large", placed(random()))
+        const query = { stream: "large", toVersion: 100, direction: "forward" as const, limit: 1000 }
+        const { messages, more } = yield* storage.readStream({ ...query, fromVersion: 1 })
+        assert.isTrue(messages.length > 1 && messages.length < 12, String(messages.length))
+        assert.isTrue(more)
+        const rest = yield* storage.readStream({ ...query, fromVersion: 12 })
+        assert.deepStrictEqual([rest.messages.length, rest.more], [1, false])
+      }).pipe(Effect.provide(PostgresStorage.layer("orders"))))
 
     it.effect("commits and rolls back with the tables of the application", () =>
       Effect.gen(function*() {

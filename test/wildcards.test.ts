@@ -47,7 +47,7 @@ const matchesOn = Effect.fnUntraced(function*(
       messages: [{ messageId: globalThis.crypto.randomUUID(), occurredAt: DateTime.makeUnsafe(0), data: "1" }]
     }], { atomic: true })
   }
-  const rows = yield* storage.readPattern({
+  const { messages: rows } = yield* storage.readPattern({
     pattern: prefix + pattern,
     fromPosition: 0,
     toPosition: Number.MAX_SAFE_INTEGER,

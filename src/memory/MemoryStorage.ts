@@ -6,10 +6,11 @@ import {
   type AppendItem,
   AppendOutcome,
   type EncodedStoredMessage,
-  type PatternPage,
+  type Page,
+  type PatternQuery,
   type Snapshot,
   Storage,
-  type StreamPage
+  type StreamQuery
 } from "../Storage.ts"
 import { compilePattern } from "./pattern.ts"
 import * as Transaction from "./Transaction.ts"
@@ -96,7 +97,7 @@ class Messages implements Transaction.Participant<Row> {
     return own.length === 0 ? visible : [...visible, ...own]
   }
 
-  pattern(view: View, page: PatternPage): ReadonlyArray<Row> {
+  pattern(view: View, page: PatternQuery): ReadonlyArray<Row> {
     const matches = compilePattern(page.pattern)
     const step = page.direction === "forward" ? 1 : -1
     const first = step === 1 ? this.firstAt(page.fromPosition) : this.firstAt(page.toPosition + 1) - 1
@@ -142,7 +143,12 @@ const toStored = ({ commit: _, ...row }: Row): EncodedStoredMessage => ({
   metadata: JSON.parse(row.metadata)
 })
 
-const streamPage = (rows: ReadonlyArray<Row>, page: StreamPage): ReadonlyArray<Row> => {
+const toPage = (rows: ReadonlyArray<Row>, limit: number): Page => ({
+  messages: rows.map(toStored),
+  more: rows.length === limit
+})
+
+const streamPage = (rows: ReadonlyArray<Row>, page: StreamQuery): ReadonlyArray<Row> => {
   const range = rows.slice(page.fromVersion - 1, page.toVersion)
   return page.direction === "forward" ? range.slice(0, page.limit) : range.slice(-page.limit).toReversed()
 }
@@ -169,9 +175,9 @@ export const layer: Layer.Layer<Storage> = Layer.sync(Storage, () => {
           return messages.append(transaction.journal(messages), items, atomic, addedAt)
         })
       ),
-    readStream: (page) =>
-      Effect.map(currentView, (view) => streamPage(messages.stream(view, page.stream), page).map(toStored)),
-    readPattern: (page) => Effect.map(currentView, (view) => messages.pattern(view, page).map(toStored)),
+    readStream: (query) =>
+      Effect.map(currentView, (view) => toPage(streamPage(messages.stream(view, query.stream), query), query.limit)),
+    readPattern: (query) => Effect.map(currentView, (view) => toPage(messages.pattern(view, query), query.limit)),
     readByIds: (messageIds) => Effect.map(currentView, (view) => messages.ids(view, messageIds).map(toStored)),
     messageIds: ({ fromVersion, limit, stream }) =>
       Effect.map(

@@ -3,8 +3,9 @@ import { DateTime, Effect } from "effect"
 import type { Schema } from "effect"
 import type { SqlClient } from "effect/sql/SqlClient"
 import type { SqlError } from "effect/sql/SqlError"
+import type * as Statement from "effect/sql/Statement"
 import type { StreamHead } from "../Message.ts"
-import type { EncodedStoredMessage, PatternPage, StreamPage } from "../Storage.ts"
+import type { EncodedStoredMessage, Page, PatternQuery, StreamQuery } from "../Storage.ts"
 import type { Objects } from "./objects.ts"
 
 interface Row {
@@ -27,47 +28,69 @@ const toStored = (row: Row): EncodedStoredMessage => ({
   metadata: row.metadata ?? {}
 })
 
-type Rows = Effect.Effect<ReadonlyArray<EncodedStoredMessage>, SqlError>
+/**
+ * A page ends with the row that brings its messages to this size, in bytes as they are stored (compressed, if they are
+ * large): pages of large messages do not fill the memory.
+ */
+const pageBytes = 4 * 1024 * 1024
+
+interface SizedRow extends Row {
+  /** Of the messages before this one in the page. */
+  readonly bytes_before: bigint
+  readonly bytes: number
+}
 
 export const make = (sql: SqlClient, objects: Objects) => {
   const table = sql(objects.table)
   const columns = sql.literal("message_id, stream, version, global_position, added_at, message, metadata")
-  const decode = (query: Effect.Effect<ReadonlyArray<Row>, SqlError>): Rows =>
-    Effect.map(query, (rows) => rows.map(toStored))
+
+  /** Cuts off at the size of a page what a query finds in its order. */
+  const page = (rows: Statement.Fragment, limit: number): Effect.Effect<Page, SqlError> =>
+    Effect.map(
+      sql<SizedRow>`select * from (
+        select *, sum(bytes) over (rows unbounded preceding) - bytes as bytes_before
+        from (select ${columns}, pg_column_size(message) as bytes from ${table} ${rows} limit ${limit}) found
+      ) sized where bytes_before < ${pageBytes}`,
+      (found) => {
+        const last = found.at(-1)
+        const isCut = last !== undefined && Number(last.bytes_before) + last.bytes >= pageBytes
+        return { messages: found.map(toStored), more: found.length === limit || isCut }
+      }
+    )
 
   return {
-    readStream: (page: StreamPage): Rows =>
-      decode(
-        page.direction === "forward"
-          ? sql<Row>`select ${columns} from ${table}
-              where stream = ${page.stream} and version >= ${page.fromVersion} and version <= ${page.toVersion}
-              order by version limit ${page.limit}`
-          : sql<Row>`select ${columns} from ${table}
-              where stream = ${page.stream} and version >= ${page.fromVersion} and version <= ${page.toVersion}
-              order by version desc limit ${page.limit}`
+    readStream: ({ direction, fromVersion, limit, stream, toVersion }: StreamQuery) =>
+      page(
+        direction === "forward"
+          ? sql`where stream = ${stream} and version >= ${fromVersion} and version <= ${toVersion} order by version`
+          : sql`where stream = ${stream} and version >= ${fromVersion} and version <= ${toVersion}
+              order by version desc`,
+        limit
       ),
 
-    readPattern: (page: PatternPage): Rows =>
-      decode(
-        page.direction === "forward"
-          ? sql<Row>`select ${columns} from ${table}
-              where stream like ${page.pattern}
-                and global_position >= ${BigInt(page.fromPosition)} and global_position <= ${BigInt(page.toPosition)}
-              order by global_position limit ${page.limit}`
-          : sql<Row>`select ${columns} from ${table}
-              where stream like ${page.pattern}
-                and global_position >= ${BigInt(page.fromPosition)} and global_position <= ${BigInt(page.toPosition)}
-              order by global_position desc limit ${page.limit}`
+    readPattern: ({ direction, fromPosition, limit, pattern, toPosition }: PatternQuery) => {
+      const [from, to] = [BigInt(fromPosition), BigInt(toPosition)]
+      return page(
+        direction === "forward"
+          ? sql`where stream like ${pattern} and global_position >= ${from} and global_position <= ${to}
+              order by global_position`
+          : sql`where stream like ${pattern} and global_position >= ${from} and global_position <= ${to}
+              order by global_position desc`,
+        limit
+      )
+    },
+
+    readByIds: (messageIds: ReadonlyArray<string>) =>
+      Effect.map(
+        sql<Row>`select ${columns} from ${table} where message_id = any(${messageIds}::uuid[])`,
+        (rows) => rows.map(toStored)
       ),
 
-    readByIds: (messageIds: ReadonlyArray<string>): Rows =>
-      decode(sql<Row>`select ${columns} from ${table} where message_id = any(${messageIds}::uuid[])`),
-
-    messageIds: (page: { readonly stream: string; readonly fromVersion: number; readonly limit: number }) =>
+    messageIds: (query: { readonly stream: string; readonly fromVersion: number; readonly limit: number }) =>
       Effect.map(
         sql<{ readonly message_id: string }>`select message_id from ${table}
-          where stream = ${page.stream} and version >= ${page.fromVersion}
-          order by version limit ${page.limit}`,
+          where stream = ${query.stream} and version >= ${query.fromVersion}
+          order by version limit ${query.limit}`,
         (rows) => rows.map((row) => row.message_id)
       ),
 

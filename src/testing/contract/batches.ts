@@ -82,7 +82,7 @@ export const batches: Part = (it) => {
         }
       }
       for (const stream of streams) {
-        const rows = yield* storage.readStream({
+        const { messages: rows } = yield* storage.readStream({
           stream,
           fromVersion: 1,
           toVersion: 1000,

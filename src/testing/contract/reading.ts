@@ -1,6 +1,6 @@
 import { assert } from "@effect/vitest"
-import { Effect, Stream } from "effect"
-import { Accounts, deposit, deposits, failsWith, newStream, type Part } from "./fixture.ts"
+import { Effect, Equal, Stream } from "effect"
+import { Accounts, deposit, deposits, failsWith, newStream, Noted, type Part } from "./fixture.ts"
 
 export const reading: Part = (it) => {
   it.effect("reads a stream by versions, direction and limit", () =>
@@ -45,6 +45,25 @@ export const reading: Part = (it) => {
         ),
         upwards.toReversed().slice(0, 1500)
       )
+    }))
+
+  it.effect("reads messages that are large", () =>
+    Effect.gen(function*() {
+      const accounts = yield* Accounts
+      const stream = newStream()
+      // 16,000 numbers at a time is all that getRandomValues gives
+      const random = () =>
+        Array.from({ length: 6 }, () => globalThis.crypto.getRandomValues(new Uint32Array(16_000)).join("")).join("")
+      const texts = Array.from({ length: 12 }, random)
+      for (const text of texts) yield* accounts.write(stream, new Noted({ text }))
+      const read = (options: Parameters<typeof accounts.read>[1]) =>
+        Effect.map(
+          Stream.runCollect(accounts.read(stream, options)),
+          (all) => all.map(({ message }) => message._tag === "Noted" ? message.text : undefined)
+        )
+      assert.isTrue(Equal.equals(yield* read({}), texts))
+      assert.isTrue(Equal.equals(yield* read({ direction: "backward", limit: 11 }), texts.toReversed().slice(0, 11)))
+      assert.isTrue(Equal.equals(yield* read({ fromVersion: 3, toVersion: 9 }), texts.slice(2, 9)))
     }))
 
   it.effect("stops reading when the consumer has enough", () =>
