@@ -7,47 +7,34 @@
  * - A write goes in as a whole or not at all; one that fails, whatever the reason, leaves nothing behind.
  * - An `OptimisticConcurrencyError` or `DuplicateMessageError` inside a transaction leaves it usable.
  * - Every operation runs in the transaction that is open around it, and commits or rolls back with it.
+ * - On PostgreSQL, the writes of concurrent fibers leave in one statement; each has the outcome it would have had alone.
  * - What is refused is refused before the database is asked: bad arguments, messages that cannot be stored.
  *
  * A write whose answer is lost (a connection that breaks) may have been stored. To repeat it is safe: `synchronize`
  * stores only what is missing, and `write` of the same messages fails with `DuplicateMessageError`.
  */
-import { Array as Arr, Context, DateTime, Effect, Layer, Predicate, Result } from "effect"
+import { Array as Arr, Context, Effect, Layer, Predicate, Result } from "effect"
 import type { Scope } from "effect"
 import type { MigrationError } from "effect/sql/Migrator"
 import type { SqlClient } from "effect/sql/SqlClient"
 import type { SqlError } from "effect/sql/SqlError"
+import { checkExpectedVersion, checkMessageId, checkStreamName, invalid } from "./arguments.ts"
 import {
-  checkDistinct,
-  checkExpectedVersion,
-  checkMessageId,
-  checkSize,
-  checkStreamName,
-  invalid
-} from "./arguments.ts"
-import {
-  DuplicateMessageError,
+  type DuplicateMessageError,
   type InvalidArgumentError,
   type InvalidNameError,
   MessageIdMismatchError,
   OptimisticConcurrencyError,
   type SerializationError
 } from "./errors.ts"
+import { type Accessors, makeItems, type OneOrMore, type StreamWrite, toPositions, type WriteOptions } from "./items.ts"
 import * as MemoryStorage from "./memory/MemoryStorage.ts"
-import {
-  type ExpectedVersion,
-  type Identified,
-  type MessagePosition,
-  type Metadata,
-  type StreamHead,
-  toTraceparent
-} from "./Message.ts"
+import { type Identified, type MessagePosition, type StreamHead, toTraceparent } from "./Message.ts"
 import * as Migrations from "./postgres/migrations.ts"
 import { checkName } from "./postgres/objects.ts"
 import * as PostgresStorage from "./postgres/PostgresStorage.ts"
 import * as Reader from "./Reader.ts"
 import {
-  encodeMetadata,
   fromSchema,
   makeCodec,
   type MessageCodec,
@@ -56,22 +43,9 @@ import {
   type SchemaSerializerOptions,
   verified
 } from "./Serializer.ts"
-import { type AppendItem, type AppendOutcome, type EncodedMessage, Storage } from "./Storage.ts"
+import { Storage } from "./Storage.ts"
 
-type OneOrMore<A> = A | Arr.NonEmptyReadonlyArray<A>
-
-export interface WriteOptions {
-  /** The version the stream has to be at: 0 or more, or `"exists"`. Default: any. */
-  readonly expectedVersion?: ExpectedVersion | undefined
-  /** Stored with each of the messages. A `traceparent` given here replaces that of the writing span. */
-  readonly metadata?: Metadata | undefined
-}
-
-/** One stream's part of a `writeAll`. */
-export interface StreamWrite<out A> extends WriteOptions {
-  readonly stream: string
-  readonly messages: OneOrMore<A>
-}
+export type { Accessors, StreamWrite, WriteOptions }
 
 /** Why a write may fail. */
 export type WriteError =
@@ -148,14 +122,6 @@ export interface MessageStore<in out A> {
   readonly truncate: Effect.Effect<void, InvalidArgumentError | SqlError>
 }
 
-/** Where a message keeps its id and its time; needed only by messages that lack `Message.fields`. */
-export interface Accessors<in A> {
-  /** A UUID, always the same for the same message. */
-  readonly id: (message: A) => string
-  /** When what the message tells of happened. */
-  readonly time: (message: A) => DateTime.DateTime
-}
-
 const idPage = 10_000
 
 /**
@@ -167,40 +133,11 @@ export const make = <A>(
   accessors: Accessors<A>
 ): MessageStore<A> => {
   const reader = Reader.make(storage, codec)
-
-  // A plain loop: this runs for every message.
-  const encodeAll = (
-    messages: ReadonlyArray<A>
-  ): Result.Result<ReadonlyArray<EncodedMessage>, SerializationError | InvalidArgumentError> => {
-    const encoded: Array<EncodedMessage> = []
-    for (const message of messages) {
-      const messageId = checkMessageId(accessors.id(message))
-      if (Result.isFailure(messageId)) return Result.fail(messageId.failure)
-      const data = codec.encode(message)
-      if (Result.isFailure(data)) return Result.fail(data.failure)
-      const occurredAt = DateTime.toUtc(accessors.time(message))
-      encoded.push({ messageId: messageId.success, occurredAt, data: data.success })
-    }
-    return Result.succeed(encoded)
-  }
-
-  const toItem = (write: StreamWrite<A>, traceparent: string | undefined): Result.Result<AppendItem, WriteError> =>
-    Result.gen(function*() {
-      const stream = yield* checkStreamName(write.stream)
-      const expectedVersion = yield* checkExpectedVersion(write.expectedVersion)
-      const metadata = yield* encodeMetadata(write.metadata, traceparent)
-      const messages = yield* encodeAll(Arr.ensure(write.messages))
-      if (!Arr.isReadonlyArrayNonEmpty(messages)) {
-        return yield* invalid("messages", "must not be empty: there is nothing to write")
-      }
-      yield* checkDistinct(messages)
-      return { stream, expectedVersion, messages, metadata }
-    })
+  const toItems = makeItems(codec, accessors)
 
   const append = Effect.fnUntraced(function*(writes: Arr.NonEmptyReadonlyArray<StreamWrite<A>>) {
     const traceparent = toTraceparent(yield* Effect.option(Effect.currentParentSpan))
-    const items = yield* Effect.fromResult(Result.all(Arr.map(writes, (write) => toItem(write, traceparent))))
-    yield* Effect.fromResult(checkSize(items))
+    const items = yield* Effect.fromResult(toItems(writes, traceparent))
     const outcomes = yield* storage.append(items, { atomic: true })
     return yield* Effect.fromResult(toPositions(items, outcomes))
   })
@@ -376,28 +313,4 @@ export const Service = <Self = never>(): {
     migrations: Effect.fromResult(Migrations.forStore(name, { payload }))
   }
   return Object.assign(Tag, layers) as never // what the overloads promise
-}
-
-/** The positions written, or why the first item that was refused was refused. */
-const toPositions = (
-  items: ReadonlyArray<AppendItem>,
-  outcomes: ReadonlyArray<AppendOutcome>
-): Result.Result<ReadonlyArray<MessagePosition>, OptimisticConcurrencyError | DuplicateMessageError> => {
-  const positions: Array<MessagePosition> = []
-  for (const [i, outcome] of outcomes.entries()) {
-    const { expectedVersion = 0, stream } = items[i] as AppendItem
-    switch (outcome._tag) {
-      case "Written":
-        positions.push({ stream, version: outcome.version, globalPosition: outcome.globalPosition })
-        break
-      case "WrongVersion":
-        return Result.fail(
-          new OptimisticConcurrencyError({ stream, expectedVersion, actualVersion: outcome.actualVersion })
-        )
-      case "Duplicate":
-        return Result.fail(new DuplicateMessageError({ messageId: outcome.messageId }))
-      case "Skipped": // the reason is another item's
-    }
-  }
-  return Result.succeed(positions)
 }

@@ -206,11 +206,11 @@ const decodeAll = <A>(
   rows: ReadonlyArray<EncodedStoredMessage>
 ): Result.Result<ReadonlyArray<StoredMessage<A>>, SerializationError> => {
   // A plain loop: this runs for every message.
-  const messages = new Array<StoredMessage<A>>(rows.length)
-  for (const [i, row] of rows.entries()) {
+  const messages: Array<StoredMessage<A>> = []
+  for (const row of rows) {
     const message = codec.decode(row.data, row)
     if (Result.isFailure(message)) return Result.fail(message.failure)
-    messages[i] = {
+    messages.push({
       stream: row.stream,
       version: row.version,
       globalPosition: row.globalPosition,
@@ -218,7 +218,7 @@ const decodeAll = <A>(
       addedAt: row.addedAt,
       message: message.success,
       metadata: row.metadata
-    }
+    })
   }
   return Result.succeed(messages)
 }

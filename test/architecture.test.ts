@@ -11,6 +11,7 @@ const modules = [
   "arguments",
   "Serializer",
   "Storage",
+  "items",
   "Reader",
   "MessageStore",
   "AggregatedStream",

@@ -205,7 +205,7 @@ describe("PostgreSQL", () => {
       const holder = yield* Effect.forkChild(store.withTransaction(Effect.gen(function*() {
         yield* store.write("__proto__", booked())
         yield* Deferred.succeed(held, undefined)
-        yield* Effect.never
+        return yield* Effect.never
       })))
       yield* Deferred.await(held)
       const waiting = yield* Effect.forEach(Arr.range(1, 10), () =>

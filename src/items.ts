@@ -1,0 +1,113 @@
+/**
+ * What is written becomes items of an append; what became of the items becomes positions, or an error.
+ */
+import { Array as Arr, DateTime, Result } from "effect"
+import {
+  checkDistinct,
+  checkExpectedVersion,
+  checkMessageId,
+  checkSize,
+  checkStreamName,
+  invalid
+} from "./arguments.ts"
+import {
+  DuplicateMessageError,
+  type InvalidArgumentError,
+  OptimisticConcurrencyError,
+  type SerializationError
+} from "./errors.ts"
+import type { ExpectedVersion, MessagePosition, Metadata } from "./Message.ts"
+import { encodeMetadata, type MessageCodec } from "./Serializer.ts"
+import type { AppendItem, AppendOutcome, EncodedMessage } from "./Storage.ts"
+
+export type OneOrMore<A> = A | Arr.NonEmptyReadonlyArray<A>
+
+export interface WriteOptions {
+  /** The version the stream has to be at: 0 or more, or `"exists"`. Default: any. */
+  readonly expectedVersion?: ExpectedVersion | undefined
+  /** Stored with each of the messages. A `traceparent` given here replaces that of the writing span. */
+  readonly metadata?: Metadata | undefined
+}
+
+/** One stream's part of a `writeAll`. */
+export interface StreamWrite<out A> extends WriteOptions {
+  readonly stream: string
+  readonly messages: OneOrMore<A>
+}
+
+/** Where a message keeps its id and its time; needed only by messages that lack `Message.fields`. */
+export interface Accessors<in A> {
+  /** A UUID, always the same for the same message. */
+  readonly id: (message: A) => string
+  /** When what the message tells of happened. */
+  readonly time: (message: A) => DateTime.DateTime
+}
+
+type Items = Arr.NonEmptyReadonlyArray<AppendItem>
+
+type Invalid = DuplicateMessageError | SerializationError | InvalidArgumentError
+
+/** Checks and encodes all that is to be written, before anything is. */
+export const makeItems = <A>(codec: MessageCodec<A>, accessors: Accessors<A>) => {
+  // A plain loop: this runs for every message.
+  const encodeAll = (
+    messages: ReadonlyArray<A>
+  ): Result.Result<ReadonlyArray<EncodedMessage>, SerializationError | InvalidArgumentError> => {
+    const encoded: Array<EncodedMessage> = []
+    for (const message of messages) {
+      const messageId = checkMessageId(accessors.id(message))
+      if (Result.isFailure(messageId)) return Result.fail(messageId.failure)
+      const data = codec.encode(message)
+      if (Result.isFailure(data)) return Result.fail(data.failure)
+      const occurredAt = DateTime.toUtc(accessors.time(message))
+      encoded.push({ messageId: messageId.success, occurredAt, data: data.success })
+    }
+    return Result.succeed(encoded)
+  }
+
+  const toItem = (write: StreamWrite<A>, traceparent: string | undefined): Result.Result<AppendItem, Invalid> =>
+    Result.gen(function*() {
+      const stream = yield* checkStreamName(write.stream)
+      const expectedVersion = yield* checkExpectedVersion(write.expectedVersion)
+      const metadata = yield* encodeMetadata(write.metadata, traceparent)
+      const messages = yield* encodeAll(Arr.ensure(write.messages))
+      if (!Arr.isReadonlyArrayNonEmpty(messages)) {
+        return yield* invalid("messages", "must not be empty: there is nothing to write")
+      }
+      yield* checkDistinct(messages)
+      return { stream, expectedVersion, messages, metadata }
+    })
+
+  return (
+    writes: Arr.NonEmptyReadonlyArray<StreamWrite<A>>,
+    traceparent: string | undefined
+  ): Result.Result<Items, Invalid> =>
+    Result.flatMap(
+      Result.all(Arr.map(writes, (write) => toItem(write, traceparent))),
+      (items) => Result.map(checkSize(items), () => items)
+    )
+}
+
+/** The positions written, or why the first item that was refused was refused. */
+export const toPositions = (
+  items: ReadonlyArray<AppendItem>,
+  outcomes: ReadonlyArray<AppendOutcome>
+): Result.Result<ReadonlyArray<MessagePosition>, OptimisticConcurrencyError | DuplicateMessageError> => {
+  const positions: Array<MessagePosition> = []
+  for (const [i, outcome] of outcomes.entries()) {
+    const { expectedVersion = 0, stream } = items[i] as AppendItem
+    switch (outcome._tag) {
+      case "Written":
+        positions.push({ stream, version: outcome.version, globalPosition: outcome.globalPosition })
+        break
+      case "WrongVersion":
+        return Result.fail(
+          new OptimisticConcurrencyError({ stream, expectedVersion, actualVersion: outcome.actualVersion })
+        )
+      case "Duplicate":
+        return Result.fail(new DuplicateMessageError({ messageId: outcome.messageId }))
+      case "Skipped": // the reason is another item's
+    }
+  }
+  return Result.succeed(positions)
+}
