@@ -13,8 +13,7 @@
  * A write whose answer is lost (a connection that breaks) may have been stored. To repeat it is safe: `synchronize`
  * stores only what is missing, and `write` of the same messages fails with `DuplicateMessageError`.
  */
-import { Array as Arr, Context, Effect, Layer, Predicate, Result } from "effect"
-import type { Scope } from "effect"
+import { Array as Arr, Context, Effect, Layer, Predicate, RcMap, Result, Scope, Semaphore, Stream } from "effect"
 import type { MigrationError } from "effect/sql/Migrator"
 import type { SqlClient } from "effect/sql/SqlClient"
 import type { SqlError } from "effect/sql/SqlError"
@@ -55,9 +54,15 @@ export type WriteError =
   | InvalidArgumentError
   | SqlError
 
-/** The head of a stream that was synchronized. */
-export interface Synchronized extends StreamHead {
-  /** How many of the messages this call appended. */
+/** How the state of a stream follows from its messages. */
+export interface Fold<S, in A> {
+  readonly initial: S
+  readonly evolve: (state: S, message: A) => S
+}
+
+/** The head of a stream behind what a call wrote to it. */
+export interface Appended extends StreamHead {
+  /** How many messages this call appended. */
   readonly appended: number
 }
 
@@ -101,7 +106,34 @@ export interface MessageStore<in out A> {
     stream: string,
     messages: ReadonlyArray<A>,
     options?: WriteOptions
-  ) => Effect.Effect<Synchronized, WriteError | MessageIdMismatchError>
+  ) => Effect.Effect<Appended, WriteError | MessageIdMismatchError>
+
+  /**
+   * Reads a stream, decides on what it says, and writes the decision; again, if somebody else wrote in between.
+   *
+   * **Details**
+   *
+   * `decide` gets the state and the version of the stream, and gives the messages to append; none is a decision too. It
+   * may run several times, and should do nothing but decide. Updates of one stream in this process take turns, so that
+   * only writers elsewhere conflict with them; each conflict means that one of those got through. `decide` must not
+   * update the same stream: its turn would never come.
+   *
+   * In a transaction there are no turns, and a second conflict (at REPEATABLE READ, say) is an
+   * `OptimisticConcurrencyError`.
+   *
+   * **Example**
+   *
+   * ```ts
+   * yield* seats.update("flight-1", { initial: 0, evolve: (taken) => taken + 1 }, (taken) =>
+   *   taken < 3 ? Effect.succeed(new SeatBooked({ passenger })) : Effect.fail(new FlightFull()))
+   * ```
+   */
+  readonly update: <S, E, R>(
+    stream: string,
+    fold: Fold<S, A>,
+    decide: (state: S, version: number) => Effect.Effect<A | ReadonlyArray<A>, E, R>,
+    options?: Pick<WriteOptions, "metadata">
+  ) => Effect.Effect<Appended, E | WriteError, R>
 
   /** The messages of a stream, in the order of versions; in pages, with no connection held between them. */
   readonly read: Reader.Reader<A>["read"]
@@ -127,11 +159,11 @@ const idPage = 10_000
 /**
  * @internal
  */
-export const make = <A>(
+export const make = Effect.fnUntraced(function*<A>(
   storage: Storage["Service"],
   codec: MessageCodec<A>,
   accessors: Accessors<A>
-): MessageStore<A> => {
+): Effect.fn.Return<MessageStore<A>, never, Scope.Scope> {
   const reader = Reader.make(storage, codec)
   const toItems = makeItems(codec, accessors)
 
@@ -193,10 +225,59 @@ export const make = <A>(
     }
   )
 
+  const turns = yield* RcMap.make({ lookup: (_stream: string) => Semaphore.make(1) })
+
+  const readState = <S>(stream: string, fold: Fold<S, A>) =>
+    Stream.runFold(
+      reader.read(stream),
+      (): { readonly state: S; readonly head: StreamHead } => ({
+        state: fold.initial,
+        head: { stream, version: 0, globalPosition: undefined }
+      }),
+      ({ state }, { globalPosition, message, version }) => ({
+        state: fold.evolve(state, message),
+        head: { stream, version, globalPosition }
+      })
+    )
+
+  const update: MessageStore<A>["update"] = Effect.fn("MessageStore.update")(
+    function*<S, E, R>(
+      stream: string,
+      fold: Fold<S, A>,
+      decide: (state: S, version: number) => Effect.Effect<A | ReadonlyArray<A>, E, R>,
+      options?: Pick<WriteOptions, "metadata">
+    ): Effect.fn.Return<Appended, E | WriteError, R> {
+      const attempt = Effect.gen(function*() {
+        const { head, state } = yield* readState(stream, fold)
+        const messages = Arr.ensure(yield* decide(state, head.version))
+        if (!Arr.isReadonlyArrayNonEmpty(messages)) return Result.succeed({ ...head, appended: 0 })
+        const written = yield* Effect.result(append([{ ...options, stream, messages, expectedVersion: head.version }]))
+        return Result.map(written, ([position]) => ({ ...position as MessagePosition, appended: messages.length }))
+      })
+      const untilWritten = (attempts: number): Effect.Effect<Appended, E | WriteError, R> =>
+        Effect.flatMap(
+          attempt,
+          (result) =>
+            Result.isFailure(result) && result.failure._tag === "OptimisticConcurrencyError" && attempts > 1
+              ? untilWritten(attempts - 1)
+              : Effect.fromResult(result)
+        )
+
+      if (yield* storage.inTransaction) return yield* untilWritten(2)
+      return yield* Effect.scopedWith((scope) =>
+        Effect.flatMap(
+          Scope.provide(RcMap.get(turns, stream), scope),
+          (turn) => turn.withPermit(untilWritten(Infinity))
+        )
+      )
+    }
+  )
+
   return {
     write,
     writeAll,
     synchronize,
+    update,
     read: reader.read,
     head: reader.head,
     reader: Reader.inSnapshot(storage, codec),
@@ -208,7 +289,7 @@ export const make = <A>(
       yield* storage.truncate
     })
   }
-}
+})
 
 interface StoreOptions {
   /** Part of the names of the database objects: 1 to 30 of `a-z`, `0-9` and `_`, not beginning with a digit. */
@@ -301,7 +382,7 @@ export const Service = <Self = never>(): {
     Tag,
     Effect.gen(function*() {
       yield* Effect.fromResult(checkName(name))
-      return make(yield* Storage, codec, accessors)
+      return yield* make(yield* Storage, codec, accessors)
     })
   )
   const layerNoMigrations = Layer.provide(layerStorage, PostgresStorage.layer(name, { coalesce }))

@@ -33,6 +33,7 @@ interface Entry {
   readonly answer: (outcome: Effect.Effect<AppendOutcome, SqlError>) => void
   /** The statement that waits for the stream's lock, with this item alone. */
   waiting: Fiber.Fiber<unknown> | undefined
+  isInterrupted: boolean
 }
 
 /** The items that gather, by stream. */
@@ -184,10 +185,12 @@ export const make = Effect.fnUntraced(function*(
           size: item.messages.reduce((sum, { data }) => sum + data.length, 0),
           span: Context.getOrUndefined(fiber.context, Tracer.ParentSpan),
           answer: resume,
-          waiting: undefined
+          waiting: undefined,
+          isInterrupted: false
         }
         gathering.add(entry)
         return Effect.suspend(() => {
+          entry.isInterrupted = true
           gathering.remove(entry)
           return entry.waiting === undefined ? Effect.void : Fiber.interrupt(entry.waiting)
         })
@@ -197,12 +200,12 @@ export const make = Effect.fnUntraced(function*(
 
 type Batch = Arr.NonEmptyReadonlyArray<Entry>
 
-/** Returns the entries that have no outcome. */
+/** Returns the entries that have no outcome, and still want one. */
 const answer = (entries: Batch, outcomes: ReadonlyArray<AppendOutcome | undefined>): ReadonlyArray<Entry> =>
   entries.filter((entry, i) => {
     const outcome = outcomes[i]
     if (outcome !== undefined) entry.answer(Effect.succeed(outcome))
-    return outcome === undefined
+    return outcome === undefined && !entry.isInterrupted
   })
 
 /** Whether the database itself refused the statement, so that nothing of it was stored. */

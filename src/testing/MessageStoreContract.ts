@@ -18,11 +18,13 @@ import { reading } from "./contract/reading.ts"
 import { snapshots } from "./contract/snapshots.ts"
 import { synchronizing } from "./contract/synchronizing.ts"
 import { transactions } from "./contract/transactions.ts"
+import { updating } from "./contract/updating.ts"
 import { writing } from "./contract/writing.ts"
 
 const parts: Readonly<Record<string, Part>> = {
   writing,
   synchronizing,
+  updating,
   reading,
   transactions,
   snapshots,

@@ -33,6 +33,12 @@ export interface ContractOptions {
   readonly concurrentTransactions: boolean
 }
 
+/** What the deposits of a stream come to. */
+export const balance = {
+  initial: 0n,
+  evolve: (sum: bigint, message: Deposited | Noted) => message._tag === "Deposited" ? sum + message.amount : sum
+}
+
 let streams = 0
 
 /** A stream name that no other test uses. */
