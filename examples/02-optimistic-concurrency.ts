@@ -66,6 +66,21 @@ const program = Effect.gen(function*() {
   )
   yield* Effect.forEach(answers.toSorted(), (answer) => Console.log(answer))
   yield* Console.log(`${yield* Ref.get(conflicts)} conflicts on the way`)
+
+  // `update` is this loop, ready made: it folds the stream into a state, asks for a decision, and writes it. Those who
+  // update the same stream in this process take turns, so that they do not even collide.
+  const taken = { initial: 0, evolve: (seat: number) => seat + 1 }
+  yield* Effect.forEach(
+    ["Margaret", "Dennis"],
+    (passenger) =>
+      flights.update("flight-UA2", taken, (seat) =>
+        seat < seats
+          ? Effect.succeed(new SeatBooked({ passenger, seat: seat + 1 }))
+          : Effect.fail(new FlightFull({ flight: "flight-UA2" }))),
+    { concurrency: "unbounded" }
+  )
+  const { version } = yield* flights.head("flight-UA2")
+  yield* Console.log(`${version} seats taken, without a conflict`)
 })
 
 await program.pipe(Effect.provide(Layer.provide(Flights.layer, layerDatabase())), Effect.runPromise)

@@ -64,6 +64,7 @@ describe("examples", () => {
     const finished = await run("02-optimistic-concurrency.ts")
     assertSucceeded(finished)
     const [conflict, ...answers] = finished.lines
+    assert.strictEqual(answers.pop(), "2 seats taken, without a conflict")
     assert.strictEqual(conflict, "conflict: expected version 0, but it is 1")
     // Who gets which seat is the race's to decide.
     assert.deepStrictEqual(answers.map((line) => line.replace(/(for|:) \w+$/, "")), [
