@@ -1,0 +1,172 @@
+/** What is measured, and of whom. */
+import type { SubjectName } from "./subjects/index.ts"
+
+export type WriteWork =
+  /** Fibers append `size` messages at a time, each to a stream of its own, all to one, or to those that are loaded. */
+  | {
+    readonly kind: "write"
+    readonly fibers: number
+    readonly size: number
+    readonly streams: "own" | "one" | "loaded"
+  }
+  /** Fibers append to one stream, expecting the version that they read before. */
+  | { readonly kind: "writeExpecting"; readonly fibers: number }
+
+export type ReadWork =
+  /** Fibers read loaded streams, whole or their last `size` messages, or all streams in the order of positions. */
+  | { readonly kind: "read"; readonly fibers: number }
+  | { readonly kind: "readTail"; readonly fibers: number; readonly size: number }
+  | { readonly kind: "readAll"; readonly fibers: number }
+
+/** What is stored before. */
+export interface Load {
+  readonly streams: number
+  readonly length: number
+}
+
+export interface Case {
+  readonly name: string
+  readonly title: string
+  readonly work: WriteWork | ReadWork
+  readonly load?: Load
+  /** The first is the one that the others are compared with. */
+  readonly subjects: readonly [baseline: SubjectName, ...others: ReadonlyArray<SubjectName>]
+  readonly unit: "messages/s" | "reads/s"
+  /** When it runs: always, not with `--quick`, only when asked for by name. */
+  readonly runs: "always" | "notQuick" | "asked"
+}
+
+const ours = "effect-message-store"
+const jit = "effect-message-store (JIT)"
+const jsonb = "effect-message-store (jsonb)"
+
+const of = (
+  name: string,
+  title: string,
+  work: WriteWork | ReadWork,
+  subjects: Case["subjects"],
+  options?: Partial<Pick<Case, "load" | "unit" | "runs">>
+): Case => ({ name, title, work, subjects, unit: "messages/s", runs: "always", ...options })
+
+const single = (fibers: number): WriteWork => ({ kind: "write", fibers, size: 1, streams: "own" })
+const batch = (size: number, fibers = 1): WriteWork => ({ kind: "write", fibers, size, streams: "own" })
+const read100k: Load = { streams: 1, length: 100_000 }
+
+const growth = (messages: number, streams: number, runs: Case["runs"]): ReadonlyArray<Case> => {
+  const load: Load = { streams, length: messages / streams }
+  const title = `with ${messages.toLocaleString("en")} messages stored, in ${streams.toLocaleString("en")} streams`
+  const work: WriteWork = { kind: "write", fibers: 1, size: 1, streams: "loaded" }
+  return [
+    of(
+      `growth-tail-${messages}-${streams}`,
+      `reading the last 10 messages of a stream ${title}`,
+      { kind: "readTail", fibers: 1, size: 10 },
+      [ours],
+      { load, runs, unit: "reads/s" }
+    ),
+    of(`growth-write-${messages}-${streams}`, `one write at a time ${title}`, work, [ours], { load, runs })
+  ]
+}
+
+export const cases: ReadonlyArray<Case> = [
+  of("write-1", "one write at a time", single(1), ["sql-pg", ours, "pg", "Emmett", "message-db"]),
+  of("write-8", "8 fibers, each its own stream", single(8), ["sql-pg", ours, "pg", "Emmett", "message-db"], {
+    runs: "notQuick"
+  }),
+  of("write-64", "64 fibers, each its own stream", single(64), ["sql-pg", ours, jit, "pg", "Emmett", "message-db"]),
+  of(
+    "hot-any",
+    "64 fibers on one stream, no expectation",
+    { kind: "write", fibers: 64, size: 1, streams: "one" },
+    ["sql-pg", ours, "pg", "Emmett", "message-db"]
+  ),
+  of(
+    "hot-expected",
+    "64 fibers on one stream: read the version, write expecting it, again on conflict",
+    { kind: "writeExpecting", fibers: 64 },
+    ["sql-pg", ours, "pg", "Emmett", "message-db"]
+  ),
+  of("batch-10", "10 at a time to one stream", batch(10), ["sql-pg unnest", "sql-pg", ours, "Emmett", "message-db"]),
+  of("batch-100", "100 at a time to one stream", batch(100), ["sql-pg unnest", "sql-pg", ours, "Emmett", "message-db"]),
+  of(
+    "batch-1000",
+    "1000 at a time to one stream",
+    batch(1000),
+    ["sql-pg unnest", "sql-pg", ours, jit, "Emmett", "message-db"]
+  ),
+  of(
+    "batch-100x4",
+    "4 fibers, each 100 at a time to its own stream",
+    batch(100, 4),
+    ["sql-pg unnest", "sql-pg", ours, "Emmett", "message-db"],
+    { runs: "notQuick" }
+  ),
+  of(
+    "read-100",
+    "8 fibers read streams of 100 messages",
+    { kind: "read", fibers: 8 },
+    ["sql-pg", ours, jit, "pg", "Emmett", "message-db"],
+    { load: { streams: 1000, length: 100 } }
+  ),
+  of(
+    "read-wildcard-100k",
+    "1000 streams of 100 messages, by wildcard in the order of positions",
+    { kind: "readAll", fibers: 1 },
+    ["sql-pg", ours, jit],
+    { load: { streams: 1000, length: 100 }, runs: "notQuick" }
+  ),
+  of(
+    "read-100k",
+    "a stream of 100,000 messages",
+    { kind: "read", fibers: 1 },
+    ["sql-pg", ours, jit, "pg", "Emmett", "message-db"],
+    { load: read100k }
+  ),
+  of(
+    "payload-read-100k",
+    "read-100k with the message column as json and as jsonb",
+    { kind: "read", fibers: 1 },
+    [ours, jsonb],
+    { load: read100k, runs: "notQuick" }
+  ),
+  of("payload-write-64", "write-64 with the message column as json and as jsonb", single(64), [ours, jsonb], {
+    runs: "notQuick"
+  }),
+  of("payload-batch-1000", "batch-1000 with the message column as json and as jsonb", batch(1000), [ours, jsonb], {
+    runs: "notQuick"
+  }),
+  ...growth(10_000, 1, "notQuick"),
+  ...growth(10_000, 10_000, "notQuick"),
+  ...growth(1_000_000, 1, "notQuick"),
+  ...growth(1_000_000, 1000, "asked"),
+  ...growth(1_000_000, 1_000_000, "notQuick"),
+  ...growth(5_000_000, 1, "asked"),
+  ...growth(5_000_000, 1000, "asked"),
+  ...growth(5_000_000, 1_000_000, "asked")
+]
+
+/** Those that a word stands for: the one of that name, else all whose names contain it. */
+export const casesNamed = (word: string): ReadonlyArray<Case> => {
+  const exact = cases.filter(({ name }) => name === word)
+  return exact.length > 0 ? exact : cases.filter(({ name }) => name.includes(word))
+}
+
+/** Those asked for; without words, those of a normal or a quick run. Of the subjects, those named, if any are. */
+export const selectCases = (
+  options: {
+    readonly only: ReadonlyArray<string>
+    readonly subjects: ReadonlyArray<string>
+    readonly quick: boolean
+  }
+): ReadonlyArray<Case> => {
+  const asked = new Set(options.only.flatMap(casesNamed))
+  return cases.flatMap((each) => {
+    const runs = options.only.length > 0
+      ? asked.has(each)
+      : each.runs === "always" || (each.runs === "notQuick" && !options.quick)
+    const [baseline, ...others] = each.subjects.filter((name) =>
+      options.subjects.length === 0 || options.subjects.includes(name)
+    )
+    return runs && baseline !== undefined ? [{ ...each, subjects: [baseline, ...others] }] : []
+  })
+}

@@ -1,0 +1,145 @@
+/** `npm run bench`: this library, the SQL below it, and its peers, measured side by side. */
+import { NodeRuntime } from "@effect/platform-node"
+import { Effect, type Scope } from "effect"
+import type { SqlError } from "effect/sql/SqlError"
+import * as fs from "node:fs"
+import * as os from "node:os"
+import process from "node:process"
+import { parseArgs } from "node:util"
+import { startServer } from "../test/support/server.ts"
+import { type Case, cases, casesNamed, selectCases } from "./cases.ts"
+import { rotate } from "./measure.ts"
+import { type RemoteSubject, startSubject, type SubjectError } from "./remote.ts"
+import { caseTable, growthTable, isGrowth, jsonRows, type Result } from "./report.ts"
+import { type SubjectName, subjects } from "./subjects/index.ts"
+
+const usage =
+  `usage: npm run bench -- [CASE ...] [--only CASE,CASE] [--subjects NAME,NAME] [--rounds N] [--quick] [--json FILE]
+
+  CASE         run the cases whose names contain this: ${
+    Array.from(new Set(cases.map(({ name }) => name.replace(/^growth-.*/, "growth")))).join(", ")
+  }
+  --only       the same, separated by commas
+  --subjects   measure these alone: ${Object.keys(subjects).join(", ")}
+  --rounds N   how often each subject is measured; 5, with --quick 2
+  --quick      a rough picture in less than two minutes
+  --json FILE  write the results there`
+
+interface Options {
+  readonly only: ReadonlyArray<string>
+  readonly subjects: ReadonlyArray<string>
+  readonly quick: boolean
+  readonly rounds: number
+  readonly json: string | undefined
+}
+
+const readOptions = (args: ReadonlyArray<string>): Options => {
+  const { positionals, values } = parseArgs({
+    args: [...args],
+    allowPositionals: true,
+    options: {
+      help: { type: "boolean", short: "h" },
+      json: { type: "string" },
+      only: { type: "string" },
+      quick: { type: "boolean", default: false },
+      rounds: { type: "string" },
+      subjects: { type: "string" }
+    }
+  })
+  if (values.help === true) {
+    console.log(usage)
+    process.exit(0)
+  }
+  const rounds = values.rounds ?? (values.quick ? "2" : "5")
+  if (!/^[1-9]\d{0,3}$/.test(rounds)) throw new Error(`--rounds must be a number from 1 on, not ${rounds}`)
+  const only = [...positionals, ...(values.only?.split(",") ?? [])].filter((word) => word !== "")
+  for (const word of only) {
+    if (casesNamed(word).length === 0) throw new Error(`there is no case named ${word}`)
+  }
+  const chosen = values.subjects?.split(",").map((name) => name.trim()) ?? []
+  for (const name of chosen) {
+    if (!Object.hasOwn(subjects, name)) throw new Error(`there is no subject named ${name}`)
+  }
+  return { only, subjects: chosen, quick: values.quick, rounds: Number(rounds), json: values.json }
+}
+
+const progress = (text: string) =>
+  Effect.sync(() => {
+    if (process.stderr.isTTY) process.stderr.write(`\r\u001b[K${text}`)
+  })
+
+const program = Effect.fnUntraced(function*(options: Options) {
+  const selected = selectCases(options)
+  yield* progress("starting PostgreSQL")
+  const server = yield* startServer({ durable: true, settings: { shared_buffers: "1GB", max_wal_size: "8GB" } })
+  yield* progress("")
+  console.log(
+    `PostgreSQL ${server.name}, node ${process.version}, ${os.availableParallelism()} x ${
+      os.cpus()[0]?.model.trim()
+    }, ` +
+      `${Math.round(os.totalmem() / 2 ** 30)} GiB; ${options.rounds} rounds of ${milliseconds(options) / 1000} s\n`
+  )
+  const started = new Map<SubjectName, RemoteSubject>()
+  const start = Effect.fnUntraced(function*(name: SubjectName) {
+    const subject = started.get(name) ?? (yield* startSubject(name, server.url))
+    started.set(name, subject)
+    return subject
+  })
+
+  const results: Array<Result> = []
+  for (const measured of selected) {
+    const result = yield* runCase(measured, options, start)
+    results.push(result)
+    yield* progress("")
+    if (!isGrowth(result)) console.log(`${caseTable(result)}\n`)
+  }
+  const growth = results.filter(isGrowth)
+  if (growth.length > 0) console.log(growthTable(growth))
+  if (options.json !== undefined) fs.writeFileSync(options.json, `${JSON.stringify(jsonRows(results), null, 2)}\n`)
+})
+
+const milliseconds = ({ quick }: Options) => quick ? 200 : 1200
+
+const runCase = Effect.fnUntraced(function*(
+  measured: Case,
+  options: Options,
+  start: (name: SubjectName) => Effect.Effect<RemoteSubject, SubjectError | SqlError, Scope.Scope>
+) {
+  const say = (text: string) => progress(`${measured.name}: ${text}`)
+  const contestants: Array<RemoteSubject> = []
+  for (const name of measured.subjects) {
+    yield* say(`${name} gets ready`)
+    const subject = yield* start(name)
+    contestants.push(subject)
+    yield* subject.prepare(measured.name)
+    // Warm up as long as a round is; the first time, so few writes are ready that it ends early.
+    for (let warm = 0; warm < milliseconds(options) / 1000;) {
+      warm += (yield* subject.measure(milliseconds(options))).seconds
+    }
+    yield* subject.analyze
+  }
+  const rates = new Map(contestants.map(({ name }): [SubjectName, Array<number>] => [name, []]))
+  for (let round = 0; round < options.rounds; round++) {
+    for (const subject of rotate(contestants, round)) {
+      yield* say(`round ${round + 1} of ${options.rounds}, ${subject.name}`)
+      const { seconds, units } = yield* subject.measure(milliseconds(options))
+      rates.get(subject.name)?.push(units / seconds)
+    }
+  }
+  for (const subject of contestants) {
+    yield* say(`checking what ${subject.name} stored`)
+    yield* subject.check
+  }
+  return { measured, rates } satisfies Result as Result
+})
+
+const main = () => {
+  try {
+    return readOptions(process.argv.slice(2))
+  } catch (error) {
+    console.error(`${error instanceof Error ? error.message : error}\n\n${usage}`)
+    process.exit(2)
+  }
+}
+
+NodeRuntime.runMain(Effect.scoped(program(main())))

@@ -1,0 +1,56 @@
+/** What is compared: a way to write and read messages, in a database of its own. */
+import type { Effect, Scope } from "effect"
+import type { SqlClient } from "effect/sql"
+
+/** A new, empty database. */
+export interface Database {
+  readonly url: string
+  /** For what is not measured, and for the subjects that run on it. */
+  readonly sql: SqlClient.SqlClient
+}
+
+/**
+ * Of the operations, a subject has those that the cases ask of it.
+ *
+ * What a write needs is made when the effect is made, and not measured; the effect calls the subject's own API, and
+ * is run once.
+ */
+export interface Subject {
+  /** Appends messages to a stream, whatever its version. */
+  readonly write?: (stream: string, size: number) => Effect.Effect<void, unknown>
+  /** Appends a message to a stream: reads the version, writes expecting it, begins again on a conflict. */
+  readonly writeExpecting?: (stream: string) => Effect.Effect<void, unknown>
+  /** Reads a stream from its beginning, and tells how many messages there were. */
+  readonly read?: (stream: string) => Effect.Effect<number, unknown>
+  /** Reads the last messages of a stream. */
+  readonly readTail?: (stream: string, size: number) => Effect.Effect<number, unknown>
+  /** Reads all streams whose names begin so, in the order of global positions. */
+  readonly readAll?: (prefix: string) => Effect.Effect<number, unknown>
+  /** Stores messages in streams named by {@link storedStream}, `length` in each. The store is empty. */
+  readonly load: (streams: number, length: number) => Effect.Effect<void, unknown>
+  readonly clear: Effect.Effect<void, unknown>
+  readonly table: Table
+}
+
+/** Where the messages end up: to be counted. */
+export interface Table {
+  readonly name: string
+  readonly stream: string
+  readonly version: string
+  readonly firstVersion: number
+}
+
+export interface SubjectDefinition {
+  readonly make: (database: Database) => Effect.Effect<Subject, unknown, Scope.Scope>
+  /** Options for the node that runs it. */
+  readonly nodeOptions: ReadonlyArray<string>
+}
+
+/** Stream names have a category of their own: message-db locks by category. */
+export const storedStream = (n: number): string => `stored${n}-1`
+
+/** Rows are read this many at a time. */
+export const pageSize = 1000
+
+export const rangeOf = <A>(length: number, make: (index: number) => A): Array<A> =>
+  Array.from({ length }, (_, index) => make(index))

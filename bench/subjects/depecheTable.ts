@@ -1,0 +1,35 @@
+/** The table of this library and of depeche_db, for the subjects that write to it with SQL of their own. */
+import { Effect, Layer } from "effect"
+import { SqlClient } from "effect/sql"
+import { encode, makeMessage, metadata, Orders, storeName } from "../message.ts"
+import type { Database, Subject, Table } from "./Subject.ts"
+
+export const tableName = `depeche_msgs_${storeName}`
+export const sequenceName = `${tableName}_global_seq`
+
+const table: Table = { name: tableName, stream: "stream", version: "version", firstVersion: 1 }
+
+/** The table and its functions, as the library's migrations make them. */
+export const migrate = ({ sql }: Database) =>
+  Effect.asVoid(Layer.build(Layer.provide(Orders.layer, Layer.succeed(SqlClient.SqlClient, sql))))
+
+/** Rows as the library writes them, in the order in which concurrent streams grow; ids rise like UUIDv7 do. */
+export const stored = (
+  { sql }: Database,
+  payload: "json" | "jsonb" = "json"
+): Pick<Subject, "load" | "clear" | "table"> => ({
+  load: Effect.fnUntraced(function*(streams, length) {
+    const { messageId, ...rest } = encode(makeMessage())
+    const [before, after] = JSON.stringify({ messageId, ...rest }).split(messageId)
+    yield* sql`
+      insert into ${sql(tableName)} (message_id, global_position, stream, version, message, metadata, occurred_at)
+      select id, nextval(${sequenceName}), 'stored' || s || '-1', v,
+        (${before}::text || id || ${after}::text)::${sql.literal(payload)}, ${metadata}::text::jsonb, now()
+      from (
+        select s, v, ('01900000-0000-7000-8000-' || lpad(to_hex((v - 1) * ${streams}::int + s), 12, '0'))::uuid as id
+        from generate_series(1, ${length}::int) v, generate_series(1, ${streams}::int) s
+      ) rows`
+  }),
+  clear: sql`truncate ${sql(tableName)}`,
+  table
+})

@@ -1,0 +1,41 @@
+/** This library through its public API: messages validated, encoded, decoded. */
+import { Effect, Layer, Stream } from "effect"
+import type { MessageStore } from "effect-message-store"
+import { SqlClient } from "effect/sql"
+import { makeMessage, type OrderPlaced, Orders, type OrderShipped, OrdersJsonb } from "../message.ts"
+import { stored } from "./depecheTable.ts"
+import { type Database, rangeOf, type Subject } from "./Subject.ts"
+
+export const make = (database: Database, payload: "json" | "jsonb") =>
+  Effect.gen(function*() {
+    const sql = Layer.succeed(SqlClient.SqlClient, database.sql)
+    const store: MessageStore.MessageStore<OrderPlaced | OrderShipped> = payload === "json"
+      ? yield* Effect.provide(Orders, yield* Layer.build(Layer.provide(Orders.layer, sql)))
+      : yield* Effect.provide(OrdersJsonb, yield* Layer.build(Layer.provide(OrdersJsonb.layer, sql)))
+
+    const writeExpecting = (stream: string, message: OrderPlaced): Effect.Effect<void, unknown> =>
+      store.head(stream).pipe(
+        Effect.flatMap(({ version }) => store.write(stream, message, { expectedVersion: version })),
+        Effect.asVoid,
+        Effect.catchTag("OptimisticConcurrencyError", () => writeExpecting(stream, message))
+      )
+
+    const count = (messages: ReturnType<typeof store.read>) =>
+      Stream.runFold(messages, () => 0, (total, { message }) => total + (message._tag === "OrderPlaced" ? 1 : 0))
+
+    return {
+      write: (stream, size) => {
+        const messages = size === 1 ? makeMessage() : [makeMessage(), ...rangeOf(size - 1, makeMessage)] as const
+        return Effect.suspend(() => Effect.asVoid(store.write(stream, messages)))
+      },
+      writeExpecting: (stream) => {
+        const message = makeMessage()
+        return Effect.suspend(() => writeExpecting(stream, message))
+      },
+      read: (stream) => count(store.read(stream)),
+      readTail: (stream, size) => count(store.read(stream, { direction: "backward", limit: size })),
+      readAll: (prefix) =>
+        Effect.scoped(Effect.flatMap(store.reader, (reader) => count(reader.readWildcard(`${prefix}%`)))),
+      ...stored(database, payload)
+    } satisfies Subject
+  })

@@ -1,0 +1,38 @@
+/** All subjects, by the names they have in the tables. Each runs in a process of its own, which loads it alone. */
+import { Effect } from "effect"
+import type { Database, SubjectDefinition } from "./Subject.ts"
+
+const define = <Module>(
+  load: () => Promise<Module>,
+  make: (module: Module, database: Database) => ReturnType<SubjectDefinition["make"]>,
+  nodeOptions: ReadonlyArray<string> = []
+): SubjectDefinition => ({
+  make: (database) => Effect.flatMap(Effect.promise(load), (module) => make(module, database)),
+  nodeOptions
+})
+
+export const subjects = {
+  "effect-message-store": define(
+    () => import("./effectMessageStore.ts"),
+    (module, database) => module.make(database, "json")
+  ),
+  /** With `import "effect/schema/SchemaJITCompiler/enable"`, which is an application's to do. */
+  "effect-message-store (JIT)": define(
+    () => import("./effectMessageStore.ts"),
+    (module, database) => module.make(database, "json"),
+    ["--import", import.meta.resolve("effect/schema/SchemaJITCompiler/enable")]
+  ),
+  "effect-message-store (jsonb)": define(
+    () => import("./effectMessageStore.ts"),
+    (module, database) => module.make(database, "jsonb")
+  ),
+  "sql-pg": define(() => import("./sqlPg.ts"), (module, database) => module.make(database)),
+  "sql-pg unnest": define(() => import("./sqlPg.ts"), (module, database) => module.makeUnnest(database)),
+  pg: define(() => import("./pg.ts"), (module, database) => module.make(database)),
+  Emmett: define(() => import("./emmett.ts"), (module, database) => module.make(database)),
+  "message-db": define(() => import("./messageDb.ts"), (module, database) => module.make(database))
+} satisfies Record<string, SubjectDefinition>
+
+export type SubjectName = keyof typeof subjects
+
+export const subjectNamed = (name: SubjectName): SubjectDefinition => subjects[name]

@@ -1,0 +1,125 @@
+/**
+ * The floor: the same SQL through bare `@effect/sql-pg`. Writes call the append function with messages that are encoded,
+ * each in a statement of its own, or, as `unnest`, insert versions that are known beforehand; reads return rows as the
+ * driver has them.
+ */
+import { DateTime, Effect } from "effect"
+import { append } from "../../src/postgres/append.ts"
+import * as Objects from "../../src/postgres/objects.ts"
+import type { AppendItem, EncodedMessage } from "../../src/Storage.ts"
+import { encode, makeMessage, metadata, storeName } from "../message.ts"
+import { migrate, sequenceName, stored, tableName } from "./depecheTable.ts"
+import { type Database, pageSize, rangeOf, type Subject } from "./Subject.ts"
+
+interface Row {
+  readonly version: number
+  readonly global_position: bigint
+  readonly message: { readonly quantity: number }
+}
+
+export const make = (database: Database) =>
+  Effect.gen(function*() {
+    yield* migrate(database)
+    const { sql } = database
+    const table = sql(tableName)
+    const columns = sql.literal("message_id, stream, version, global_position, added_at, message, metadata")
+
+    const call = append(sql, yield* Effect.fromResult(Objects.forStore(storeName)))
+
+    const write = Effect.fnUntraced(function*(item: AppendItem) {
+      const [outcome] = yield* call([item], { atomic: true, wait: true })
+      if (outcome?._tag !== "Written") return yield* Effect.die(outcome)
+    })
+
+    const writeExpecting = Effect.fnUntraced(function*(item: AppendItem) {
+      while (true) {
+        const [head] = yield* sql<{ readonly version: number }>`
+          select version, global_position from ${table} where stream = ${item.stream} order by version desc limit 1`
+        const expectedVersion = head?.version ?? 0
+        const [outcome] = yield* call([{ ...item, expectedVersion }], { atomic: true, wait: true })
+        if (outcome?._tag === "Written") return
+      }
+    })
+
+    return {
+      write: (stream, size) => {
+        const item = makeItem(stream, size)
+        return Effect.suspend(() => write(item))
+      },
+      writeExpecting: (stream) => {
+        const item = makeItem(stream, 1)
+        return Effect.suspend(() => writeExpecting(item))
+      },
+      read: Effect.fnUntraced(function*(stream) {
+        let read = 0
+        for (let from = 1;;) {
+          const rows = yield* sql<Row>`select ${columns} from ${table}
+            where stream = ${stream} and version >= ${from} and version <= ${2 ** 31 - 1}
+            order by version limit ${pageSize}`
+          read += count(rows)
+          if (rows.length < pageSize) return read
+          from = 1 + (rows.at(-1)?.version ?? 0)
+        }
+      }),
+      readAll: Effect.fnUntraced(function*(prefix) {
+        let read = 0
+        for (let from = 0n;;) {
+          const rows = yield* sql<Row>`select ${columns} from ${table}
+            where stream like ${`${prefix}%`} and global_position >= ${from} and global_position <= ${2n ** 53n}
+            order by global_position limit ${pageSize}`
+          read += count(rows)
+          if (rows.length < pageSize) return read
+          from = 1n + (rows.at(-1)?.global_position ?? 0n)
+        }
+      }),
+      ...stored(database)
+    } satisfies Subject
+  })
+
+/** The least that a batch can cost: no lock, no look at the stream's head. */
+export const makeUnnest = (database: Database) =>
+  Effect.gen(function*() {
+    yield* migrate(database)
+    const { sql } = database
+    const store = stored(database)
+    const heads = new Map<string, number>()
+    return {
+      write: (stream, size) => {
+        const { messages } = makeItem(stream, size)
+        const ids = messages.map(({ messageId }) => messageId)
+        const texts = messages.map(({ data }) => data)
+        const times = messages.map(({ occurredAt }) => DateTime.toDateUtc(occurredAt))
+        const head = heads.get(stream) ?? 0
+        const versions = rangeOf(size, (i) => head + i + 1)
+        heads.set(stream, head + size)
+        return Effect.suspend(() =>
+          Effect.asVoid(sql`
+            insert into ${sql(tableName)} (message_id, global_position, stream, version, message, metadata, occurred_at)
+            select m.id, nextval(${sequenceName}), ${stream}, m.version, m.data::json, ${metadata}::text::jsonb, m.occurred
+            from unnest(${ids}::uuid[], ${versions}::int[], ${times}::timestamptz[], ${texts}::text[])
+              m(id, version, occurred, data)`)
+        )
+      },
+      ...store,
+      clear: Effect.andThen(store.clear, Effect.sync(() => heads.clear()))
+    } satisfies Subject
+  })
+
+const makeItem = (stream: string, size: number): AppendItem => ({
+  stream,
+  expectedVersion: undefined,
+  metadata,
+  messages: [makeEncoded(), ...rangeOf(size - 1, makeEncoded)]
+})
+
+const makeEncoded = (): EncodedMessage => {
+  const message = makeMessage()
+  return {
+    messageId: message.messageId,
+    occurredAt: message.occurredAt,
+    data: JSON.stringify(encode(message))
+  }
+}
+
+const count = (rows: ReadonlyArray<Row>): number =>
+  rows.reduce((total, { message }) => total + (message.quantity > 0 ? 1 : 0), 0)
