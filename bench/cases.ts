@@ -38,6 +38,7 @@ export interface Case {
 
 const ours = "effect-message-store"
 const jit = "effect-message-store (JIT)"
+const byHand = "effect-message-store (by hand)"
 const jsonb = "effect-message-store (jsonb)"
 
 const of = (
@@ -84,7 +85,7 @@ export const cases: ReadonlyArray<Case> = [
     "hot-expected",
     "64 fibers on one stream: read the version, write expecting it, again on conflict",
     { kind: "writeExpecting", fibers: 64 },
-    ["sql-pg", ours, "pg", "Emmett", "message-db"]
+    ["sql-pg", ours, byHand, "pg", "Emmett", "message-db"]
   ),
   of("batch-10", "10 at a time to one stream", batch(10), ["sql-pg unnest", "sql-pg", ours, "Emmett", "message-db"]),
   of("batch-100", "100 at a time to one stream", batch(100), ["sql-pg unnest", "sql-pg", ours, "Emmett", "message-db"]),

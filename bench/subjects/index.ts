@@ -1,5 +1,6 @@
 /** All subjects, by the names they have in the tables. Each runs in a process of its own, which loads it alone. */
 import { Effect } from "effect"
+import type { Options } from "./effectMessageStore.ts"
 import type { Database, SubjectDefinition } from "./Subject.ts"
 
 const define = <Module>(
@@ -11,20 +12,26 @@ const define = <Module>(
   nodeOptions
 })
 
+const defaults: Options = { payload: "json", retries: "update" }
+
 export const subjects = {
   "effect-message-store": define(
     () => import("./effectMessageStore.ts"),
-    (module, database) => module.make(database, "json")
+    (module, database) => module.make(database, defaults)
   ),
   /** With `import "effect/schema/SchemaJITCompiler/enable"`, which is an application's to do. */
   "effect-message-store (JIT)": define(
     () => import("./effectMessageStore.ts"),
-    (module, database) => module.make(database, "json"),
+    (module, database) => module.make(database, defaults),
     ["--import", import.meta.resolve("effect/schema/SchemaJITCompiler/enable")]
   ),
   "effect-message-store (jsonb)": define(
     () => import("./effectMessageStore.ts"),
-    (module, database) => module.make(database, "jsonb")
+    (module, database) => module.make(database, { ...defaults, payload: "jsonb" })
+  ),
+  "effect-message-store (by hand)": define(
+    () => import("./effectMessageStore.ts"),
+    (module, database) => module.make(database, { ...defaults, retries: "byHand" })
   ),
   "sql-pg": define(() => import("./sqlPg.ts"), (module, database) => module.make(database)),
   "sql-pg unnest": define(() => import("./sqlPg.ts"), (module, database) => module.makeUnnest(database)),

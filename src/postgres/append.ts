@@ -15,6 +15,9 @@
  *    else pays for the check. (`on conflict do nothing` costs a multi-row insert a third of its speed, a subtransaction
  *    next to nothing. For a single message it is the other way round.)
  *
+ * Heads and ids are found by index alone (`enable_seqscan` off): a plan that was made while statistics said that the
+ * table is empty would be kept by its session, and scan the table as it grows.
+ *
  * At REPEATABLE READ and SERIALIZABLE the heads may be older than the locks; then the insert meets a row that it cannot
  * see, and the append fails with a serialization failure (40001), which is retryable.
  */
@@ -42,7 +45,7 @@ export const functionSql = (objects: Objects, payload: string): string =>
   _item int[], _ids uuid[], _occurred timestamptz[], _data text[],
   _atomic boolean, _wait boolean
 ) returns table (outcome text, version int, global_position bigint, duplicate uuid)
-language plpgsql as $function$
+language plpgsql set enable_seqscan to off as $function$
 #variable_conflict use_column
 declare
   _items constant int := cardinality(_streams);
