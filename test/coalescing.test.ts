@@ -74,7 +74,7 @@ describe("PostgreSQL", () => {
           // All are under way before the first has its answer; some are interrupted then.
           const fibers = yield* Effect.forEach(
             writes,
-            (write) => Effect.forkChild(Effect.result(run(coalesced, write)), { startImmediately: true })
+            (write, i) => Effect.forkChild(Effect.result(run(coalesced, write, i)), { startImmediately: true })
           )
           yield* Effect.forEach(fibers, (fiber, i) => writes[i]?.interrupted ? Fiber.interrupt(fiber) : Effect.void)
           const exits = yield* Effect.forEach(fibers, Fiber.await)
@@ -91,6 +91,7 @@ describe("PostgreSQL", () => {
               assert.strictEqual(show(exit.value), show(yield* Effect.result(run(oneByOne, write, i))))
               continue
             }
+            assert.isTrue(write.interrupted && exit !== undefined && Exit.hasInterrupts(exit))
             const left = given[i]?.filter(({ messageId }) => stored.has(messageId)) ?? []
             assert.include([0, given[i]?.length], left.length)
             if (left.length > 0) yield* Effect.result(run(oneByOne, write, i))
