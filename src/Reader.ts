@@ -161,7 +161,7 @@ export const inSnapshot = <A>(
       readPattern: (query) => within(storage.readPattern(query)),
       readByIds: (messageIds) => within(storage.readByIds(messageIds)),
       head: (stream) => within(storage.head(stream)),
-      inTransaction: Effect.succeed(true)
+      inTransaction: Effect.succeed(true) // a snapshot is one: pages are not fetched ahead
     }, codec))
 
 interface Range {

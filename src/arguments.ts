@@ -1,9 +1,9 @@
 /**
  * The bounds of arguments, checked before anything is read or written.
  */
-import { Result } from "effect"
+import { Result, Schema } from "effect"
 import { DuplicateMessageError, InvalidArgumentError } from "./errors.ts"
-import type { ExpectedVersion } from "./Message.ts"
+import { type ExpectedVersion, MessageId } from "./Message.ts"
 
 // Limits of the table that this library and Python processes share: varchar(255), int4.
 const maximumNameLength = 255
@@ -37,12 +37,12 @@ export const checkPattern = (pattern: string): Result.Result<string, InvalidArgu
 }
 
 /** A `Message.MessageId`. Ids are compared in lower case, as PostgreSQL's uuid does. */
-export const checkMessageId: (messageId: string) => Result.Result<string, InvalidArgumentError> = (messageId) =>
-  messageIdPattern.test(messageId)
+export const checkMessageId = (messageId: string): Result.Result<string, InvalidArgumentError> =>
+  isMessageId(messageId)
     ? Result.succeed(messageId.toLowerCase())
     : invalid("messageId", `must be a UUID, not ${JSON.stringify(messageId)}`)
 
-const messageIdPattern = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/i
+const isMessageId = Schema.is(MessageId)
 
 /** A whole number within bounds: versions, positions, limits. */
 export const checkWhole = (
