@@ -9,8 +9,19 @@ import type { ExpectedVersion as ExpectedVersionSchema } from "./errors.ts"
 /** The id of a message: a UUID of any version, unique in its store. Case does not matter; it is stored in lower case. */
 export const MessageId = Schema.String.check(Schema.isGUID())
 
+// Asking for random bytes costs more than all the rest of an id: they are fetched for many ids, and given out once each.
+let randomPool = new Uint8Array(0)
+let randomTaken = 0
+const takeRandom = (size: number): Uint8Array => {
+  if (randomTaken + size > randomPool.length) {
+    randomPool = globalThis.crypto.getRandomValues(new Uint8Array(Math.max(size, 4096)))
+    randomTaken = 0
+  }
+  return randomPool.subarray(randomTaken, randomTaken += size)
+}
+
 // Without a `SecureRandom` in the context (a plain `new`), ids still rise within this process.
-const processRandom = SecureRandom.make((size) => globalThis.crypto.getRandomValues(new Uint8Array(size)))
+const processRandom = SecureRandom.make(takeRandom)
 
 const nextMessageId = Effect.flatMap(
   Effect.serviceOption(SecureRandom.SecureRandom),

@@ -67,6 +67,9 @@ export interface Reader<out A> {
 /** Messages fetched at a time, at most: a backend sends less where they are large. */
 const pageSize = 1000
 
+/** Messages decoded at a time. In between, what the server sends of the next page is received. */
+const sliceSize = 250
+
 /**
  * @internal
  */
@@ -80,6 +83,14 @@ export const make = <A>(storage: Storage["Service"], codec: MessageCodec<A>): Re
     }
     return Arr.getSomes(wanted.map((id) => Option.fromUndefinedOr(found.get(id))))
   })
+
+  const decodeSlice = (rows: Arr.NonEmptyReadonlyArray<EncodedStoredMessage>) => {
+    const decoded = Effect.suspend(() => Effect.fromResult(decodeAll(codec, rows))) as Effect.Effect<
+      Arr.NonEmptyReadonlyArray<StoredMessage<A>>, // as many as there are rows
+      SerializationError
+    >
+    return rows.length < sliceSize ? decoded : Effect.andThen(Effect.yieldNow, decoded)
+  }
 
   /** Keyset pages: each begins beyond the last message of the one before. */
   const pages = (
@@ -100,23 +111,20 @@ export const make = <A>(storage: Storage["Service"], codec: MessageCodec<A>): Re
         Effect.fnUntraced(function*({ page, range }) {
           if (range.limit === 0 || range.from > range.to) return [[], Option.none()] as const
           const { messages, more } = yield* page
+          const slices = Arr.chunksOf(messages, sliceSize)
           const last = messages.at(-1)
           const left = range.limit - messages.length
-          if (last === undefined || !more || left === 0) {
-            return [yield* Effect.fromResult(decodeAll(codec, messages)), Option.none()] as const
-          }
+          if (last === undefined || !more || left === 0) return [slices, Option.none()] as const
           const next = range.direction === "forward"
             ? { ...range, from: position(last) + 1, limit: left }
             : { ...range, to: position(last) - 1, limit: left }
           const fetching = ahead && next.from <= next.to
-            ? Fiber.join(yield* Effect.forkIn(fetchPage(next), scope))
+            // at once: decoding leaves no other fiber a turn
+            ? Fiber.join(yield* Effect.forkIn(fetchPage(next), scope, { startImmediately: true }))
             : fetchPage(next)
-          return [
-            yield* Effect.fromResult(decodeAll(codec, messages)),
-            Option.some({ range: next, page: fetching })
-          ] as const
+          return [slices, Option.some({ range: next, page: fetching })] as const
         })
-      )
+      ).pipe(Stream.mapEffect(decodeSlice), Stream.flattenArray)
     }))
 
   return {
@@ -201,6 +209,24 @@ const checkDirection = (direction: Direction = "forward"): Result.Result<Directi
     ? Result.succeed(direction)
     : invalid("direction", "must be \"forward\" or \"backward\"")
 
+/** @internal */
+export const decodeRow = <A>(
+  codec: MessageCodec<A>,
+  row: EncodedStoredMessage
+): Result.Result<StoredMessage<A>, SerializationError> => {
+  const message = codec.decode(row.data, row)
+  if (Result.isFailure(message)) return Result.fail(message.failure)
+  return Result.succeed({
+    stream: row.stream,
+    version: row.version,
+    globalPosition: row.globalPosition,
+    messageId: row.messageId,
+    addedAt: row.addedAt,
+    message: message.success,
+    metadata: row.metadata
+  })
+}
+
 const decodeAll = <A>(
   codec: MessageCodec<A>,
   rows: ReadonlyArray<EncodedStoredMessage>
@@ -208,17 +234,9 @@ const decodeAll = <A>(
   // A plain loop: this runs for every message.
   const messages: Array<StoredMessage<A>> = []
   for (const row of rows) {
-    const message = codec.decode(row.data, row)
-    if (Result.isFailure(message)) return Result.fail(message.failure)
-    messages.push({
-      stream: row.stream,
-      version: row.version,
-      globalPosition: row.globalPosition,
-      messageId: row.messageId,
-      addedAt: row.addedAt,
-      message: message.success,
-      metadata: row.metadata
-    })
+    const stored = decodeRow(codec, row)
+    if (Result.isFailure(stored)) return Result.fail(stored.failure)
+    messages.push(stored.success)
   }
   return Result.succeed(messages)
 }

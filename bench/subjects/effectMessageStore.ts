@@ -19,10 +19,9 @@ export const make = (database: Database, options: Options) =>
       ? yield* Effect.provide(Orders, yield* Layer.build(Layer.provide(Orders.layer, sql)))
       : yield* Effect.provide(OrdersJsonb, yield* Layer.build(Layer.provide(OrdersJsonb.layer, sql)))
 
+    const orders = { initial: 0, evolve: (sofar: number) => sofar + 1 }
     const update = (stream: string, message: OrderPlaced) =>
-      Effect.asVoid(
-        store.update(stream, { initial: 0, evolve: (orders) => orders + 1 }, () => Effect.succeed(message))
-      )
+      Effect.asVoid(store.update(stream, orders, () => Effect.succeed(message)))
 
     const byHand = (stream: string, message: OrderPlaced): Effect.Effect<void, unknown> =>
       store.head(stream).pipe(
