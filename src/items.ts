@@ -49,7 +49,7 @@ type Invalid = DuplicateMessageError | SerializationError | InvalidArgumentError
 
 /** Checks and encodes all that is to be written, before anything is. */
 export const makeItems = <A>(codec: MessageCodec<A>, accessors: Accessors<A>) => {
-  // A plain loop: this runs for every message.
+  // Plain loops: this runs for every message.
   const encodeAll = (
     messages: ReadonlyArray<A>
   ): Result.Result<ReadonlyArray<EncodedMessage>, SerializationError | InvalidArgumentError> => {
@@ -59,24 +59,35 @@ export const makeItems = <A>(codec: MessageCodec<A>, accessors: Accessors<A>) =>
       if (Result.isFailure(messageId)) return Result.fail(messageId.failure)
       const data = codec.encode(message)
       if (Result.isFailure(data)) return Result.fail(data.failure)
-      const occurredAt = DateTime.toUtc(accessors.time(message))
+      const time = accessors.time(message)
+      const occurredAt = DateTime.isUtc(time) ? time : DateTime.toUtc(time)
       encoded.push({ messageId: messageId.success, occurredAt, data: data.success })
     }
     return Result.succeed(encoded)
   }
 
-  const toItem = (write: StreamWrite<A>, traceparent: string | undefined): Result.Result<AppendItem, Invalid> =>
-    Result.gen(function*() {
-      const stream = yield* checkStreamName(write.stream)
-      const expectedVersion = yield* checkExpectedVersion(write.expectedVersion)
-      const metadata = yield* encodeMetadata(write.metadata, traceparent)
-      const messages = yield* encodeAll(Arr.ensure(write.messages))
-      if (!Arr.isReadonlyArrayNonEmpty(messages)) {
-        return yield* invalid("messages", "must not be empty: there is nothing to write")
-      }
-      yield* checkDistinct(messages)
-      return { stream, expectedVersion, messages, metadata }
+  const toItem = (write: StreamWrite<A>, traceparent: string | undefined): Result.Result<AppendItem, Invalid> => {
+    const stream = checkStreamName(write.stream)
+    if (Result.isFailure(stream)) return Result.fail(stream.failure)
+    const expectedVersion = checkExpectedVersion(write.expectedVersion)
+    if (Result.isFailure(expectedVersion)) return Result.fail(expectedVersion.failure)
+    const metadata = encodeMetadata(write.metadata, traceparent)
+    if (Result.isFailure(metadata)) return Result.fail(metadata.failure)
+    const encoded = encodeAll(Arr.ensure(write.messages))
+    if (Result.isFailure(encoded)) return Result.fail(encoded.failure)
+    const messages = encoded.success
+    if (!Arr.isReadonlyArrayNonEmpty(messages)) {
+      return invalid("messages", "must not be empty: there is nothing to write")
+    }
+    const distinct = checkDistinct(messages)
+    if (Result.isFailure(distinct)) return Result.fail(distinct.failure)
+    return Result.succeed({
+      stream: stream.success,
+      expectedVersion: expectedVersion.success,
+      messages,
+      metadata: metadata.success
     })
+  }
 
   return (
     writes: Arr.NonEmptyReadonlyArray<StreamWrite<A>>,

@@ -146,6 +146,24 @@ describe("PostgreSQL", () => {
           const positions = yield* Effect.forEach(waiting.slice(2, 20), Fiber.join)
           assert.deepStrictEqual(positions.map(({ version }) => version), Arr.range(2, 19))
           assert.strictEqual((yield* store.head("__proto__")).version, 19)
+          // Those who waited here left together.
+          const sql = yield* SqlClient.SqlClient
+          const [row] = yield* sql<{ readonly statements: number }>`
+            select count(distinct tx)::int as statements from depeche_msgs_coalesced where stream = '__proto__'`
+          assert.isBelow(row?.statements ?? 0, 5)
+        }))
+
+      it.effect("are over when the fiber that was interrupted has ended", () =>
+        Effect.gen(function*() {
+          const store = yield* Coalesced
+          for (let i = 0; i < 50; i++) {
+            const fiber = yield* Effect.forkChild(store.write(`over-${i}`, booked()), { startImmediately: true })
+            for (let turns = 0; turns < i % 10; turns++) yield* Effect.yieldNow
+            yield* Fiber.interrupt(fiber)
+            const { version } = yield* store.head(`over-${i}`)
+            const next = yield* store.write(`over-${i}`, booked())
+            assert.strictEqual(next.version, version + 1)
+          }
         }))
 
       it.effect("fail alone where the database refuses one", () =>
