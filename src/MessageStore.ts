@@ -13,24 +13,23 @@
  * A write whose answer is lost (a connection that breaks) may have been stored. To repeat it is safe: `synchronize`
  * stores only what is missing, and `write` of the same messages fails with `DuplicateMessageError`.
  */
-import { Array as Arr, Context, Effect, Layer, Predicate, RcMap, Result, Scope, Semaphore, Stream } from "effect"
+import { Array as Arr, Context, Effect, Layer, Predicate, Result, Tracer } from "effect"
+import type { Scope } from "effect"
 import type { MigrationError } from "effect/sql/Migrator"
 import type { SqlClient } from "effect/sql/SqlClient"
 import type { SqlError } from "effect/sql/SqlError"
-import { checkExpectedVersion, checkMessageId, checkStreamName, invalid } from "./arguments.ts"
+import * as AggregatedStream from "./AggregatedStream.ts"
+import { checkExpectedVersion, checkMessageId, checkName, checkStreamName, invalid } from "./arguments.ts"
 import {
-  type DuplicateMessageError,
   type InvalidArgumentError,
   type InvalidNameError,
   MessageIdMismatchError,
-  OptimisticConcurrencyError,
-  type SerializationError
+  OptimisticConcurrencyError
 } from "./errors.ts"
 import { type Accessors, makeItems, type OneOrMore, type StreamWrite, toPositions, type WriteOptions } from "./items.ts"
 import * as MemoryStorage from "./memory/MemoryStorage.ts"
-import { type Identified, type MessagePosition, type StreamHead, toTraceparent } from "./Message.ts"
+import { type Identified, type MessagePosition, toTraceparent } from "./Message.ts"
 import * as Migrations from "./postgres/migrations.ts"
-import { checkName } from "./postgres/objects.ts"
 import * as PostgresStorage from "./postgres/PostgresStorage.ts"
 import * as Reader from "./Reader.ts"
 import {
@@ -43,30 +42,11 @@ import {
   verified
 } from "./Serializer.ts"
 import { Storage } from "./Storage.ts"
+import { type Appended, type Fold, make as makeUpdate, type WriteError } from "./update.ts"
 
-export type { Accessors, StreamWrite, WriteOptions }
+export type { Accessors, Appended, Fold, StreamWrite, WriteError, WriteOptions }
 
-/** Why a write may fail. */
-export type WriteError =
-  | OptimisticConcurrencyError
-  | DuplicateMessageError
-  | SerializationError
-  | InvalidArgumentError
-  | SqlError
-
-/** How the state of a stream follows from its messages. */
-export interface Fold<S, in A> {
-  readonly initial: S
-  readonly evolve: (state: S, message: A) => S
-}
-
-/** The head of a stream behind what a call wrote to it. */
-export interface Appended extends StreamHead {
-  /** How many messages this call appended. */
-  readonly appended: number
-}
-
-export interface MessageStore<in out A> {
+export interface MessageStore<in out A> extends AggregatedStream.Aggregating<A> {
   /**
    * Appends messages to a stream, together or not at all, and answers the position of the last.
    *
@@ -118,6 +98,11 @@ export interface MessageStore<in out A> {
    * only writers elsewhere conflict with them; each conflict means that one of those got through. `decide` must not
    * update the same stream: its turn would never come.
    *
+   * While updates wait for their turns, each begins with the state that the one before it left, if it gives the same
+   * `fold` object, and the stream is not read again: keep the fold in a constant, and let `evolve` return new states. What
+   * comes out, be it messages, none, or a failure, was decided on the stream as it is: the write expects the version that
+   * the decision was made on, and where nothing is written, whatever others have added is read first, and decided on.
+   *
    * In a transaction there are no turns, and a second conflict (at REPEATABLE READ, say) is an
    * `OptimisticConcurrencyError`.
    *
@@ -156,30 +141,41 @@ export interface MessageStore<in out A> {
 
 const idPage = 10_000
 
+/** As many positions as writes: of one write, one. */
+const firstPosition = (positions: ReadonlyArray<MessagePosition>): MessagePosition => positions[0] as MessagePosition
+
 /**
  * @internal
  */
 export const make = Effect.fnUntraced(function*<A>(
   storage: Storage["Service"],
   codec: MessageCodec<A>,
-  accessors: Accessors<A>
+  accessors: Accessors<A>,
+  name: string
 ): Effect.fn.Return<MessageStore<A>, never, Scope.Scope> {
   const reader = Reader.make(storage, codec)
   const toItems = makeItems(codec, accessors)
 
-  const append = Effect.fnUntraced(function*(writes: Arr.NonEmptyReadonlyArray<StreamWrite<A>>) {
-    const traceparent = toTraceparent(yield* Effect.option(Effect.currentParentSpan))
-    const items = yield* Effect.fromResult(toItems(writes, traceparent))
-    const outcomes = yield* storage.append(items, { atomic: true })
-    return yield* Effect.fromResult(toPositions(items, outcomes))
-  })
+  // Every single write comes through here: hence no generator.
+  const append = (
+    writes: Arr.NonEmptyReadonlyArray<StreamWrite<A>>
+  ): Effect.Effect<ReadonlyArray<MessagePosition>, WriteError> =>
+    Effect.withFiber<ReadonlyArray<MessagePosition>, WriteError>((fiber) => {
+      const items = toItems(writes, toTraceparent(Context.getOption(fiber.context, Tracer.ParentSpan)))
+      if (Result.isFailure(items)) return Effect.fail(items.failure)
+      return Effect.flatMap(
+        storage.append(items.success, { atomic: true }),
+        (outcomes) => Effect.fromResult(toPositions(items.success, outcomes))
+      )
+    })
 
-  const write = Effect.fn("MessageStore.write")(
-    function*(stream: string, messages: OneOrMore<A>, options?: WriteOptions) {
-      const positions = yield* append([{ ...options, stream, messages }])
-      return positions[0] as MessagePosition // one item, one position
-    }
-  )
+  // What Effect.fn does, without the stack trace that it takes of each call.
+  const write = (stream: string, messages: OneOrMore<A>, options?: WriteOptions) =>
+    Effect.useSpan("MessageStore.write", (span) => {
+      const positions = append([{ ...options, stream, messages }])
+      // One item, one position.
+      return Effect.provideService(Effect.map(positions, ([at]) => at as MessagePosition), Tracer.ParentSpan, span)
+    })
 
   const writeAll = Effect.fn("MessageStore.writeAll")(function*(writes: ReadonlyArray<StreamWrite<A>>) {
     return Arr.isReadonlyArrayNonEmpty(writes) ? yield* append(writes) : []
@@ -216,7 +212,7 @@ export const make = Effect.fnUntraced(function*<A>(
           append([{ ...options, stream, messages: missing, expectedVersion: stored }])
         )
         if (Result.isSuccess(written)) {
-          return { ...written.success[0] as MessagePosition, appended: missing.length } // as above
+          return { ...firstPosition(written.success), appended: missing.length }
         }
         if (written.failure._tag !== "OptimisticConcurrencyError" || Predicate.isNumber(expected)) {
           return yield* written.failure
@@ -225,62 +221,15 @@ export const make = Effect.fnUntraced(function*<A>(
     }
   )
 
-  const turns = yield* RcMap.make({ lookup: (_stream: string) => Semaphore.make(1) })
-
-  const readState = <S>(stream: string, fold: Fold<S, A>) =>
-    Stream.runFold(
-      reader.read(stream),
-      (): { readonly state: S; readonly head: StreamHead } => ({
-        state: fold.initial,
-        head: { stream, version: 0, globalPosition: undefined }
-      }),
-      ({ state }, { globalPosition, message, version }) => ({
-        state: fold.evolve(state, message),
-        head: { stream, version, globalPosition }
-      })
-    )
-
-  const update: MessageStore<A>["update"] = Effect.fn("MessageStore.update")(
-    function*<S, E, R>(
-      stream: string,
-      fold: Fold<S, A>,
-      decide: (state: S, version: number) => Effect.Effect<A | ReadonlyArray<A>, E, R>,
-      options?: Pick<WriteOptions, "metadata">
-    ): Effect.fn.Return<Appended, E | WriteError, R> {
-      const attempt = Effect.gen(function*() {
-        const { head, state } = yield* readState(stream, fold)
-        const messages = Arr.ensure(yield* decide(state, head.version))
-        if (!Arr.isReadonlyArrayNonEmpty(messages)) return Result.succeed({ ...head, appended: 0 })
-        const written = yield* Effect.result(append([{ ...options, stream, messages, expectedVersion: head.version }]))
-        return Result.map(written, ([position]) => ({ ...position as MessagePosition, appended: messages.length }))
-      })
-      const untilWritten = (attempts: number): Effect.Effect<Appended, E | WriteError, R> =>
-        Effect.flatMap(
-          attempt,
-          (result) =>
-            Result.isFailure(result) && result.failure._tag === "OptimisticConcurrencyError" && attempts > 1
-              ? untilWritten(attempts - 1)
-              : Effect.fromResult(result)
-        )
-
-      if (yield* storage.inTransaction) return yield* untilWritten(2)
-      return yield* Effect.scopedWith((scope) =>
-        Effect.flatMap(
-          Scope.provide(RcMap.get(turns, stream), scope),
-          (turn) => turn.withPermit(untilWritten(Infinity))
-        )
-      )
-    }
-  )
-
   return {
     write,
     writeAll,
     synchronize,
-    update,
+    update: yield* makeUpdate(storage, reader.read, (one) => Effect.map(append([one]), firstPosition)),
     read: reader.read,
     head: reader.head,
     reader: Reader.inSnapshot(storage, codec),
+    aggregatedStream: (options) => AggregatedStream.make(storage, codec, name, options),
     withTransaction: storage.withTransaction,
     truncate: Effect.gen(function*() {
       if (yield* storage.inTransaction) {
@@ -315,7 +264,10 @@ export interface ServiceClass<in out Self, in out Id extends string, in out A>
 {
   /** The store on PostgreSQL: runs the migrations that have not run yet, then serves. */
   readonly layer: Layer.Layer<Self, InvalidNameError | MigrationError | SqlError, SqlClient>
-  /** The store on PostgreSQL, for those who run {@link ServiceClass.migrations} themselves. */
+  /**
+   * The store on PostgreSQL, for those who run {@link ServiceClass.migrations} themselves, and those of its aggregated
+   * streams.
+   */
   readonly layerNoMigrations: Layer.Layer<Self, InvalidNameError, SqlClient>
   /** The store in memory: the same contract, no database. Empty each time the layer is built. */
   readonly layerMemory: Layer.Layer<Self, InvalidNameError>
@@ -382,13 +334,14 @@ export const Service = <Self = never>(): {
     Tag,
     Effect.gen(function*() {
       yield* Effect.fromResult(checkName(name))
-      return yield* make(yield* Storage, codec, accessors)
+      return yield* make(yield* Storage, codec, accessors, name)
     })
   )
-  const layerNoMigrations = Layer.provide(layerStorage, PostgresStorage.layer(name, { coalesce }))
   const layers = {
-    layer: Layer.provide(layerNoMigrations, Layer.effectDiscard(Migrations.run(name, { payload }))),
-    layerNoMigrations,
+    layer: Layer.provide(layerStorage, PostgresStorage.layer(name, { coalesce })).pipe(
+      Layer.provide(Layer.effectDiscard(Migrations.run(name, { payload })))
+    ),
+    layerNoMigrations: Layer.provide(layerStorage, PostgresStorage.layer(name, { coalesce, migrate: false })),
     layerMemory: Layer.provide(layerStorage, MemoryStorage.layer),
     layerStorage,
     migrations: Effect.fromResult(Migrations.forStore(name, { payload }))

@@ -12,8 +12,12 @@
  */
 import { Context, Data } from "effect"
 import type { Array, DateTime, Effect, Schema, Scope } from "effect"
+import type { MigrationError } from "effect/sql/Migrator"
 import type { SqlError } from "effect/sql/SqlError"
+import type { InvalidNameError, StreamDefinitionError } from "./errors.ts"
 import type { ExpectedVersion, StreamHead } from "./Message.ts"
+import type { BuiltIn } from "./Partitioner.ts"
+import type { Listener } from "./Wakeup.ts"
 
 /** A message ready to be stored. */
 export interface EncodedMessage {
@@ -87,6 +91,107 @@ export interface Snapshot {
   <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E, R>
 }
 
+/** What an aggregated stream is made of. */
+export interface StreamDefinition {
+  /** A name that `checkName` let pass. */
+  readonly name: string
+  /** LIKE patterns of the names of the streams that are woven in. */
+  readonly patterns: Array.NonEmptyReadonlyArray<string>
+  /** Absent: a function of the application. */
+  readonly partitioner: BuiltIn | undefined
+}
+
+/** The last position of a partition. */
+export interface PartitionHead {
+  readonly partition: number
+  readonly position: number
+}
+
+/** A message as it was read from a partition. */
+export interface EncodedLinkedMessage extends EncodedStoredMessage {
+  readonly position: number
+}
+
+/** Asks for a page of a partition, in the order of positions. */
+export interface PartitionQuery {
+  readonly partition: number
+  readonly fromPosition: number
+  readonly limit: number
+}
+
+/** How far a projection has come, page by page. */
+export interface ProjectedPage {
+  /** How many messages were linked. */
+  readonly linked: number
+  /** Up to this global position all is linked that the round can see. */
+  readonly position: number
+  /** Where the round will end. */
+  readonly target: number
+  /** Whether the round, which links what was committed when it began, began with this page. */
+  readonly began: boolean
+  /** Whether the round is over. */
+  readonly done: boolean
+}
+
+/** A round that is under way, for those who partition messages themselves. */
+export interface Round {
+  readonly began: boolean
+  readonly cursor: number
+  readonly last: number
+  /** What the round links is what the one snapshot sees and the other does not. In the backend's own form. */
+  readonly target: string
+  readonly seen: string | undefined
+  readonly epoch: number
+}
+
+/** The messages that are new to a round, among those behind `from` and up to `to`. */
+export interface ScannedPage {
+  readonly messages: ReadonlyArray<EncodedStoredMessage>
+  readonly from: number
+  readonly to: number
+  /** Nothing is left to scan. */
+  readonly done: boolean
+}
+
+/**
+ * An aggregated stream of a backend. Its projection keeps these promises:
+ *
+ * - each message whose stream's name matches is linked once, however its transaction and others overlap;
+ * - positions of a partition are dense from 0, and messages of one origin stream are in the order of versions;
+ * - a page is linked as a whole or not at all, and the next call goes on behind it, whoever makes it;
+ * - one projector works at a time; another waits.
+ */
+export interface AggregatedStorage {
+  readonly readPartition: (
+    query: PartitionQuery
+  ) => Effect.Effect<{ readonly messages: ReadonlyArray<EncodedLinkedMessage>; readonly more: boolean }, SqlError>
+  /** In the order of partitions. */
+  readonly partitions: Effect.Effect<ReadonlyArray<PartitionHead>, SqlError>
+  /** Of each partition the first position whose message occurred at that time or later; behind the head if none did. */
+  readonly positionsAtTime: (time: DateTime.Utc) => Effect.Effect<ReadonlyArray<PartitionHead>, SqlError>
+  /** Of each partition the last position whose message has this global position or a lower one; -1 if none has. */
+  readonly positionsAtGlobalPosition: (position: number) => Effect.Effect<ReadonlyArray<PartitionHead>, SqlError>
+  /** The highest global position that is linked, and the highest that the store has given out; 0: none. */
+  readonly progress: Effect.Effect<{ readonly linked: number; readonly stored: number }, SqlError>
+  /** Scans and links a page with the built-in partitioner. */
+  readonly project: (limit: number) => Effect.Effect<ProjectedPage, StreamDefinitionError | SqlError>
+  /** The round that is under way, else a new one; none if nothing is new. */
+  readonly beginRound: Effect.Effect<Round | undefined, StreamDefinitionError | SqlError>
+  readonly scan: (round: Round, from: number, limit: number) => Effect.Effect<ScannedPage, SqlError>
+  /** Links what was scanned; nothing if somebody else has gone on meanwhile: the round has to be asked for anew. */
+  readonly link: (
+    round: Round,
+    page: Omit<ScannedPage, "messages">,
+    links: ReadonlyArray<{ readonly messageId: string; readonly partition: number }>
+  ) => Effect.Effect<ProjectedPage | undefined, SqlError>
+  /** Removes all links; the next projection begins at the beginning, by the definition it is given. */
+  readonly reset: Effect.Effect<void, SqlError>
+  /** Removes the stream with all that belongs to it. */
+  readonly drop: Effect.Effect<void, SqlError>
+  /** Is woken when messages have been linked. */
+  readonly listen: Effect.Effect<Listener, never, Scope.Scope>
+}
+
 export class Storage extends Context.Service<Storage, {
   /** Outcomes in the order of the items. */
   readonly append: (
@@ -112,4 +217,10 @@ export class Storage extends Context.Service<Storage, {
   readonly inTransaction: Effect.Effect<boolean>
   /** One view until the scope closes; inside a transaction, that transaction's view. */
   readonly snapshot: Effect.Effect<Snapshot, SqlError, Scope.Scope>
+  /** Is woken when messages have been committed. */
+  readonly listen: Effect.Effect<Listener, never, Scope.Scope>
+  /** Makes what an aggregated stream needs, where it does not exist. */
+  readonly aggregatedStream: (
+    definition: StreamDefinition
+  ) => Effect.Effect<AggregatedStorage, InvalidNameError | MigrationError | SqlError>
 }>()("effect-message-store/Storage") {}

@@ -96,11 +96,45 @@ export class InvalidArgumentError extends Schema.TaggedError<InvalidArgumentErro
   }
 }
 
-/** The name of a store cannot be part of the names of database objects. */
+/** The name of a store or an aggregated stream cannot be part of the names of database objects, or is taken. */
 export class InvalidNameError extends Schema.TaggedError<InvalidNameError>(
   "effect-message-store/errors/InvalidNameError"
-)("InvalidNameError", { name: Schema.String }) {
+)("InvalidNameError", { name: Schema.String, reason: Schema.String }) {
   override get message() {
-    return `"${this.name}" cannot name a store: use 1 to 30 of a-z, 0-9 and _, not beginning with a digit`
+    return `"${this.name}" ${this.reason}`
+  }
+}
+
+/**
+ * The messages linked so far follow other patterns, or another partitioner, than the stream has now. Nothing was linked:
+ * rebuild the stream, or give it another name.
+ */
+export class StreamDefinitionError extends Schema.TaggedError<StreamDefinitionError>(
+  "effect-message-store/errors/StreamDefinitionError"
+)("StreamDefinitionError", { name: Schema.String, stored: Schema.String, given: Schema.String }) {
+  override get message() {
+    return `aggregated stream "${this.name}" was built by ${this.stored}, and is now defined by ${this.given}: ` +
+      "rebuild it, or use another name"
+  }
+}
+
+/**
+ * A partitioner threw, or gave what is not a whole number from 0 to 2147483647. The messages before this one are linked,
+ * this one and those behind it are not.
+ */
+export class PartitionError extends Schema.TaggedError<PartitionError>("effect-message-store/errors/PartitionError")(
+  "PartitionError",
+  {
+    aggregatedStream: Schema.String,
+    messageId: Schema.String,
+    stream: Schema.String,
+    version: Schema.Natural,
+    reason: Schema.String,
+    cause: Schema.optionalKey(Schema.Defect())
+  }
+) {
+  override get message() {
+    return `the partitioner of "${this.aggregatedStream}" ${this.reason} for message ${this.messageId} of stream ` +
+      `"${this.stream}" at version ${this.version}: mend it, and the projection goes on from there`
   }
 }

@@ -9,11 +9,23 @@ export * as Message from "./Message.ts"
 /** Schema ⇄ stored JSON. */
 export * as Serializer from "./Serializer.ts"
 
+/** Which partition of an aggregated stream a message belongs to. */
+export * as Partitioner from "./Partitioner.ts"
+
+/** Hints that something was committed. */
+export * as Wakeup from "./Wakeup.ts"
+
 /** The port that a backend implements. */
 export * as Storage from "./Storage.ts"
 
 /** Typed reads. */
 export * as Reader from "./Reader.ts"
+
+/** Keeps an aggregated stream up to date. */
+export * as Projector from "./Projector.ts"
+
+/** Many streams woven into numbered partitions. */
+export * as AggregatedStream from "./AggregatedStream.ts"
 
 /** The store. */
 export * as MessageStore from "./MessageStore.ts"

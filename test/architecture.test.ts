@@ -10,12 +10,15 @@ const modules = [
   "Message",
   "arguments",
   "Serializer",
+  "Partitioner",
+  "Wakeup",
   "Storage",
   "items",
   "Reader",
-  "MessageStore",
-  "AggregatedStream",
   "Projector",
+  "AggregatedStream",
+  "update",
+  "MessageStore",
   "Subscription",
   "Handlers",
   "Decider",
@@ -26,8 +29,8 @@ const modules = [
 const alsoMayImport: Readonly<Record<string, ReadonlyArray<string>>> = {
   index: [...modules, "memory/", "postgres/"],
   MessageStore: ["memory/", "postgres/"], // to build its layers
-  "memory/": ["errors", "Message", "Storage"],
-  "postgres/": ["errors", "Message", "Storage"],
+  "memory/": ["errors", "Message", "Partitioner", "Wakeup", "Storage"],
+  "postgres/": ["errors", "Message", "arguments", "Partitioner", "Wakeup", "Storage"],
   "pglite/": ["postgres/"],
   "testing/": ["index", ...modules, "memory/", "postgres/", "pglite/"],
   "cli/": ["index", ...modules, "memory/", "postgres/", "pglite/"]

@@ -12,6 +12,8 @@ import {
   Storage,
   type StreamQuery
 } from "../Storage.ts"
+import { Listeners } from "../Wakeup.ts"
+import * as MemoryStream from "./MemoryStream.ts"
 import { compilePattern } from "./pattern.ts"
 import * as Transaction from "./Transaction.ts"
 
@@ -19,6 +21,7 @@ import * as Transaction from "./Transaction.ts"
 interface Row extends Omit<EncodedStoredMessage, "data" | "metadata"> {
   readonly data: string
   readonly metadata: string
+  readonly occurredAt: DateTime.Utc
   /** Which of the store's commits made it visible. */
   commit: number
 }
@@ -32,12 +35,15 @@ interface View {
 /** The last commit that a snapshot sees. */
 class SnapshotCommit extends Context.Service<SnapshotCommit, number>()("effect-message-store/memory/Snapshot") {}
 
-class Messages implements Transaction.Participant<Row> {
+class Messages implements Transaction.Participant<Row>, MemoryStream.Source<Row> {
   readonly locks = new Transaction.Locks()
+  readonly listeners = new Listeners()
   lastCommit = 0
-  private lastPosition = 0
+  lastPosition = 0
   /** In the order of global positions. */
   private log: Array<Row> = []
+  /** In the order of commits. */
+  private commits: Array<Row> = []
   /** In the order of versions: version v is at v - 1. */
   private readonly streams = new Map<string, Array<Row>>()
   private readonly byId = new Map<string, Row>()
@@ -54,9 +60,9 @@ class Messages implements Transaction.Participant<Row> {
       if (!expected) return AppendOutcome.WrongVersion({ actualVersion: head })
       const duplicate = item.messages.find(({ messageId }) => taken.has(messageId) || this.byId.has(messageId))
       if (duplicate !== undefined) return AppendOutcome.Duplicate({ messageId: duplicate.messageId })
-      item.messages.forEach(({ data, messageId }, i) => {
+      item.messages.forEach(({ data, messageId, occurredAt }, i) => {
         const place = { stream, version: head + i + 1, globalPosition: ++this.lastPosition }
-        written.push({ ...place, messageId, data, metadata: item.metadata, addedAt, commit: Infinity })
+        written.push({ ...place, messageId, data, metadata: item.metadata, addedAt, occurredAt, commit: Infinity })
         taken.add(messageId)
       })
       heads.set(stream, head + item.messages.length)
@@ -75,16 +81,32 @@ class Messages implements Transaction.Participant<Row> {
     for (const row of rows) {
       row.commit = this.lastCommit
       this.log.push(row)
+      this.commits.push(row)
       this.byId.set(row.messageId, row)
       const stream = this.streams.get(row.stream)
       if (stream === undefined) this.streams.set(row.stream, [row])
       else stream.push(row)
     }
     if (late) this.log = this.log.toSorted(byPosition)
+    this.listeners.wake("")
+  }
+
+  committed(after: number, upTo: number): ReadonlyArray<Row> {
+    const first = this.commits.findLastIndex(({ commit }) => commit <= after) + 1
+    return this.commits.slice(first).filter(({ commit }) => commit <= upTo).toSorted(byPosition)
+  }
+
+  get(messageId: string): Row | undefined {
+    return this.byId.get(messageId)
+  }
+
+  read(row: Row): EncodedStoredMessage {
+    return toStored(row)
   }
 
   truncate(): void {
     this.log = []
+    this.commits = []
     this.streams.clear()
     this.byId.clear()
   }
@@ -137,7 +159,7 @@ class Messages implements Transaction.Participant<Row> {
 
 const byPosition = (a: Row, b: Row): number => a.globalPosition - b.globalPosition
 
-const toStored = ({ commit: _, ...row }: Row): EncodedStoredMessage => ({
+const toStored = ({ commit: _, occurredAt: __, ...row }: Row): EncodedStoredMessage => ({
   ...row,
   data: JSON.parse(row.data),
   metadata: JSON.parse(row.metadata)
@@ -156,6 +178,7 @@ const streamPage = (rows: ReadonlyArray<Row>, page: StreamQuery): ReadonlyArray<
 /** A store of its own, empty, for each time the layer is built. */
 export const layer: Layer.Layer<Storage> = Layer.sync(Storage, () => {
   const messages = new Messages()
+  const streams = new MemoryStream.Streams<Row>()
 
   const currentView: Effect.Effect<View> = Effect.gen(function*() {
     const snapshot = yield* Effect.serviceOption(SnapshotCommit)
@@ -168,9 +191,9 @@ export const layer: Layer.Layer<Storage> = Layer.sync(Storage, () => {
     append: (items, { atomic }) =>
       Transaction.required((transaction) =>
         Effect.gen(function*() {
-          const streams = new Set(items.map((item) => `stream ${item.stream}`))
+          const names = new Set(items.map((item) => `stream ${item.stream}`))
           const ids = items.flatMap((item) => item.messages.map((message) => `id ${message.messageId}`))
-          yield* messages.locks.acquire(transaction, [...Array.from(streams).toSorted(), ...ids])
+          yield* messages.locks.acquire(transaction, [...Array.from(names).toSorted(), ...ids])
           const addedAt = DateTime.makeUnsafe(yield* Clock.currentTimeMillis)
           return messages.append(transaction.journal(messages), items, atomic, addedAt)
         })
@@ -196,6 +219,8 @@ export const layer: Layer.Layer<Storage> = Layer.sync(Storage, () => {
     snapshot: Effect.map(Transaction.current, (transaction): Snapshot =>
       Option.isSome(transaction)
         ? identity
-        : Effect.provideService(SnapshotCommit, messages.lastCommit) as Snapshot)
+        : Effect.provideService(SnapshotCommit, messages.lastCommit) as Snapshot),
+    listen: messages.listeners.listen(""),
+    aggregatedStream: (definition) => Effect.succeed(MemoryStream.make(streams, messages, definition))
   })
 })

@@ -5,25 +5,36 @@ import { Array as Arr, Context, Effect, Layer, Option } from "effect"
 import { SqlClient } from "effect/sql"
 import type { SqlError } from "effect/sql/SqlError"
 import type { InvalidNameError } from "../errors.ts"
-import { type AppendOutcome, Storage } from "../Storage.ts"
-import { append } from "./append.ts"
+import { type AppendItem, type AppendOutcome, Storage } from "../Storage.ts"
+import { type Signal, Wakeup } from "../Wakeup.ts"
+import * as Aggregated from "./aggregated.ts"
+import { append, withLock } from "./append.ts"
 import * as Coalesce from "./coalesce.ts"
+import * as Migrations from "./migrations.ts"
 import * as Objects from "./objects.ts"
 import * as Queries from "./queries.ts"
 import { snapshot } from "./snapshot.ts"
+import * as PostgresWakeup from "./wakeup.ts"
 
 /** Serves a store whose database objects exist. */
 export const layer = (
   name: string,
-  options?: { readonly coalesce?: boolean | undefined }
+  options?: {
+    readonly coalesce?: boolean | undefined
+    /** Whether aggregated streams make their database objects themselves (default). */
+    readonly migrate?: boolean | undefined
+  }
 ): Layer.Layer<Storage, InvalidNameError, SqlClient.SqlClient> =>
   Layer.effect(
     Storage,
     Effect.gen(function*() {
       const objects = yield* Effect.fromResult(Objects.forStore(name))
       const sql = (yield* SqlClient.SqlClient).withoutTransforms()
-      const call = append(sql, objects)
-      const coalesced = options?.coalesce === false ? undefined : yield* Coalesce.make(call)
+      const wakeup = yield* Wakeup
+      const write = append(sql, objects)
+      const call: typeof write = (items, how) =>
+        Effect.tap(write(items, how), (outcomes) => wakeup.signal(objects.channel, signals(items, outcomes)))
+      const coalesced = options?.coalesce === false ? undefined : yield* Coalesce.make(call, withLock(sql))
       return Storage.of({
         ...Queries.make(sql, objects),
         append: (items, { atomic }) =>
@@ -35,7 +46,31 @@ export const layer = (
           ),
         withTransaction: sql.withTransaction,
         inTransaction: Effect.map(Effect.serviceOption(sql.transactionService), Option.isSome),
-        snapshot: snapshot(sql)
+        snapshot: snapshot(sql),
+        listen: wakeup.listen(objects.channel),
+        aggregatedStream: Effect.fnUntraced(function*(definition) {
+          const stream = yield* Effect.fromResult(Objects.forStream(definition.name))
+          if (options?.migrate !== false) {
+            yield* Effect.provideService(Migrations.runStream(name, definition.name), SqlClient.SqlClient, sql)
+          }
+          return Aggregated.make(sql, objects, stream, definition, wakeup)
+        })
       })
     })
-  )
+  ).pipe(Layer.provide(PostgresWakeup.layer))
+
+/** The new heads, as depeche_db's listeners are told of them. */
+const signals = (
+  items: ReadonlyArray<AppendItem>,
+  outcomes: ReadonlyArray<AppendOutcome | undefined>
+): ReadonlyArray<Signal> =>
+  items.flatMap(({ messages, stream }, i) => {
+    const outcome = outcomes[i]
+    if (outcome?._tag !== "Written") return []
+    const { globalPosition, version } = outcome
+    const message_id = messages[messages.length - 1]?.messageId
+    return [{
+      key: stream,
+      payload: JSON.stringify({ message_id, stream, version, global_position: globalPosition })
+    }]
+  })

@@ -8,7 +8,7 @@
  * 2. The head of each stream is read after its lock: at READ COMMITTED this sees all that earlier holders wrote.
  * 3. Item by item, in the order given, the versions are decided, each on what the previous item of its stream left; an
  *    item whose expectation does not hold is left out.
- * 4. All messages of the accepted items go in with one insert, in order, so that versions have no gaps and global
+ * 4. The transaction gets its id, if it has none, and then positions; all messages of the accepted items go in with one insert, in order, so that versions have no gaps and global
  *    positions rise within each stream.
  * 5. Where that meets an id that exists, nothing goes in, and the items are decided once more, now looking each id up:
  *    a duplicate refuses its item as a whole and shifts the versions of those behind it. Duplicates are rare; nobody
@@ -126,6 +126,7 @@ begin
     end if;
     exit when _accepted = 0;
 
+    perform pg_current_xact_id(); -- before the positions: projection.ts relies on it
     if cardinality(_ids) = 1 then
       insert into ${objects.table} (message_id, global_position, stream, version, message, metadata, occurred_at)
       values (_ids[1], nextval('${objects.sequence}'), _streams[1], _bases[1] + 1, _data[1]::${payload},
@@ -231,6 +232,16 @@ export const append = (sql: SqlClient, objects: Objects) =>
     (rows) => rows.map(toOutcome)
   )
 }
+
+/** Runs an effect in a transaction that has the lock of a stream. */
+export const withLock =
+  (sql: SqlClient) => <A>(stream: string, effect: Effect.Effect<A, SqlError>): Effect.Effect<A, SqlError> =>
+    sql.withTransaction(Effect.andThen(
+      sql`select pg_advisory_xact_lock(${sql.literal(streamLockKey("locked.stream"))}) from (
+        select ${stream}::text as stream
+      ) locked`,
+      effect
+    ))
 
 const toOutcome = (row: Row): AppendOutcome | undefined => {
   switch (row.outcome) {

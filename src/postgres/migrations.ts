@@ -7,9 +7,10 @@
 import { Effect, Result } from "effect"
 import { Migrator, SqlClient } from "effect/sql"
 import type { SqlError } from "effect/sql/SqlError"
-import type { InvalidNameError } from "../errors.ts"
+import { InvalidNameError } from "../errors.ts"
 import { functionSql } from "./append.ts"
 import * as Objects from "./objects.ts"
+import { statements as projectionStatements } from "./projection.ts"
 
 /**
  * The type of the column that holds messages, in a table that this library creates. `json` keeps the text as it was
@@ -31,8 +32,18 @@ export const forStore = (
   Result.map(Objects.forStore(name), (objects) => [
     { id: 1, name: "messages", statements: messages(objects, options?.payload ?? "json") },
     { id: 2, name: "columns", statements: columns(objects) },
-    { id: 3, name: "append", statements: [append(objects)] }
+    { id: 3, name: "append", statements: [append(objects), pythonFunction(objects)] }
   ])
+
+/** The database objects of an aggregated stream of a store. */
+export const forStream = (
+  storeName: string,
+  name: string
+): Result.Result<ReadonlyArray<Migration>, InvalidNameError> =>
+  Result.flatMap(Objects.forStore(storeName), (store) =>
+    Result.map(Objects.forStream(name), (stream) => [
+      { id: 1, name: "aggregated stream", statements: projectionStatements(store, stream) }
+    ]))
 
 /**
  * Runs the migrations that have not run yet, in one transaction under a lock: any number of processes may start at
@@ -42,11 +53,32 @@ export const run = Effect.fnUntraced(function*(
   name: string,
   options?: { readonly payload?: PayloadType | undefined }
 ): Effect.fn.Return<void, InvalidNameError | Migrator.MigrationError | SqlError, SqlClient.SqlClient> {
-  const objects = yield* Effect.fromResult(Objects.forStore(name))
-  const migrations = yield* Effect.fromResult(forStore(name, options))
+  const { migrationsTable } = yield* Effect.fromResult(Objects.forStore(name))
+  yield* checkUntaken(name, (yield* Effect.fromResult(Objects.forStream(name))).table, "an aggregated stream")
+  yield* runAll(migrationsTable, yield* Effect.fromResult(forStore(name, options)))
+})
+
+/** The same for an aggregated stream. */
+export const runStream = Effect.fnUntraced(function*(
+  storeName: string,
+  name: string
+): Effect.fn.Return<void, InvalidNameError | Migrator.MigrationError | SqlError, SqlClient.SqlClient> {
+  const { migrationsTable } = yield* Effect.fromResult(Objects.forStream(name))
+  yield* checkUntaken(name, (yield* Effect.fromResult(Objects.forStore(name))).table, "a message store")
+  yield* runAll(migrationsTable, yield* Effect.fromResult(forStream(storeName, name)))
+})
+
+/** A store and a stream of one name would share depeche_db's channel. */
+const checkUntaken = Effect.fnUntraced(function*(name: string, table: string, owner: string) {
+  const sql = (yield* SqlClient.SqlClient).withoutTransforms()
+  const [row] = yield* sql<{ readonly taken: boolean }>`select to_regclass(${table}) is not null as taken`
+  if (row?.taken === true) return yield* new InvalidNameError({ name, reason: `is taken by ${owner}` })
+})
+
+const runAll = Effect.fnUntraced(function*(table: string, migrations: ReadonlyArray<Migration>) {
   const sql = yield* SqlClient.SqlClient
   yield* Migrator.make({})({
-    table: objects.migrationsTable,
+    table,
     loader: Effect.succeed(migrations.map((migration) => [
       migration.id,
       migration.name,
@@ -68,15 +100,20 @@ const messages = (objects: Objects.Objects, payload: PayloadType): ReadonlyArray
   version int not null,
   message ${payload} not null,
   constraint ${objects.versionConstraint} unique (stream, version)
-)`,
+)`
+]
 
-  // Python tells its listeners by a trigger on every row; here only its own writes do.
+/**
+ * depeche_db's own function, which Python calls. It replaces the one that Python made: a transaction has to have its id
+ * before it takes positions, which projection.ts relies on. Where Python's trigger tells listeners of every row, this
+ * does not.
+ */
+const pythonFunction = (objects: Objects.Objects): string =>
   `do $migration$ begin
-if to_regprocedure('${objects.writeFunction}(uuid, varchar, json, bigint)') is null then
-create function ${objects.writeFunction}(
+execute replace($text$create or replace function ${objects.writeFunction}(
   message_id uuid, stream varchar, message json, expected_version bigint default null,
   out version bigint, out global_position bigint
-) language plpgsql as $function$
+) language plpgsql set enable_seqscan to off as $function$
 #variable_conflict use_column
 declare
   _head bigint;
@@ -90,21 +127,23 @@ begin
       ${objects.writeFunction}.expected_version, ${objects.writeFunction}.stream, _head;
   end if;
   version := _head + 1;
+  perform pg_current_xact_id();
   global_position := nextval('${objects.sequence}');
   insert into ${objects.table} (message_id, global_position, stream, version, message)
   values (
     ${objects.writeFunction}.message_id, ${objects.writeFunction}.global_position,
     ${objects.writeFunction}.stream, ${objects.writeFunction}.version, ${objects.writeFunction}.message
   );
-  perform pg_notify('${objects.channel}', json_build_object(
+  <notify>
+end
+$function$$text$, '<notify>', case
+  when exists (select from pg_trigger where tgrelid = '${objects.table}'::regclass and not tgisinternal) then ''
+  else $notify$perform pg_notify('${objects.channel}', json_build_object(
     'message_id', ${objects.writeFunction}.message_id, 'stream', ${objects.writeFunction}.stream,
     'version', ${objects.writeFunction}.version, 'global_position', ${objects.writeFunction}.global_position
-  )::text);
-end
-$function$;
-end if;
+  )::text);$notify$
+end);
 end $migration$`
-]
 
 const columns = (objects: Objects.Objects): ReadonlyArray<string> => [
   // depeche_db's timestamp without time zone holds UTC; under this setting no row is rewritten.

@@ -1,10 +1,11 @@
 /**
  * The names of a store's database objects, as PostgreSQL and depeche_db know them.
  *
- * They are spliced into SQL, so they are made here alone, from a name that {@link checkName} let pass.
+ * They are spliced into SQL, so they are made here alone, from a name that `checkName` let pass.
  */
 import { Result } from "effect"
-import { InvalidNameError } from "../errors.ts"
+import { checkName } from "../arguments.ts"
+import type { InvalidNameError } from "../errors.ts"
 
 export interface Objects {
   readonly table: string
@@ -17,10 +18,6 @@ export interface Objects {
   readonly appendFunction: string
   readonly migrationsTable: string
 }
-
-/** PostgreSQL cuts identifiers off at 63 bytes; 30 leave room for every prefix and suffix. */
-export const checkName = (name: string): Result.Result<string, InvalidNameError> =>
-  /^[a-z_][a-z0-9_]{0,29}$/.test(name) ? Result.succeed(name) : Result.fail(new InvalidNameError({ name }))
 
 export const forStore = (name: string): Result.Result<Objects, InvalidNameError> =>
   Result.map(checkName(name), (n) => ({
@@ -35,3 +32,34 @@ export const forStore = (name: string): Result.Result<Objects, InvalidNameError>
 
 /** The key under which writers of a stream exclude each other, Python's included: part of the wire contract. */
 export const streamLockKey = (stream: string): string => `left('x' || md5(${stream}), 17)::bit(64)::bigint`
+
+export interface StreamObjects {
+  readonly table: string
+  readonly maximumTable: string
+  readonly positionConstraint: string
+  readonly globalPositionIndex: string
+  /** depeche_db's channel of newly linked messages. */
+  readonly channel: string
+  /** How far the projector has come. */
+  readonly projectionTable: string
+  readonly roundFunction: string
+  readonly projectFunction: string
+  readonly beginFunction: string
+  readonly linkFunction: string
+  readonly migrationsTable: string
+}
+
+export const forStream = (name: string): Result.Result<StreamObjects, InvalidNameError> =>
+  Result.map(checkName(name), (n) => ({
+    table: `depeche_stream_${n}`,
+    maximumTable: `depeche_stream_${n}_maxpos`,
+    positionConstraint: `depeche_stream_${n}_uq`,
+    globalPositionIndex: `ix_depeche_stream_${n}_origin_stream_global_position`.slice(0, 63),
+    channel: `depeche_${n}_messages`,
+    projectionTable: `effect_message_store_projection_${n}`,
+    roundFunction: `effect_message_store_round_${n}`,
+    projectFunction: `effect_message_store_project_${n}`,
+    beginFunction: `effect_message_store_begin_${n}`,
+    linkFunction: `effect_message_store_link_${n}`,
+    migrationsTable: `effect_message_store_migrations_${n}`
+  }))

@@ -8,33 +8,42 @@ import type { StreamHead } from "../Message.ts"
 import type { EncodedStoredMessage, Page, PatternQuery, StreamQuery } from "../Storage.ts"
 import type { Objects } from "./objects.ts"
 
-/** JSON comes as text: parsing it here costs less than the driver's codec. */
-interface Row {
+export interface Row {
   readonly message_id: string
-  readonly stream: string
   readonly version: number
   readonly global_position: bigint | number
   readonly added_at: Date
-  readonly message: string
+  /** As the driver parses it: a cast to text costs the server, and the driver, more than parsing it here would save. */
+  readonly message: Schema.Json
+  /** As text: rows that were written together have the same, which is parsed once. */
   readonly metadata: string | null
 }
 
-const toStored = (rows: ReadonlyArray<Row>): ReadonlyArray<EncodedStoredMessage> => {
-  // Messages that were written together have the same metadata.
+export interface OfStream {
+  readonly stream: string
+}
+
+/** What was written together shares its metadata and its time: they are made once. */
+export const toStored = <R extends Row>(
+  rows: ReadonlyArray<R>,
+  streamOf: (row: R) => string
+): ReadonlyArray<EncodedStoredMessage> => {
   let text: string | null = null
   let metadata: Schema.JsonObject = {}
+  let addedAt = DateTime.makeUnsafe(0)
   return rows.map((row) => {
     if (row.metadata !== text) {
       text = row.metadata
       metadata = text === null ? {} : JSON.parse(text)
     }
+    if (row.added_at.getTime() !== addedAt.epochMilliseconds) addedAt = DateTime.fromDateUnsafe(row.added_at)
     return {
       messageId: row.message_id,
-      stream: row.stream,
+      stream: streamOf(row),
       version: row.version,
       globalPosition: Number(row.global_position),
-      addedAt: DateTime.fromDateUnsafe(row.added_at),
-      data: JSON.parse(row.message),
+      addedAt,
+      data: row.message,
       metadata
     }
   })
@@ -46,58 +55,64 @@ const toStored = (rows: ReadonlyArray<Row>): ReadonlyArray<EncodedStoredMessage>
  */
 const pageBytes = 4 * 1024 * 1024
 
-interface SizedRow extends Row {
-  /** Of the messages before this one in the page. */
-  readonly bytes_before: bigint
+export interface SizedRow extends Row {
+  /** Of the messages of the page, up to this one. */
   readonly bytes: number
 }
 
-export const make = (sql: SqlClient, objects: Objects) => {
-  const table = sql(objects.table)
-  const columns = sql.literal(
-    "message_id, stream, version, global_position, added_at, message::text as message, metadata::text as metadata"
+/** Cuts off at the size of a page what a query finds in its order. */
+export const sized = (sql: SqlClient) =>
+<R extends SizedRow>(
+  shown: Statement.Fragment,
+  found: Statement.Fragment,
+  limit: number
+): Effect.Effect<{ readonly rows: ReadonlyArray<R>; readonly more: boolean }, SqlError> =>
+  Effect.map(
+    sql<R>`select ${shown}, bytes::int as bytes from (
+        select *, sum(size) over (rows unbounded preceding) as bytes
+        from (
+          select message_id, stream, version, global_position, added_at, message, metadata,
+            pg_column_size(message) as size${found} limit ${limit}
+        ) found
+      ) sized where bytes - size < ${pageBytes}`,
+    (rows) => ({ rows, more: rows.length === limit || (rows.at(-1)?.bytes ?? 0) >= pageBytes })
   )
 
-  /** Cuts off at the size of a page what a query finds in its order. */
-  const page = (rows: Statement.Fragment, limit: number): Effect.Effect<Page, SqlError> =>
-    Effect.map(
-      sql<SizedRow>`select * from (
-        select *, sum(bytes) over (rows unbounded preceding) - bytes as bytes_before
-        from (select ${columns}, pg_column_size(message) as bytes from ${table} ${rows} limit ${limit}) found
-      ) sized where bytes_before < ${pageBytes}`,
-      (found) => {
-        const last = found.at(-1)
-        const isCut = last !== undefined && Number(last.bytes_before) + last.bytes >= pageBytes
-        return { messages: toStored(found), more: found.length === limit || isCut }
-      }
-    )
+export const make = (sql: SqlClient, objects: Objects) => {
+  const table = sql(objects.table)
+  const columns = sql.literal("message_id, version, global_position, added_at, message, metadata::text as metadata")
+  const page = sized(sql)
 
   return {
-    readStream: ({ direction, fromVersion, limit, stream, toVersion }: StreamQuery) =>
-      page(
-        direction === "forward"
-          ? sql`where stream = ${stream} and version >= ${fromVersion} and version <= ${toVersion} order by version`
-          : sql`where stream = ${stream} and version >= ${fromVersion} and version <= ${toVersion}
-              order by version desc`,
-        limit
-      ),
+    readStream: ({ direction, fromVersion, limit, stream, toVersion }: StreamQuery): Effect.Effect<Page, SqlError> => {
+      const range = sql` from ${table}
+        where stream = ${stream} and version >= ${fromVersion} and version <= ${toVersion} order by version`
+      return Effect.map(
+        page(columns, direction === "forward" ? range : sql`${range} desc`, limit),
+        ({ more, rows }) => ({ messages: toStored(rows, () => stream), more })
+      )
+    },
 
-    readPattern: ({ direction, fromPosition, limit, pattern, toPosition }: PatternQuery) => {
-      const [from, to] = [BigInt(fromPosition), BigInt(toPosition)]
-      return page(
-        direction === "forward"
-          ? sql`where stream like ${pattern} and global_position >= ${from} and global_position <= ${to}
-              order by global_position`
-          : sql`where stream like ${pattern} and global_position >= ${from} and global_position <= ${to}
-              order by global_position desc`,
-        limit
+    readPattern: (
+      { direction, fromPosition, limit, pattern, toPosition }: PatternQuery
+    ): Effect.Effect<Page, SqlError> => {
+      const range = sql` from ${table} where stream like ${pattern}
+        and global_position >= ${BigInt(fromPosition)} and global_position <= ${BigInt(toPosition)}
+        order by global_position`
+      return Effect.map(
+        page<SizedRow & OfStream>(
+          sql`stream, ${columns}`,
+          direction === "forward" ? range : sql`${range} desc`,
+          limit
+        ),
+        ({ more, rows }) => ({ messages: toStored(rows, (row) => row.stream), more })
       )
     },
 
     readByIds: (messageIds: ReadonlyArray<string>) =>
       Effect.map(
-        sql<Row>`select ${columns} from ${table} where message_id = any(${messageIds}::uuid[])`,
-        toStored
+        sql<Row & OfStream>`select stream, ${columns} from ${table} where message_id = any(${messageIds}::uuid[])`,
+        (rows) => toStored(rows, (row) => row.stream)
       ),
 
     messageIds: (query: { readonly stream: string; readonly fromVersion: number; readonly limit: number }) =>

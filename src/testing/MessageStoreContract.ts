@@ -11,6 +11,7 @@ import { describe, layer } from "@effect/vitest"
 import { Layer } from "effect"
 import type { Duration } from "effect"
 import type { Storage } from "../Storage.ts"
+import { aggregating } from "./contract/aggregating.ts"
 import { badInput } from "./contract/badInput.ts"
 import { batches } from "./contract/batches.ts"
 import { Accounts, type ContractOptions, type Part } from "./contract/fixture.ts"
@@ -29,7 +30,8 @@ const parts: Readonly<Record<string, Part>> = {
   transactions,
   snapshots,
   "bad input": badInput,
-  batches
+  batches,
+  aggregating
 }
 
 /**

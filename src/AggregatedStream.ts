@@ -1,0 +1,281 @@
+/**
+ * Aggregated streams: the messages of many streams, woven into numbered partitions.
+ *
+ * A partition holds messages of any number of streams in one order, at positions 0, 1, 2, …; it is what a subscription
+ * reads. What belongs to it is linked by the {@link AggregatedStream.projector}, some milliseconds after it was written.
+ */
+import { Array as Arr, Context, DateTime, Effect, Layer, Option, Result, Schedule, Stream } from "effect"
+
+import type { MigrationError } from "effect/sql/Migrator"
+import type { SqlError } from "effect/sql/SqlError"
+import { checkName, checkPattern, checkWhole, invalid, maximumPartition } from "./arguments.ts"
+import { type InvalidArgumentError, InvalidNameError, type SerializationError } from "./errors.ts"
+import type { StoredMessage } from "./Message.ts"
+import type { Partitioner } from "./Partitioner.ts"
+import * as Projector from "./Projector.ts"
+import { decodeRow } from "./Reader.ts"
+import type { MessageCodec } from "./Serializer.ts"
+import type { AggregatedStorage, PartitionHead, Storage } from "./Storage.ts"
+
+export type { PartitionHead }
+
+export interface Options<in A> {
+  /**
+   * Part of the names of the database objects: 1 to 30 of `a-z`, `0-9` and `_`, not beginning with a digit. Not the name
+   * of a store.
+   */
+  readonly name: string
+  /**
+   * Which streams are woven in, by LIKE patterns of their names: `%` any run of characters, `_` any one, `\` the next one
+   * literally. A stream that several patterns match is woven in once.
+   */
+  readonly patterns: string | Arr.NonEmptyReadonlyArray<string>
+  /** Which partition a message belongs to. */
+  readonly partitioner: Partitioner<A>
+}
+
+/** A message in its partition. */
+export interface AggregatedMessage<out A> extends StoredMessage<A> {
+  readonly partition: number
+  /** From 0, without gaps. */
+  readonly position: number
+}
+
+export interface ReadPartitionOptions {
+  /** The first position that is read, included; 0 or more. Default 0. */
+  readonly fromPosition?: number | undefined
+  /** How many messages are read at most; 0 or more. Default: all. */
+  readonly limit?: number | undefined
+}
+
+export interface Statistics {
+  readonly partitions: number
+  readonly messages: number
+  /** The highest global position that is linked; 0 if none is. */
+  readonly linkedPosition: number
+  /** The highest global position that the store has given out; what is between the two may still have to be linked. */
+  readonly storePosition: number
+}
+
+export interface AggregatedStream<in out A> {
+  readonly name: string
+  /** The messages of a partition in the order of positions; in pages, with no connection held between them. */
+  readonly read: (
+    partition: number,
+    options?: ReadPartitionOptions
+  ) => Stream.Stream<AggregatedMessage<A>, InvalidArgumentError | SerializationError | SqlError>
+  /** The partitions that have messages, in their order, each with its last position. */
+  readonly partitions: Effect.Effect<ReadonlyArray<PartitionHead>, SqlError>
+  /**
+   * Of each partition the position of the first message that occurred at that time or later; one behind its last
+   * position where none did.
+   */
+  readonly positionsAtTime: (time: DateTime.DateTime) => Effect.Effect<ReadonlyMap<number, number>, SqlError>
+  /** Of each partition the last position whose message has this global position or a lower one; -1 where none has. */
+  readonly positionsAtGlobalPosition: (
+    globalPosition: number
+  ) => Effect.Effect<ReadonlyMap<number, number>, InvalidArgumentError | SqlError>
+  readonly statistics: Effect.Effect<Statistics, SqlError>
+  /** Links new messages. */
+  readonly projector: Projector.Projector
+  /**
+   * Links all messages anew, by the patterns and the partitioner that the stream has now. Positions change: what has
+   * remembered one has to begin again. Readers find the stream empty, and growing, meanwhile; writers are not blocked.
+   * Interrupted, it goes on with the next run of a projector.
+   */
+  readonly rebuild: Effect.Effect<Projector.Progress, Projector.ProjectionError>
+  /** Removes the stream and its database objects. Its messages stay in the store. */
+  readonly drop: Effect.Effect<void, InvalidArgumentError | SqlError>
+}
+
+/** Why an aggregated stream cannot be made. */
+export type MakeError = InvalidNameError | InvalidArgumentError | MigrationError | SqlError
+
+/** Something that makes aggregated streams: a message store. */
+export interface Aggregating<in out A> {
+  /**
+   * An aggregated stream of this store; makes its database objects where they do not exist.
+   *
+   * **Example**
+   *
+   * ```ts
+   * const byCustomer = yield* orders.aggregatedStream({
+   *   name: "orders_by_customer",
+   *   patterns: "order-%",
+   *   partitioner: Partitioner.field("customerId", 16)
+   * })
+   * yield* byCustomer.projector.runOnce
+   * ```
+   */
+  readonly aggregatedStream: (options: Options<A>) => Effect.Effect<AggregatedStream<A>, MakeError>
+}
+
+/** Messages fetched at a time, at most: a backend sends less where they are large. */
+const pageSize = 1000
+
+/** @internal */
+export const make = Effect.fnUntraced(function*<A>(
+  storage: Storage["Service"],
+  codec: MessageCodec<A>,
+  storeName: string,
+  options: Options<A>
+): Effect.fn.Return<AggregatedStream<A>, MakeError> {
+  const { name, partitioner } = options
+  yield* Effect.fromResult(checkName(name))
+  if (name === storeName) return yield* new InvalidNameError({ name, reason: "is taken by the store" })
+  const patterns = yield* Effect.fromResult(checkPatterns(options.patterns))
+  yield* Effect.fromResult(checkPartitioner(partitioner))
+  const stream = yield* storage.aggregatedStream({
+    name,
+    patterns,
+    partitioner: typeof partitioner === "function" ? undefined : partitioner
+  })
+  const projector = Projector.make(storage, stream, codec, name, partitioner)
+
+  const outsideTransaction = Effect.flatMap(storage.inTransaction, (inTransaction) =>
+    inTransaction
+      ? Effect.fromResult(invalid("drop and rebuild", "must not be called inside a transaction"))
+      : Effect.void)
+
+  return {
+    name,
+    projector,
+    read: (partition, range) => readPartition(stream, codec, partition, range),
+    partitions: stream.partitions,
+    positionsAtTime: (time) => Effect.map(stream.positionsAtTime(DateTime.toUtc(time)), toMap),
+    positionsAtGlobalPosition: (globalPosition) =>
+      Effect.fromResult(checkWhole("globalPosition", globalPosition, 0)).pipe(
+        Effect.flatMap(stream.positionsAtGlobalPosition),
+        Effect.map(toMap)
+      ),
+    statistics: Effect.gen(function*() {
+      const heads = yield* stream.partitions
+      const { linked, stored } = yield* stream.progress
+      return {
+        partitions: heads.length,
+        messages: heads.reduce((sum, { position }) => sum + position + 1, 0),
+        linkedPosition: linked,
+        storePosition: stored
+      }
+    }),
+    rebuild: Effect.andThen(outsideTransaction, Effect.andThen(stream.reset, projector.runOnce)),
+    drop: Effect.andThen(outsideTransaction, stream.drop)
+  }
+})
+
+const toMap = (heads: ReadonlyArray<PartitionHead>): ReadonlyMap<number, number> =>
+  new Map(heads.map(({ partition, position }) => [partition, position]))
+
+const readPartition = <A>(
+  stream: AggregatedStorage,
+  codec: MessageCodec<A>,
+  partition: number,
+  options: ReadPartitionOptions = {}
+): Stream.Stream<AggregatedMessage<A>, InvalidArgumentError | SerializationError | SqlError> => {
+  const checked = Result.gen(function*() {
+    yield* checkWhole("partition", partition, 0, maximumPartition)
+    return {
+      from: yield* checkWhole("fromPosition", options.fromPosition ?? 0, 0, maximumPartition),
+      limit: options.limit === undefined ? Infinity : yield* checkWhole("limit", options.limit, 0)
+    }
+  })
+  return Stream.unwrap(Effect.map(Effect.fromResult(checked), (range) =>
+    Stream.paginate(
+      range,
+      Effect.fnUntraced(function*({ from, limit }) {
+        if (limit === 0) return [[], Option.none()] as const
+        const page = yield* stream.readPartition({ partition, fromPosition: from, limit: Math.min(limit, pageSize) })
+        const messages: Array<AggregatedMessage<A>> = []
+        for (const row of page.messages) {
+          const stored = yield* Effect.fromResult(decodeRow(codec, row))
+          messages.push({ ...stored, partition, position: row.position })
+        }
+        const last = page.messages.at(-1)
+        const left = limit - messages.length
+        return [
+          messages,
+          last === undefined || !page.more || left === 0
+            ? Option.none()
+            : Option.some({ from: last.position + 1, limit: left })
+        ] as const
+      })
+    )))
+}
+
+const checkPatterns = (
+  patterns: Options<never>["patterns"]
+): Result.Result<Arr.NonEmptyReadonlyArray<string>, InvalidArgumentError> => {
+  const all = Arr.dedupe(Arr.ensure(patterns))
+  return Arr.isReadonlyArrayNonEmpty(all)
+    ? Result.map(Result.all(all.map(checkPattern)), () => all)
+    : invalid("patterns", "must have at least one")
+}
+
+const checkPartitioner = (partitioner: Partitioner<never>): Result.Result<unknown, InvalidArgumentError> => {
+  if (typeof partitioner === "function") return Result.void
+  switch (partitioner._tag) {
+    case "Depeche":
+      return Result.void
+    case "Constant":
+      return checkWhole("partition", partitioner.partition, 0, maximumPartition)
+    case "StreamName":
+      return checkWhole("count", partitioner.count, 1, maximumPartition)
+    case "Field":
+      return partitioner.path.length > 0 && partitioner.path.every((name) => name !== "" && !/^\s*[-+]?\d/.test(name))
+        ? checkWhole("count", partitioner.count, 1, maximumPartition)
+        : invalid("path", "must name a field of an object, or the fields on the way to it; none may begin with a digit")
+  }
+}
+
+/** An aggregated stream as a service: the class is its key, its layers are its static members. */
+export interface ServiceClass<in out Self, in out Id extends string, in out A, out Store>
+  extends Context.ServiceClass<Self, Id, AggregatedStream<A>>
+{
+  /** The stream; makes its database objects where they do not exist, if its store's layer does so. */
+  readonly layer: Layer.Layer<Self, MakeError, Store>
+  /**
+   * Keeps the stream up to date for as long as the layer is there. What makes the projection fail is logged, and tried
+   * again after 30 seconds.
+   */
+  readonly layerProjector: (options?: Projector.RunOptions) => Layer.Layer<never, never, Self>
+}
+
+type MissingSelf = "Missing `Self` generic - use `class Self extends AggregatedStream.Service<Self>()(…)`"
+
+/**
+ * Makes the class of an aggregated stream.
+ *
+ * **Example**
+ *
+ * ```ts
+ * class OrdersByCustomer extends AggregatedStream.Service<OrdersByCustomer>()("app/OrdersByCustomer", {
+ *   store: Orders,
+ *   name: "orders_by_customer",
+ *   patterns: "order-%",
+ *   partitioner: Partitioner.field("customerId", 16)
+ * }) {}
+ *
+ * OrdersByCustomer.layerProjector().pipe(
+ *   Layer.provideMerge(OrdersByCustomer.layer),
+ *   Layer.provideMerge(Orders.layer)
+ * )
+ * ```
+ */
+export const Service = <Self = never>() =>
+<const Id extends string, Store, A>(
+  id: Id,
+  options: Options<A> & { readonly store: Context.Key<Store, Aggregating<A>> }
+): [Self] extends [never] ? MissingSelf : ServiceClass<Self, Id, A, Store> => {
+  const Tag = Context.Service<Self, AggregatedStream<A>>()(id)
+  const layers = {
+    layer: Layer.effect(Tag, Effect.flatMap(options.store, (store) => store.aggregatedStream(options))),
+    layerProjector: (runOptions?: Projector.RunOptions) =>
+      Layer.effectDiscard(Effect.flatMap(Tag, ({ name, projector }) =>
+        projector.run(runOptions).pipe(
+          Effect.tapError((error) => Effect.logError(`The projector of ${name} stopped`, error)),
+          Effect.retry(Schedule.spaced("30 seconds")),
+          Effect.forkScoped
+        )))
+  }
+  return Object.assign(Tag, layers) as never // what the return type promises
+}

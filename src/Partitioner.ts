@@ -1,0 +1,93 @@
+/**
+ * Which partition of an aggregated stream a message belongs to.
+ *
+ * The partitioners made here run inside the database: no message leaves it. Any function of the stored message is a
+ * partitioner as well; it runs in the application. A partition is a whole number from 0 to 2147483647.
+ */
+import { Data, Effect } from "effect"
+import type { Schema } from "effect"
+import type { StoredMessage } from "./Message.ts"
+
+/** A partitioner that every backend knows. */
+export type BuiltIn = Data.TaggedEnum<{
+  StreamName: { readonly count: number }
+  Depeche: {}
+  Field: { readonly path: ReadonlyArray<string>; readonly count: number }
+  Constant: { readonly partition: number }
+}>
+
+const BuiltIn = Data.taggedEnum<BuiltIn>()
+
+/**
+ * A function has to be total and deterministic: the same partition for the same message, always. When it changes,
+ * the stream has to be rebuilt.
+ */
+export type Partitioner<A> = BuiltIn | ((stored: StoredMessage<A>) => number)
+
+/** Spreads streams over `count` partitions (1 to 2147483647), numbered from 0, by a hash of their names. */
+export const streamName = (count: number): BuiltIn => BuiltIn.StreamName({ count })
+
+/** What depeche_db's `StreamNamePartitioner` does: a hash of the stream's name, from 0 to 65535. */
+export const depeche: BuiltIn = BuiltIn.Depeche()
+
+/**
+ * Spreads messages over `count` partitions (1 to 2147483647), numbered from 0, by a hash of a field of their stored
+ * JSON: a name, or the names on the way to a field of nested objects.
+ *
+ * **Details**
+ *
+ * Strings, booleans and whole numbers count by their text. Whatever else is found there (nothing, null, an object, an
+ * array, a fraction, a number beyond 2^53) counts as the empty string.
+ *
+ * **Example**
+ *
+ * ```ts
+ * Partitioner.field("customerId", 16)
+ * Partitioner.field(["address", "country"], 16)
+ * ```
+ */
+export const field = (path: string | ReadonlyArray<string>, count: number): BuiltIn =>
+  BuiltIn.Field({ path: typeof path === "string" ? [path] : path, count })
+
+/** One partition for all: a single order of all messages, handled by one consumer at a time. */
+export const constant = (partition = 0): BuiltIn => BuiltIn.Constant({ partition })
+
+/**
+ * What a backend without SQL computes: the first four bytes of the key's SHA-256, big-endian, modulo the count;
+ * for depeche_db the first two, little-endian.
+ *
+ * @internal
+ */
+export const partitionOf = (
+  partitioner: BuiltIn,
+  message: { readonly stream: string; readonly data: Schema.Json }
+): Effect.Effect<number> => {
+  switch (partitioner._tag) {
+    case "Constant":
+      return Effect.succeed(partitioner.partition)
+    case "StreamName":
+      return Effect.map(sha256(message.stream), (hash) => hash.getUint32(0) % partitioner.count)
+    case "Depeche":
+      return Effect.map(sha256(message.stream), (hash) => hash.getUint16(0, true))
+    case "Field":
+      return Effect.map(
+        sha256(keyOf(message.data, partitioner.path)),
+        (hash) => hash.getUint32(0) % partitioner.count
+      )
+  }
+}
+
+const sha256 = (text: string): Effect.Effect<DataView> =>
+  Effect.map(
+    Effect.promise(() => globalThis.crypto.subtle.digest("SHA-256", new TextEncoder().encode(text))),
+    (hash) => new DataView(hash)
+  )
+
+const keyOf = (data: Schema.Json, path: ReadonlyArray<string>): string => {
+  let value: unknown = data
+  for (const name of path) {
+    if (typeof value !== "object" || value === null || Array.isArray(value) || !Object.hasOwn(value, name)) return ""
+    value = (value as Schema.JsonObject)[name]
+  }
+  return typeof value === "string" || typeof value === "boolean" || Number.isSafeInteger(value) ? String(value) : ""
+}

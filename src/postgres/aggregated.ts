@@ -1,0 +1,209 @@
+/** An aggregated stream of a store: its calls of the projection functions, and what is read from its tables. */
+import { DateTime, Effect } from "effect"
+import type { SqlClient } from "effect/sql/SqlClient"
+import { StreamDefinitionError } from "../errors.ts"
+import type { BuiltIn } from "../Partitioner.ts"
+import type { AggregatedStorage, PartitionHead, ProjectedPage, Round, StreamDefinition } from "../Storage.ts"
+import type { Wakeup } from "../Wakeup.ts"
+import type { Objects, StreamObjects } from "./objects.ts"
+import { type OfStream, type Row, sized, type SizedRow, toStored } from "./queries.ts"
+
+/** What the projection functions answer. */
+interface Outcome {
+  /** `more` or `done`: a page was linked; `idle`: nothing is new; `moved`: somebody else was faster. */
+  readonly state: "more" | "done" | "idle" | "moved" | "mismatch"
+  /** Of what the links were made so far. */
+  readonly stored: string | null
+  readonly began: boolean | null
+  readonly linked: bigint
+  /** Of each partition that has grown: its number, its last position, and the message there. */
+  readonly partitions: ReadonlyArray<number> | null
+  readonly positions: ReadonlyArray<number> | null
+  readonly ids: ReadonlyArray<string> | null
+  readonly reached: bigint | null
+  readonly last: bigint | null
+}
+
+interface BeginOutcome extends Outcome {
+  readonly seen: string | null
+  readonly target: string | null
+  readonly epoch: bigint
+}
+
+interface LinkedRow extends SizedRow, OfStream {
+  readonly position: number
+}
+
+export const make = (
+  sql: SqlClient,
+  store: Objects,
+  stream: StreamObjects,
+  definition: StreamDefinition,
+  wakeup: Wakeup["Service"]
+): AggregatedStorage => {
+  const { name, partitioner, patterns } = definition
+  const table = sql(stream.table)
+  const messages = sql(store.table)
+  const page = sized(sql)
+  const description = JSON.stringify({ store: store.table, patterns, partitioner: partitioner ?? "function" })
+
+  const matching = <A extends Outcome>(outcome: A | undefined): Effect.Effect<A, StreamDefinitionError> =>
+    outcome === undefined
+      ? Effect.die(new Error("a function of one row returned none"))
+      : outcome.state === "mismatch"
+      ? Effect.fail(new StreamDefinitionError({ name, stored: String(outcome.stored), given: description }))
+      : Effect.succeed(outcome)
+
+  /** Tells who listens of the new heads, as depeche_db does. */
+  const tell = ({ ids, partitions, positions }: Outcome): Effect.Effect<void> =>
+    partitions === null
+      ? Effect.void
+      : wakeup.signal(
+        stream.channel,
+        partitions.map((partition, i) => ({
+          key: String(partition),
+          payload: JSON.stringify({ message_id: ids?.[i], partition, position: positions?.[i] })
+        }))
+      )
+
+  return {
+    project: (limit) =>
+      sql<Outcome>`select * from ${sql(stream.projectFunction)}(
+        ${description}, ${patterns}::text[], ${partitioner?._tag ?? null}, ${numberOf(partitioner)}::bigint,
+        ${partitioner?._tag === "Field" ? partitioner.path : []}::text[], ${limit}::int
+      )`.pipe(
+        Effect.flatMap(([outcome]) => matching(outcome)),
+        Effect.tap(tell),
+        Effect.map(toPage)
+      ),
+
+    beginRound: sql<BeginOutcome>`select * from ${sql(stream.beginFunction)}(${description})`.pipe(
+      Effect.flatMap(([outcome]) => matching(outcome)),
+      Effect.repeat({ until: ({ state, target }) => target !== null || state === "idle" }),
+      Effect.map(({ began, epoch, last, reached, seen, target }): Round | undefined =>
+        target === null ? undefined : {
+          began: began === true,
+          cursor: Number(reached),
+          last: Number(last),
+          target,
+          seen: seen ?? undefined,
+          epoch: Number(epoch)
+        }
+      )
+    ),
+
+    scan: ({ epoch, last, seen, target }, from, limit) =>
+      Effect.map(
+        sql<Row & OfStream & { readonly is_new: boolean }>`
+          with scanned as (
+            select m.*, m.stream like any(${patterns}::text[])
+              and (m.tx is null or m.global_position <= ${BigInt(epoch)}
+                or pg_visible_in_snapshot(m.tx, ${target}::text::pg_snapshot))
+              and (${seen ?? null}::text is null or not (m.tx is null or m.global_position <= ${BigInt(epoch)}
+                or pg_visible_in_snapshot(m.tx, ${seen ?? null}::text::pg_snapshot))) as is_new
+            from ${messages} m
+            where m.global_position > ${BigInt(from)} and m.global_position <= ${BigInt(last)}
+            order by m.global_position limit ${limit}
+          )
+          select is_new, global_position, message_id, stream, version, added_at,
+            case when is_new then message end as message, case when is_new then metadata::text end as metadata
+          from scanned order by global_position`,
+        (rows) => ({
+          messages: toStored(rows.filter((row) => row.is_new), (row) => row.stream),
+          from,
+          to: Number(rows.at(-1)?.global_position ?? from),
+          done: rows.length < limit
+        })
+      ),
+
+    link: (round, { done, from, to }, links) =>
+      sql<Outcome>`select * from ${sql(stream.linkFunction)}(
+        ${round.target}, ${BigInt(from)}::bigint, ${BigInt(to)}::bigint, ${done},
+        ${links.map(({ messageId }) => messageId)}::uuid[], ${links.map(({ partition }) => partition)}::int[]
+      )`.pipe(
+        Effect.flatMap(([outcome]) => Effect.orDie(matching(outcome))),
+        Effect.tap(tell),
+        Effect.map((outcome) => outcome.state === "moved" ? undefined : { ...toPage(outcome), began: round.began })
+      ),
+
+    readPartition: ({ fromPosition, limit, partition }) =>
+      Effect.map(
+        page<LinkedRow>(
+          sql.literal(
+            "position, message_id, stream, version, global_position, added_at, message, metadata::text as metadata"
+          ),
+          sql`, l.position from ${table} l join ${messages} m using (message_id)
+            where l.partition = ${partition} and l.position >= ${fromPosition} order by l.position`,
+          limit
+        ),
+        ({ more, rows }) => ({
+          messages: toStored(rows, (row) => row.stream).map((stored, i) => ({
+            ...stored,
+            position: rows[i]?.position ?? 0
+          })),
+          more
+        })
+      ),
+
+    partitions: sql<PartitionHead>`select partition, max_position as position from ${sql(stream.maximumTable)}
+      order by partition`,
+
+    positionsAtTime: (time) =>
+      sql<PartitionHead>`select partition,
+          coalesce(min(position) filter (where message_occurred_at >= ${DateTime.toDateUtc(time)}), max(position) + 1)
+            as position
+        from ${table} group by partition order by partition`,
+
+    positionsAtGlobalPosition: (position) =>
+      sql<PartitionHead>`select x.partition, coalesce((
+          select l.position from ${table} l
+          where l.partition = x.partition and l.origin_stream_global_position <= ${BigInt(position)}
+          order by l.position desc limit 1
+        ), -1) as position from ${sql(stream.maximumTable)} x order by x.partition`,
+
+    progress: Effect.map(
+      sql<{ readonly linked: bigint | null; readonly stored: bigint }>`select
+        (select l.origin_stream_global_position from ${table} l
+          order by l.origin_stream_global_position desc limit 1)::bigint as linked,
+        (select case when is_called then last_value else 0 end from ${sql(store.sequence)}) as stored`,
+      ([row]) => ({ linked: Number(row?.linked ?? 0), stored: Number(row?.stored ?? 0) })
+    ),
+
+    reset: sql.withTransaction(Effect.gen(function*() {
+      yield* sql`truncate table ${table}, ${sql(stream.maximumTable)}`
+      yield* sql`delete from ${sql(stream.projectionTable)}`
+      yield* sql`insert into ${sql(stream.projectionTable)} default values`
+    })),
+
+    drop: sql.withTransaction(Effect.gen(function*() {
+      for (const each of [stream.projectFunction, stream.beginFunction, stream.linkFunction, stream.roundFunction]) {
+        yield* sql`drop function if exists ${sql(each)}`
+      }
+      yield* sql`drop table if exists ${table}, ${sql(stream.maximumTable)}, ${sql(stream.projectionTable)},
+        ${sql(stream.migrationsTable)}`
+    })),
+
+    listen: wakeup.listen(stream.channel)
+  }
+}
+
+const numberOf = (partitioner: BuiltIn | undefined): bigint | null => {
+  switch (partitioner?._tag) {
+    case "StreamName":
+    case "Field":
+      return BigInt(partitioner.count)
+    case "Constant":
+      return BigInt(partitioner.partition)
+    case "Depeche":
+    case undefined:
+      return null
+  }
+}
+
+const toPage = ({ began, last, linked, reached, state }: Outcome): ProjectedPage => ({
+  linked: Number(linked),
+  position: Number(reached),
+  target: Number(last ?? reached),
+  began: state === "idle" || began === true,
+  done: state === "idle" || state === "done"
+})

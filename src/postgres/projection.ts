@@ -1,0 +1,299 @@
+/**
+ * The projection of a store's messages onto an aggregated stream: nothing skipped, nothing linked twice, nothing stalled.
+ *
+ * **Algorithm**
+ *
+ * A round links what one snapshot (its *target*) sees and the target of the round before (*seen*) did not, by the
+ * transaction ids (column `tx`) of the messages, in the order of global positions. Whoever writes a message holds the
+ * lock of its stream until it commits, so what a snapshot sees of a stream is always a beginning of it: every stream
+ * keeps its order, whatever commits when. A message that commits late is linked late, and nobody waits for it.
+ *
+ * A round works in pages of scanned messages; each commits on its own, together with the place it came to. Whoever comes
+ * next goes on there. One projector works at a time: depeche_db's lock, the stream's table in EXCLUSIVE mode.
+ *
+ * Where a round begins to look follows from *marks*. At its start a round reads the last value of the sequence of
+ * positions, *then* takes a transaction id of its own; a writer takes its transaction id first, then its positions. So a
+ * transaction with a higher id than the mark has only higher positions than the mark. What `seen` did not see are the
+ * transactions that were running then, each with the last mark below its id as its lower bound, and those that began
+ * later. A transaction that is open for hours costs a look back once, when it has ended.
+ *
+ * Transaction ids belong to a cluster. A store that was restored into another one is noticed by the cluster's identifier:
+ * all messages up to there count as seen by everybody, and are gone through once more.
+ */
+import type { Objects, StreamObjects } from "./objects.ts"
+
+/** `null`: a message that was there before the column `tx` was. */
+const sees = (snapshot: string): string =>
+  `(m.tx is null or m.global_position <= _state.epoch or pg_visible_in_snapshot(m.tx, ${snapshot}))`
+
+/** Whether a message is one that the round links. */
+const isNew = `m.stream like any(_patterns) and ${sees("_state.target")}
+      and (_state.seen is null or not ${sees("_state.seen")})`
+
+/** Who looks back, or comes behind Python, meets messages that are linked; where no link is in reach, none is looked up. */
+const isUnlinked = (stream: StreamObjects): string =>
+  `not (_overlaps and exists (select from ${stream.table} l where l.message_id = m.message_id))`
+
+const overlaps = (stream: StreamObjects, to: string): string =>
+  `_overlaps := exists (
+    select from ${stream.table} l
+    where l.origin_stream_global_position > _state.cursor and l.origin_stream_global_position <= ${to}
+  );`
+
+const key = `case _kind when 'Field' then coalesce((
+        select case jsonb_typeof(v) when 'string' then v #>> '{}' when 'boolean' then v::text when 'number' then
+          case when v::numeric % 1 = 0 and abs(v::numeric) <= 9007199254740991 then trunc(v::numeric)::text end end
+        from (select (m.message #> _path)::jsonb as v) value
+      ), '') else m.stream end`
+
+const partition = `case _kind
+      when 'Constant' then _number::int
+      when 'Depeche' then get_byte(hash, 0) + 256 * get_byte(hash, 1)
+      else ((
+        get_byte(hash, 0) * 16777216::bigint + get_byte(hash, 1) * 65536 + get_byte(hash, 2) * 256 + get_byte(hash, 3)
+      ) % _number)::int
+    end`
+
+/** Links what `fresh` has, behind what each partition has already. */
+const link = (stream: StreamObjects): string =>
+  `heads as (
+    select partition, coalesce(
+      (select x.max_position from ${stream.maximumTable} x where x.partition = touched.partition),
+      (select l.position from ${stream.table} l where l.partition = touched.partition order by l.position desc limit 1),
+      -1
+    ) as head from (select distinct f.partition from fresh f) touched
+  ), places as materialized (
+    select f.*, (h.head + row_number() over (partition by f.partition order by f.global_position))::int as position,
+      lead(f.partition) over (partition by f.partition order by f.global_position) is null as is_last
+    from fresh f join heads h using (partition)
+  ), linked as (
+    insert into ${stream.table} (message_id, origin_stream, origin_stream_version, partition, position,
+      message_occurred_at, origin_stream_global_position, origin_stream_added_at)
+    select message_id, stream, version, partition, position, coalesce(occurred_at, added_at), global_position, added_at
+    from places
+  ), maxima as (
+    insert into ${stream.maximumTable} as x (partition, max_position)
+    select partition, position from places where is_last
+    on conflict (partition) do update set max_position = excluded.max_position
+  )`
+
+/** How many, and the new head of each partition. */
+const summary = `(select count(*) from places), (select array_agg(partition) from places where is_last),
+      (select array_agg(position) from places where is_last), (select array_agg(message_id) from places where is_last)`
+
+const save = (stream: StreamObjects): string =>
+  `update ${stream.projectionTable} set (definition, cluster, epoch, marked, marks, seen, target, last, cursor) =
+    (select _state.definition, _state.cluster, _state.epoch, _state.marked, _state.marks, _state.seen, _state.target,
+      _state.last, _state.cursor) where is_only`
+
+/** Takes the lock, and begins a round unless one is under way. Without one, `state` says why. */
+const begin = (stream: StreamObjects): string =>
+  `lock table ${stream.table} in exclusive mode;
+  select * into _state from ${stream.projectionTable} where is_only;
+  linked := 0;
+  stored := _state.definition;
+  if _state.definition <> _definition then
+    state := 'mismatch';
+    return;
+  end if;
+  began := _state.target is null;
+  _state := ${stream.roundFunction}(_state);
+  _state.definition := _definition;
+  reached := _state.cursor;
+  last := _state.last;
+  if _state.target is null then
+    state := case when _state.seen is null then 'more' else 'idle' end;
+    if state = 'more' then
+      ${save(stream)};
+    end if;
+    return;
+  end if;`
+
+const results = `out state text, out stored text, out began boolean, out linked bigint,
+  out partitions int[], out positions int[], out ids uuid[], out reached bigint, out last bigint`
+
+const declare = (stream: StreamObjects): string =>
+  `language plpgsql set enable_seqscan to off set jit to off set lock_timeout to '5s' as $function$
+#variable_conflict use_column
+declare
+  _state ${stream.projectionTable};`
+
+/** Tables and functions, made by one migration. */
+export const statements = (store: Objects, stream: StreamObjects): ReadonlyArray<string> => [
+  `create table if not exists ${stream.table} (
+  message_id uuid primary key,
+  origin_stream varchar(255) not null,
+  origin_stream_version int not null,
+  partition int not null,
+  position int not null,
+  message_occurred_at timestamptz not null,
+  origin_stream_global_position bigint not null,
+  origin_stream_added_at timestamptz not null,
+  constraint ${stream.positionConstraint} unique (partition, position)
+)`,
+  // depeche_db's timestamps without time zone hold UTC; under this setting no row is rewritten.
+  "set local timezone to 'UTC'",
+  `alter table ${stream.table} alter column message_occurred_at type timestamptz,
+  alter column origin_stream_added_at type timestamptz`,
+  `create index if not exists ${stream.globalPositionIndex} on ${stream.table} (origin_stream_global_position)`,
+  `create table if not exists ${stream.maximumTable} (partition int primary key, max_position int not null)`,
+
+  `create table if not exists ${stream.projectionTable} (
+  is_only boolean primary key default true check (is_only),
+  definition text,                  -- what the links follow; null: not projected yet
+  cluster bigint,                   -- whose transaction ids these are
+  epoch bigint not null default 0,  -- up to this position, transaction ids are another cluster's
+  marked xid8[] not null default '{}',
+  marks bigint[] not null default '{}',
+  seen pg_snapshot,                 -- the target of the last round; null: there was none
+  target pg_snapshot,               -- of the round that is under way; null: there is none
+  last bigint,                      -- the target sees no message behind this position
+  cursor bigint not null default 0  -- the position up to which the round has come
+)`,
+  `insert into ${stream.projectionTable} default values on conflict do nothing`,
+
+  `create or replace function ${stream.roundFunction}(_state ${stream.projectionTable})
+returns ${stream.projectionTable} language plpgsql as $function$
+declare
+  _cluster constant bigint := (select system_identifier from pg_control_system());
+  _newest constant int := cardinality(_state.marks);
+  _mark bigint;
+begin
+  if _state.cluster <> _cluster then
+    lock table ${store.table} in share mode; -- those of this cluster that have a position already, end first
+    _state.epoch := coalesce((select max(m.global_position) from ${store.table} m), 0);
+    _state.marked := '{}';
+    _state.marks := '{}';
+    _state.seen := null;
+    _state.target := null;
+  elsif _state.target is not null then
+    return _state;
+  end if;
+  _state.cluster := _cluster;
+
+  select case when is_called then last_value else last_value - 1 end into _mark from ${store.sequence};
+  if cardinality(_state.marks) = 0 then
+    -- Committed before the first round begins, so that the second one has a mark to look back to.
+    _state.marked := array[pg_current_xact_id()];
+    _state.marks := array[_mark];
+    return _state;
+  elsif _mark = _state.marks[_newest] and pg_snapshot_xmax(_state.seen) >= _state.marked[_newest]
+    and not exists (
+      select from pg_snapshot_xip(_state.seen) x where pg_visible_in_snapshot(x, pg_current_snapshot())
+    )
+  then
+    return _state; -- nothing was written since, and none has ended that was running then
+  end if;
+
+  _state.marked := _state.marked || pg_current_xact_id();
+  _state.marks := _state.marks || _mark;
+  _state.target := pg_current_snapshot();
+  select last_value into _state.last from ${store.sequence};
+  if _state.seen is null then
+    _state.cursor := 0;
+  else
+    select greatest(_state.epoch, min(
+      (select coalesce(max(m.mark), 0) from unnest(_state.marked, _state.marks) m(xid, mark) where m.xid <= pending.xid)
+    )) into _state.cursor
+    from (
+      select x as xid from pg_snapshot_xip(_state.seen) x where pg_visible_in_snapshot(x, _state.target)
+      union all select pg_snapshot_xmax(_state.seen)
+    ) pending;
+  end if;
+  -- Kept are the marks below those that the target does not see.
+  select array_agg(m.xid order by m.i), array_agg(m.mark order by m.i) into _state.marked, _state.marks
+  from unnest(_state.marked, _state.marks) with ordinality m(xid, mark, i)
+  where m.i = cardinality(_state.marks) or m.xid in (
+    select (select max(earlier::text::bigint)::text::xid8 from unnest(_state.marked) earlier where earlier <= pending.xid)
+    from (
+      select x as xid from pg_snapshot_xip(_state.target) x
+      union all select pg_snapshot_xmax(_state.target)
+    ) pending
+  );
+  return _state;
+end
+$function$`,
+
+  // With a built-in partitioner: one page, in one round trip.
+  `create or replace function ${stream.projectFunction}(
+  _definition text, _patterns text[], _kind text, _number bigint, _path text[], _limit int, ${results}
+) ${declare(stream)}
+  _scanned bigint;
+  _overlaps boolean;
+begin
+  ${begin(stream)}
+  select count(*), coalesce(max(m.global_position), _state.cursor) into _scanned, reached
+  from (
+    select m.global_position from ${store.table} m
+    where m.global_position > _state.cursor and m.global_position <= _state.last
+    order by m.global_position limit _limit
+  ) m;
+  ${overlaps(stream, "reached")}
+  with fresh as materialized (
+    select m.message_id, m.stream, m.version, m.global_position, m.added_at, m.occurred_at, ${partition} as partition
+    from ${store.table} m
+    cross join lateral (
+      select case when _kind <> 'Constant' then sha256(convert_to(${key}, 'UTF8')) end as hash offset 0
+    ) hashed
+    where m.global_position > _state.cursor and m.global_position <= reached and ${isNew} and ${isUnlinked(stream)}
+  ), ${link(stream)}
+  select ${summary} into linked, partitions, positions, ids;
+  _state.cursor := reached;
+  state := 'more';
+  if _scanned < _limit then
+    state := 'done';
+    _state.seen := _state.target;
+    _state.target := null;
+  end if;
+  ${save(stream)};
+end
+$function$`,
+
+  // With the application's partitioner: begin, read pages, link each.
+  `create or replace function ${stream.beginFunction}(
+  _definition text, ${results}, out seen text, out target text, out epoch bigint
+) ${declare(stream)}
+begin
+  ${begin(stream)}
+  state := 'more';
+  seen := _state.seen;
+  target := _state.target;
+  epoch := _state.epoch;
+  if began then
+    ${save(stream)};
+  end if;
+end
+$function$`,
+
+  `create or replace function ${stream.linkFunction}(
+  _target text, _from bigint, _to bigint, _done boolean, _ids uuid[], _partitions int[], ${results}
+) ${declare(stream)}
+  _overlaps boolean;
+begin
+  lock table ${stream.table} in exclusive mode;
+  select * into _state from ${stream.projectionTable} where is_only;
+  if _state.target::text is distinct from _target or _state.cursor <> _from then
+    state := 'moved';
+    linked := 0;
+    return;
+  end if;
+  ${overlaps(stream, "_to")}
+  with fresh as materialized (
+    select m.message_id, m.stream, m.version, m.global_position, m.added_at, m.occurred_at, given.partition
+    from unnest(_ids, _partitions) given(id, partition) join ${store.table} m on m.message_id = given.id
+    where ${isUnlinked(stream)}
+  ), ${link(stream)}
+  select ${summary} into linked, partitions, positions, ids;
+  _state.cursor := _to;
+  state := 'more';
+  if _done then
+    state := 'done';
+    _state.seen := _state.target;
+    _state.target := null;
+  end if;
+  reached := _state.cursor;
+  last := _state.last;
+  ${save(stream)};
+end
+$function$`
+]

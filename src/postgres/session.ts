@@ -1,0 +1,105 @@
+/**
+ * One session outside of the pool, for what belongs to a session: LISTEN, and advisory locks. It is opened when it is
+ * first needed, and opened again, with growing delays up to 5 seconds, whenever it was lost.
+ */
+import type { PgClientConfig } from "@effect/sql-pg/PgClient"
+import type * as PgConnection from "@effect/sql-pg/PgConnection"
+import { Context, Deferred, Effect, Fiber, FiberSet, Layer, Schedule } from "effect"
+import type { Scope } from "effect"
+import { SqlClient } from "effect/sql"
+import type { SqlError } from "effect/sql/SqlError"
+
+type Connection = PgConnection.PgConnection
+
+/**
+ * What is done with a connection for as long as there is one: interrupted when it is lost. If it fails, the connection
+ * counts as lost.
+ */
+export interface Tenant {
+  (connection: Connection): Effect.Effect<never, SqlError, Scope.Scope>
+}
+
+export class Session extends Context.Service<Session, {
+  /** Runs the tenant on the connection, and on each that follows it, until the scope closes. */
+  readonly use: (tenant: Tenant) => Effect.Effect<void, never, Scope.Scope>
+}>()("effect-message-store/postgres/Session") {}
+
+/** A connection that is broken without anybody saying so is noticed by this. */
+const keepAlive = Effect.fnUntraced(function*(connection: Connection) {
+  while (true) {
+    yield* Effect.sleep("15 seconds")
+    yield* Effect.timeoutOrElse(connection.query("select 1"), {
+      duration: "15 seconds",
+      orElse: () => Effect.interrupt
+    })
+  }
+})
+
+const reconnects = Schedule.jittered(
+  Schedule.min([Schedule.exponential("20 millis"), Schedule.spaced("5 seconds")])
+)
+
+/** The one of an application: Effect builds a layer that is one value once. */
+export const layer: Layer.Layer<Session, never, SqlClient.SqlClient> = Layer.effect(
+  Session,
+  Effect.gen(function*() {
+    const sql = yield* SqlClient.SqlClient
+    const layerScope = yield* Effect.scope
+    const { config } = sql as { readonly config?: PgClientConfig }
+    if (config === undefined) return Session.of({ use: () => Effect.void }) // not a PgClient: no session to be had
+
+    const tenants = new Map<Tenant, Fiber.Fiber<void> | undefined>()
+    let start: ((tenant: Tenant) => void) | undefined
+    let isSupervised = false
+
+    const connected = Effect.gen(function*() {
+      // An optional peer: loaded by those who use it.
+      const { make } = yield* Effect.promise(() => import("@effect/sql-pg/PgConnection"))
+      const connection = yield* Effect.flatMap(make(config), ({ pin }) => pin)
+      const lost = yield* Deferred.make<never, SqlError>()
+      const run = yield* FiberSet.makeRuntime<never, void, never>()
+      start = (tenant) => {
+        const lasting = Effect.catchCause(
+          Effect.scoped(tenant(connection)),
+          (cause) => Effect.asVoid(Deferred.failCause(lost, cause))
+        )
+        tenants.set(tenant, run(lasting))
+      }
+      for (const tenant of tenants.keys()) start(tenant)
+      return yield* Effect.raceFirst(Deferred.await(lost), keepAlive(connection))
+    }).pipe(
+      Effect.scoped,
+      Effect.ensuring(Effect.sync(() => {
+        start = undefined
+      }))
+    )
+
+    const supervised = connected.pipe(
+      Effect.sandbox,
+      Effect.tapError((cause) =>
+        Effect.logWarning("The database session of listeners and locks was lost; it is opened again", cause)
+      ),
+      Effect.retry(reconnects)
+    )
+
+    return Session.of({
+      use: (tenant) =>
+        Effect.gen(function*() {
+          yield* Effect.acquireRelease(
+            Effect.sync(() => tenants.set(tenant, undefined)),
+            () =>
+              Effect.suspend(() => {
+                const fiber = tenants.get(tenant)
+                tenants.delete(tenant)
+                return fiber === undefined ? Effect.void : Fiber.interrupt(fiber)
+              })
+          )
+          if (start !== undefined) start(tenant)
+          else if (!isSupervised) {
+            isSupervised = true
+            yield* Effect.forkIn(supervised, layerScope)
+          }
+        })
+    })
+  })
+)
