@@ -10,14 +10,15 @@ import type { MigrationError } from "effect/sql/Migrator"
 import type { SqlError } from "effect/sql/SqlError"
 import { checkName, checkPattern, checkWhole, invalid, maximumPartition } from "./arguments.ts"
 import { type InvalidArgumentError, InvalidNameError, type SerializationError } from "./errors.ts"
-import type { StoredMessage } from "./Message.ts"
+import type { AggregatedMessage } from "./Message.ts"
 import type { Partitioner } from "./Partitioner.ts"
 import * as Projector from "./Projector.ts"
 import { decodeRow } from "./Reader.ts"
 import type { MessageCodec } from "./Serializer.ts"
 import type { AggregatedStorage, PartitionHead, Storage } from "./Storage.ts"
+import * as Subscription from "./Subscription.ts"
 
-export type { PartitionHead }
+export type { AggregatedMessage, PartitionHead }
 
 export interface Options<in A> {
   /**
@@ -32,13 +33,6 @@ export interface Options<in A> {
   readonly patterns: string | Arr.NonEmptyReadonlyArray<string>
   /** Which partition a message belongs to. */
   readonly partitioner: Partitioner<A>
-}
-
-/** A message in its partition. */
-export interface AggregatedMessage<out A> extends StoredMessage<A> {
-  readonly partition: number
-  /** From 0, without gaps. */
-  readonly position: number
 }
 
 export interface ReadPartitionOptions {
@@ -57,7 +51,7 @@ export interface Statistics {
   readonly storePosition: number
 }
 
-export interface AggregatedStream<in out A> {
+export interface AggregatedStream<in out A> extends Subscription.Subscribable<A> {
   readonly name: string
   /** The messages of a partition in the order of positions; in pages, with no connection held between them. */
   readonly read: (
@@ -158,6 +152,7 @@ export const make = Effect.fnUntraced(function*<A>(
         storePosition: stored
       }
     }),
+    subscription: (subscriptionOptions) => Subscription.make(storage, stream, codec, subscriptionOptions),
     rebuild: Effect.andThen(outsideTransaction, Effect.andThen(stream.reset, projector.runOnce)),
     drop: Effect.andThen(outsideTransaction, stream.drop)
   }

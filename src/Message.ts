@@ -1,8 +1,7 @@
 /**
  * What a message is beside its own fields: an id, a time, a place in a stream, and metadata.
  */
-import { Clock, DateTime, Effect, Option, Schema } from "effect"
-import type { Tracer } from "effect"
+import { Clock, DateTime, Effect, Option, Schema, Tracer } from "effect"
 import { SecureRandom } from "effect/crypto"
 import type { ExpectedVersion as ExpectedVersionSchema } from "./errors.ts"
 
@@ -101,6 +100,13 @@ export interface StoredMessage<out A> extends MessagePosition {
   readonly metadata: Metadata
 }
 
+/** A message in a partition of an aggregated stream. */
+export interface AggregatedMessage<out A> extends StoredMessage<A> {
+  readonly partition: number
+  /** From 0, without gaps. */
+  readonly position: number
+}
+
 /**
  * The W3C trace context of a span: version 00, https://www.w3.org/TR/trace-context/#traceparent-header.
  *
@@ -110,3 +116,16 @@ export const toTraceparent = (span: Option.Option<Tracer.AnySpan>): string | und
   Option.isSome(span) && /^[0-9a-f]{32}$/.test(span.value.traceId) && /^[0-9a-f]{16}$/.test(span.value.spanId)
     ? `00-${span.value.traceId}-${span.value.spanId}-${span.value.sampled ? "01" : "00"}`
     : undefined
+
+/**
+ * The span that a W3C trace context names.
+ *
+ * @internal
+ */
+export const fromTraceparent = (traceparent: unknown): Tracer.ExternalSpan | undefined => {
+  const [, traceId, spanId, flags] =
+    /^[0-9a-f]{2}-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})$/.exec(String(traceparent)) ?? []
+  return traceId === undefined || spanId === undefined
+    ? undefined
+    : Tracer.externalSpan({ traceId, spanId, sampled: flags === "01" })
+}

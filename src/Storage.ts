@@ -190,6 +190,84 @@ export interface AggregatedStorage {
   readonly drop: Effect.Effect<void, SqlError>
   /** Is woken when messages have been linked. */
   readonly listen: Effect.Effect<Listener, never, Scope.Scope>
+  /** Makes what a subscription needs, where it does not exist. The name is one that `checkName` let pass. */
+  readonly subscription: (
+    name: string
+  ) => Effect.Effect<SubscriptionStorage, InvalidNameError | MigrationError | SqlError>
+}
+
+/** A partition that has messages behind its checkpoint. */
+export interface PendingPartition extends PartitionHead {
+  /** The position that was acknowledged last; -1: none. */
+  readonly checkpoint: number
+}
+
+/** The right to handle a partition. Of two claims of a partition, the later one has the higher token. */
+export interface Claim {
+  readonly partition: number
+  readonly token: number
+}
+
+/** How claims are held: by the locks of a database session, or for a time, in milliseconds, that is renewed. */
+export type ClaimMode = { readonly _tag: "Session" } | { readonly _tag: "Lease"; readonly milliseconds: number }
+
+/** The claims of one consumer. They end with the scope. */
+export interface Claims {
+  /** None if somebody else has the partition, in this process or another. */
+  readonly claim: (partition: number) => Effect.Effect<Claim | undefined, SqlError>
+  /** Asks whoever has the partition to give it up when it has had it for a while. */
+  readonly want: (partition: number) => Effect.Effect<void, SqlError>
+  readonly release: (claim: Claim) => Effect.Effect<void>
+  /** Ends when the claim is lost: somebody else may have it. */
+  readonly lost: (claim: Claim) => Effect.Effect<void>
+}
+
+/** What became of an acknowledgement. `Fenced`: the claim is another's, or the checkpoint is elsewhere. */
+export type Advance = "Advanced" | "Wanted" | "Fenced"
+
+/** A message that was put aside. */
+export interface ParkedEntry {
+  readonly partition: number
+  readonly position: number
+  readonly messageId: string
+  /** Of the failure, as text. */
+  readonly error: string
+  readonly attempts: number
+}
+
+export interface EncodedParkedMessage extends EncodedLinkedMessage, ParkedEntry {
+  readonly parkedAt: DateTime.Utc
+}
+
+export interface PartitionStatus extends PendingPartition {
+  /** Who holds the claim, as far as it is known. */
+  readonly claimedBy: string | undefined
+  readonly parked: number
+}
+
+/**
+ * What a subscription remembers. Checkpoints only rise, and only by the claim that was made last; they are written in
+ * the transaction that is open, and roll back with it.
+ */
+export interface SubscriptionStorage {
+  /** Stores where the partitions begin, unless that was done before: once, whoever asks, and however many at once. */
+  readonly initialise: <E>(
+    positions: Effect.Effect<ReadonlyArray<PartitionHead>, E>
+  ) => Effect.Effect<void, E | SqlError>
+  readonly claims: (mode: ClaimMode) => Effect.Effect<Claims, never, Scope.Scope>
+  readonly pending: Effect.Effect<ReadonlyArray<PendingPartition>, SqlError>
+  readonly checkpoint: (partition: number) => Effect.Effect<number, SqlError>
+  readonly advance: (claim: Claim, from: number, to: number) => Effect.Effect<Advance, SqlError>
+  readonly park: (entry: ParkedEntry) => Effect.Effect<void, SqlError>
+  /** In the order of partitions and positions. */
+  readonly parked: Effect.Effect<ReadonlyArray<EncodedParkedMessage>, SqlError>
+  /** Whether it was there. */
+  readonly unpark: (partition: number, position: number) => Effect.Effect<boolean, SqlError>
+  readonly status: Effect.Effect<ReadonlyArray<PartitionStatus>, SqlError>
+  /** Where the message of this global position is in the aggregated stream, if it is linked. */
+  readonly place: (globalPosition: number) => Effect.Effect<PartitionHead | undefined, SqlError>
+  /** Forgets all checkpoints and parked messages; `initialise` stores new ones. */
+  readonly reset: Effect.Effect<void, SqlError>
 }
 
 export class Storage extends Context.Service<Storage, {

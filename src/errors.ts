@@ -138,3 +138,24 @@ export class PartitionError extends Schema.TaggedError<PartitionError>("effect-m
       `"${this.stream}" at version ${this.version}: mend it, and the projection goes on from there`
   }
 }
+
+/**
+ * A handler failed for good, and the subscription stops on failures. The message is not acknowledged: it is delivered
+ * again when the subscription runs again.
+ */
+export class HandlerError extends Schema.TaggedError<HandlerError>("effect-message-store/errors/HandlerError")(
+  "HandlerError",
+  {
+    subscription: Schema.String,
+    partition: Schema.Natural,
+    position: Schema.Natural,
+    messageId: Schema.String,
+    attempts: Schema.Natural,
+    cause: Schema.Defect()
+  }
+) {
+  override get message() {
+    return `subscription "${this.subscription}" stopped at message ${this.messageId}, position ${this.position} of ` +
+      `partition ${this.partition}: its handler failed, at attempt ${this.attempts} for the last time`
+  }
+}

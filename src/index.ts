@@ -21,6 +21,12 @@ export * as Storage from "./Storage.ts"
 /** Typed reads. */
 export * as Reader from "./Reader.ts"
 
+/** What is done with a message. */
+export * as Handlers from "./Handlers.ts"
+
+/** Every message handled, in order, by whoever is free. */
+export * as Subscription from "./Subscription.ts"
+
 /** Keeps an aggregated stream up to date. */
 export * as Projector from "./Projector.ts"
 

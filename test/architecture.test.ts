@@ -15,12 +15,14 @@ const modules = [
   "Storage",
   "items",
   "Reader",
+  "Handlers",
+  "delivery",
+  "worker",
+  "Subscription",
   "Projector",
   "AggregatedStream",
   "update",
   "MessageStore",
-  "Subscription",
-  "Handlers",
   "Decider",
   "Repository"
 ]

@@ -14,6 +14,7 @@ import type {
   StreamDefinition
 } from "../Storage.ts"
 import { Listeners } from "../Wakeup.ts"
+import * as MemorySubscription from "./MemorySubscription.ts"
 import { compilePattern } from "./pattern.ts"
 
 /** The store's messages, as a projection needs them. */
@@ -49,6 +50,7 @@ interface Links<Message> {
 export class Streams<Message> {
   readonly listeners = new Listeners()
   private readonly byName = new Map<string, Links<Message>>()
+  private readonly subscriptions = new Map<string, MemorySubscription.Subscribed>()
 
   links(name: string): Links<Message> {
     let links = this.byName.get(name)
@@ -65,6 +67,12 @@ export class Streams<Message> {
       this.byName.set(name, links)
     }
     return links
+  }
+
+  subscribed(name: string): MemorySubscription.Subscribed {
+    let subscribed = this.subscriptions.get(name)
+    if (subscribed === undefined) this.subscriptions.set(name, subscribed = new MemorySubscription.Subscribed())
+    return subscribed
   }
 
   remove(name: string): void {
@@ -159,11 +167,7 @@ export const make = <Message extends SourceMessage>(
       })).toSorted((a, b) => a.partition - b.partition)
     )
 
-  return {
-    project,
-    beginRound,
-    scan,
-    link,
+  const reads: Pick<AggregatedStorage, "partitions" | "readPartition"> = {
     readPartition: ({ fromPosition, limit, partition }) =>
       Effect.sync(() => {
         const messages = streams.links(name).partitions.get(partition)?.slice(fromPosition, fromPosition + limit) ?? []
@@ -172,7 +176,23 @@ export const make = <Message extends SourceMessage>(
           more: messages.length === limit
         }
       }),
-    partitions: heads((messages) => messages.length - 1),
+    partitions: heads((messages) => messages.length - 1)
+  }
+
+  const place = (globalPosition: number): PartitionHead | undefined => {
+    for (const [partition, messages] of streams.links(name).partitions) {
+      const position = messages.findIndex((message) => message.globalPosition === globalPosition)
+      if (position >= 0) return { partition, position }
+    }
+    return undefined
+  }
+
+  return {
+    ...reads,
+    project,
+    beginRound,
+    scan,
+    link,
     positionsAtTime: (time) =>
       heads((messages) => {
         const first = messages.findIndex(({ occurredAt }) => DateTime.isGreaterThanOrEqualTo(occurredAt, time))
@@ -189,6 +209,8 @@ export const make = <Message extends SourceMessage>(
     }),
     reset: Effect.sync(() => streams.remove(name)),
     drop: Effect.sync(() => streams.remove(name)),
-    listen: streams.listeners.listen(name)
+    listen: streams.listeners.listen(name),
+    subscription: (subscription) =>
+      Effect.sync(() => MemorySubscription.make(streams.subscribed(subscription), reads, place))
   }
 }

@@ -5,15 +5,17 @@ import { Array as Arr, Context, Effect, Layer, Option } from "effect"
 import { SqlClient } from "effect/sql"
 import type { SqlError } from "effect/sql/SqlError"
 import type { InvalidNameError } from "../errors.ts"
-import { type AppendItem, type AppendOutcome, Storage } from "../Storage.ts"
+import { type AggregatedStorage, type AppendItem, type AppendOutcome, Storage } from "../Storage.ts"
 import { type Signal, Wakeup } from "../Wakeup.ts"
 import * as Aggregated from "./aggregated.ts"
 import { append, withLock } from "./append.ts"
+import * as Claims from "./claims.ts"
 import * as Coalesce from "./coalesce.ts"
 import * as Migrations from "./migrations.ts"
 import * as Objects from "./objects.ts"
 import * as Queries from "./queries.ts"
 import { snapshot } from "./snapshot.ts"
+import * as Subscription from "./subscription.ts"
 import * as PostgresWakeup from "./wakeup.ts"
 
 /** Serves a store whose database objects exist. */
@@ -31,6 +33,7 @@ export const layer = (
       const objects = yield* Effect.fromResult(Objects.forStore(name))
       const sql = (yield* SqlClient.SqlClient).withoutTransforms()
       const wakeup = yield* Wakeup
+      const claims = yield* Claims.ClaimHolder
       const write = append(sql, objects)
       const call: typeof write = (items, how) =>
         Effect.tap(write(items, how), (outcomes) => wakeup.signal(objects.channel, signals(items, outcomes)))
@@ -53,11 +56,18 @@ export const layer = (
           if (options?.migrate !== false) {
             yield* Effect.provideService(Migrations.runStream(name, definition.name), SqlClient.SqlClient, sql)
           }
-          return Aggregated.make(sql, objects, stream, definition, wakeup)
+          const subscription: AggregatedStorage["subscription"] = Effect.fnUntraced(function*(subscriptionName) {
+            const subscribed = yield* Effect.fromResult(Objects.forSubscription(subscriptionName))
+            if (options?.migrate !== false) {
+              yield* Effect.provideService(Migrations.runSubscription(subscriptionName), SqlClient.SqlClient, sql)
+            }
+            return Subscription.make(sql, objects, stream, subscribed, claims)
+          })
+          return Aggregated.make(sql, objects, stream, definition, wakeup, subscription)
         })
       })
     })
-  ).pipe(Layer.provide(PostgresWakeup.layer))
+  ).pipe(Layer.provide([PostgresWakeup.layer, Claims.layer]))
 
 /** The new heads, as depeche_db's listeners are told of them. */
 const signals = (

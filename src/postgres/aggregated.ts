@@ -39,7 +39,8 @@ export const make = (
   store: Objects,
   stream: StreamObjects,
   definition: StreamDefinition,
-  wakeup: Wakeup["Service"]
+  wakeup: Wakeup["Service"],
+  subscription: AggregatedStorage["subscription"]
 ): AggregatedStorage => {
   const { name, partitioner, patterns } = definition
   const table = sql(stream.table)
@@ -183,7 +184,8 @@ export const make = (
         ${sql(stream.migrationsTable)}`
     })),
 
-    listen: wakeup.listen(stream.channel)
+    listen: wakeup.listen(stream.channel),
+    subscription
   }
 }
 

@@ -11,6 +11,7 @@ import { InvalidNameError } from "../errors.ts"
 import { functionSql } from "./append.ts"
 import * as Objects from "./objects.ts"
 import { statements as projectionStatements } from "./projection.ts"
+import { statements as subscriptionStatements } from "./subscription.ts"
 
 /**
  * The type of the column that holds messages, in a table that this library creates. `json` keeps the text as it was
@@ -66,6 +67,20 @@ export const runStream = Effect.fnUntraced(function*(
   const { migrationsTable } = yield* Effect.fromResult(Objects.forStream(name))
   yield* checkUntaken(name, (yield* Effect.fromResult(Objects.forStore(name))).table, "a message store")
   yield* runAll(migrationsTable, yield* Effect.fromResult(forStream(storeName, name)))
+})
+
+/** The database objects of a subscription. */
+export const forSubscription = (name: string): Result.Result<ReadonlyArray<Migration>, InvalidNameError> =>
+  Result.map(Objects.forSubscription(name), (subscription) => [
+    { id: 1, name: "subscription", statements: subscriptionStatements(subscription) }
+  ])
+
+/** The same for a subscription. */
+export const runSubscription = Effect.fnUntraced(function*(
+  name: string
+): Effect.fn.Return<void, InvalidNameError | Migrator.MigrationError | SqlError, SqlClient.SqlClient> {
+  const { migrationsTable } = yield* Effect.fromResult(Objects.forSubscription(name))
+  yield* runAll(migrationsTable, yield* Effect.fromResult(forSubscription(name)))
 })
 
 /** A store and a stream of one name would share depeche_db's channel. */

@@ -3,7 +3,7 @@
  *
  * They are spliced into SQL, so they are made here alone, from a name that `checkName` let pass.
  */
-import { Result } from "effect"
+import { Effect, Result } from "effect"
 import { checkName } from "../arguments.ts"
 import type { InvalidNameError } from "../errors.ts"
 
@@ -63,3 +63,30 @@ export const forStream = (name: string): Result.Result<StreamObjects, InvalidNam
     linkFunction: `effect_message_store_link_${n}`,
     migrationsTable: `effect_message_store_migrations_${n}`
   }))
+
+export interface SubscriptionObjects {
+  readonly name: string
+  /** depeche_db's table of checkpoints. */
+  readonly table: string
+  readonly claimsTable: string
+  readonly parkedTable: string
+  readonly migrationsTable: string
+}
+
+export const forSubscription = (name: string): Result.Result<SubscriptionObjects, InvalidNameError> =>
+  Result.map(checkName(name), (n) => ({
+    name: n,
+    table: `depeche_subscriptions_${n}`,
+    claimsTable: `effect_message_store_claims_${n}`,
+    parkedTable: `effect_message_store_parked_${n}`,
+    migrationsTable: `effect_message_store_subscribed_${n}`
+  }))
+
+/** depeche_db's key of the lock of a partition, or of the initialisation: part of the wire contract. */
+export const lockKey = ({ name }: SubscriptionObjects, partition: number | "init"): Effect.Effect<bigint> =>
+  Effect.map(
+    Effect.promise(() =>
+      globalThis.crypto.subtle.digest("SHA-1", new TextEncoder().encode(`${name}.subscription-${name}-${partition}`))
+    ),
+    (hash) => new DataView(hash).getBigInt64(0, true)
+  )

@@ -21,6 +21,8 @@ export interface Tenant {
 
 export class Session extends Context.Service<Session, {
   /** Runs the tenant on the connection, and on each that follows it, until the scope closes. */
+  /** Not with a client that is no `PgClient`: then there is never a connection. */
+  readonly isAvailable: boolean
   readonly use: (tenant: Tenant) => Effect.Effect<void, never, Scope.Scope>
 }>()("effect-message-store/postgres/Session") {}
 
@@ -46,7 +48,7 @@ export const layer: Layer.Layer<Session, never, SqlClient.SqlClient> = Layer.eff
     const sql = yield* SqlClient.SqlClient
     const layerScope = yield* Effect.scope
     const { config } = sql as { readonly config?: PgClientConfig }
-    if (config === undefined) return Session.of({ use: () => Effect.void }) // not a PgClient: no session to be had
+    if (config === undefined) return Session.of({ isAvailable: false, use: () => Effect.void })
 
     const tenants = new Map<Tenant, Fiber.Fiber<void> | undefined>()
     let start: ((tenant: Tenant) => void) | undefined
@@ -83,6 +85,7 @@ export const layer: Layer.Layer<Session, never, SqlClient.SqlClient> = Layer.eff
     )
 
     return Session.of({
+      isAvailable: true,
       use: (tenant) =>
         Effect.gen(function*() {
           yield* Effect.acquireRelease(

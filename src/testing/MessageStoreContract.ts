@@ -17,6 +17,7 @@ import { batches } from "./contract/batches.ts"
 import { Accounts, type ContractOptions, type Part } from "./contract/fixture.ts"
 import { reading } from "./contract/reading.ts"
 import { snapshots } from "./contract/snapshots.ts"
+import { subscribing } from "./contract/subscribing.ts"
 import { synchronizing } from "./contract/synchronizing.ts"
 import { transactions } from "./contract/transactions.ts"
 import { updating } from "./contract/updating.ts"
@@ -31,7 +32,8 @@ const parts: Readonly<Record<string, Part>> = {
   snapshots,
   "bad input": badInput,
   batches,
-  aggregating
+  aggregating,
+  subscribing
 }
 
 /**

@@ -1,0 +1,350 @@
+/**
+ * Subscriptions: every message of an aggregated stream is handled, in the order of its partition, by whoever is free.
+ *
+ * **Guarantees**
+ *
+ * - Any number of processes may run the same subscription. A partition is handled by one of them at a time; different
+ *   partitions are handled at the same time.
+ * - *At least once* (the default): a message is acknowledged after its handler has succeeded. Who is killed in between
+ *   leaves it to be handled again.
+ * - *Transactional*: the handler and the acknowledgement are one transaction. What the handler writes to the same database
+ *   happens exactly once.
+ * - Checkpoints only rise, and only by the claim that was made last: who has lost a claim cannot move them any more.
+ * - A message whose handler keeps failing does what `onFailure` says; other partitions go on.
+ */
+import {
+  Context,
+  DateTime,
+  Deferred,
+  Duration,
+  Effect,
+  Exit,
+  Layer,
+  Option,
+  Queue,
+  Result,
+  Schedule,
+  Stream
+} from "effect"
+import type { Array as Arr, Cause } from "effect"
+import type { MigrationError } from "effect/sql/Migrator"
+import type { SqlError } from "effect/sql/SqlError"
+import { checkName, checkWhole, invalid, maximumPartition } from "./arguments.ts"
+import { batches, type Consumer, each, make as makeDelivery, type OnFailure } from "./delivery.ts"
+import type { HandlerError, InvalidArgumentError, InvalidNameError } from "./errors.ts"
+import type { Delivery, Handler } from "./Handlers.ts"
+import { decodeRow } from "./Reader.ts"
+import type { MessageCodec } from "./Serializer.ts"
+import type { AggregatedStorage, ClaimMode, PartitionHead, PartitionStatus, Storage } from "./Storage.ts"
+import * as Worker from "./worker.ts"
+
+export type { OnFailure, PartitionStatus }
+
+/**
+ * Where a subscription begins, when it is made for the first time: with the first message; behind the last that is
+ * linked; with the first that occurred at a time or later; behind a global position.
+ */
+export type Start =
+  | "beginning"
+  | "next"
+  | { readonly time: DateTime.DateTime }
+  | { readonly globalPosition: number }
+
+export interface Options {
+  /** Part of the names of database objects: 1 to 30 of `a-z`, `0-9` and `_`, not beginning with a digit. */
+  readonly name: string
+  /** Default `"beginning"`. Ignored when the subscription was made before. */
+  readonly start?: Start | undefined
+  /** Default `"atLeastOnce"`. */
+  readonly delivery?: "atLeastOnce" | "transactional" | undefined
+  /** Whether each message is acknowledged, or a batch at once (default). A batch that ends early acknowledges its part. */
+  readonly acknowledge?: "message" | "batch" | undefined
+  /** How many messages are read, and acknowledged, at once, at most: 1 to 10,000. Default 100. */
+  readonly batchSize?: number | undefined
+  /** How many partitions a process handles at the same time, at most. Default 16. */
+  readonly concurrency?: number | undefined
+  /** When a failed handler is tried again. Default: 5 times, after 0.1, 0.2, 0.4, 0.8 and 1.6 seconds. */
+  readonly retry?: Schedule.Schedule<unknown, unknown> | undefined
+  /**
+   * What is done when it has failed for the last time. `"park"` (default) puts the message aside, with the error, to be
+   * replayed; `"skip"` acknowledges it; `"haltPartition"` leaves its partition alone, until the subscription runs again;
+   * `"stop"` makes `run` fail. A message that cannot be decoded counts as one whose handler failed.
+   */
+  readonly onFailure?: OnFailure | undefined
+  /**
+   * How partitions are claimed: by locks of one database session of this process (default), which are free as soon as it
+   * is gone; or by leases, for those who reach the database through a pooler such as PgBouncer. All processes of a
+   * subscription have to do the same.
+   */
+  readonly claims?: "session" | { readonly lease: Duration.Input } | undefined
+  /** How long it waits for a wake-up before it looks for itself. Default 5 seconds. */
+  readonly pollInterval?: Duration.Input | undefined
+}
+
+/** Why `run` ends. */
+export type RunError = HandlerError | SqlError
+
+/** A message to be acknowledged by hand. The next of its partition comes after that. */
+export interface Unacknowledged<out A> extends Delivery<A> {
+  readonly acknowledge: Effect.Effect<void>
+}
+
+/** A message that was put aside. */
+export interface ParkedMessage<out A> extends Omit<Delivery<A>, "attempt" | "message"> {
+  /** Absent if it cannot be decoded. */
+  readonly message: Option.Option<A>
+  /** The last failure, as text. */
+  readonly error: string
+  readonly attempts: number
+  readonly parkedAt: DateTime.Utc
+}
+
+/** The place of a parked message. */
+export type Place = PartitionHead
+
+export interface Subscription<in out A> {
+  readonly name: string
+  /** Handles messages as they come, until it is interrupted. */
+  readonly run: <E, R>(handler: Handler<A, E, R>) => Effect.Effect<never, RunError, R>
+  /** The same, a batch at a time: messages of one partition, in their order. */
+  readonly runBatches: <E, R>(
+    handler: (deliveries: Arr.NonEmptyReadonlyArray<Delivery<A>>) => Effect.Effect<unknown, E, R>
+  ) => Effect.Effect<never, RunError, R>
+  /**
+   * The messages as a stream, each to be acknowledged by its consumer; of each partition one at a time. At least once.
+   */
+  readonly messages: Stream.Stream<Unacknowledged<A>, RunError>
+  /** Of each partition: its last position, its checkpoint, who has claimed it, how many messages are parked. */
+  readonly status: Effect.Effect<ReadonlyArray<PartitionStatus>, SqlError>
+  /** How many messages are linked, and not acknowledged yet. */
+  readonly lag: Effect.Effect<number, SqlError>
+  /**
+   * Waits until the message of a global position, such as `write` returns, has been acknowledged or parked. Fails with a
+   * `TimeoutError` if it takes longer, or if the message is none of the aggregated stream's.
+   */
+  readonly waitUntilProcessed: (
+    globalPosition: number,
+    timeout: Duration.Input
+  ) => Effect.Effect<void, Cause.TimeoutError | SqlError>
+  /** Messages that were put aside, in the order of partitions and positions. */
+  readonly parked: Effect.Effect<ReadonlyArray<ParkedMessage<A>>, SqlError>
+  /**
+   * Hands parked messages to a handler once more, all or those given. Those that it handles are parked no more; with
+   * transactional delivery, in one transaction with what it writes. Answers how many were handled.
+   */
+  readonly replay: <E, R>(
+    handler: Handler<A, E, R>,
+    places?: ReadonlyArray<Place>
+  ) => Effect.Effect<{ readonly handled: number; readonly failed: number }, SqlError, R>
+  /** Forgets a parked message. Whether it was there. */
+  readonly discard: (place: Place) => Effect.Effect<boolean, SqlError>
+  /** Begins anew, forgetting all checkpoints and parked messages. Not while it runs. */
+  readonly reset: (start?: Start) => Effect.Effect<void, InvalidArgumentError | SqlError>
+}
+
+export type MakeError = InvalidNameError | InvalidArgumentError | MigrationError | SqlError
+
+/** Something that can be subscribed to: an aggregated stream. */
+export interface Subscribable<in out A> {
+  /** A subscription to this stream. When this ends, it is known where it begins: nothing written after is missed. */
+  readonly subscription: (options: Options) => Effect.Effect<Subscription<A>, MakeError>
+}
+
+const defaultRetry = Schedule.max([Schedule.exponential("100 millis"), Schedule.recurs(5)])
+
+/** @internal */
+export const make = Effect.fnUntraced(function*<A>(
+  storage: Storage["Service"],
+  stream: AggregatedStorage,
+  codec: MessageCodec<A>,
+  options: Options
+): Effect.fn.Return<Subscription<A>, MakeError> {
+  const name = yield* Effect.fromResult(checkName(options.name))
+  const batchSize = yield* Effect.fromResult(checkWhole("batchSize", options.batchSize ?? 100, 1, 10_000))
+  const concurrency = yield* Effect.fromResult(
+    checkWhole("concurrency", options.concurrency ?? 16, 1, maximumPartition)
+  )
+  const mode = yield* Effect.fromResult(checkClaims(options.claims))
+  const subscribed = yield* stream.subscription(name)
+  const initialise = (start: Start) => subscribed.initialise(positionsOf(stream, start))
+  yield* initialise(options.start ?? "beginning")
+
+  const delivery = {
+    name,
+    delivery: options.delivery ?? "atLeastOnce",
+    acknowledge: options.acknowledge ?? "batch",
+    retry: options.retry ?? defaultRetry,
+    onFailure: options.onFailure ?? "park"
+  } as const
+
+  const consume = <R>(consumer: Consumer<A, R>): Effect.Effect<never, RunError, R> =>
+    Worker.run(stream, subscribed, {
+      name,
+      mode,
+      batchSize,
+      concurrency,
+      pollInterval: options.pollInterval ?? "5 seconds",
+      deliver: makeDelivery(storage, subscribed, codec, delivery, consumer)
+    })
+
+  const pendingTotal = Effect.map(
+    subscribed.pending,
+    (pending) => pending.reduce((sum, { checkpoint, position }) => sum + position - checkpoint, 0)
+  )
+
+  return {
+    name,
+    run: (handler) => consume(each(handler)),
+    runBatches: (handler) => consume(batches(handler)),
+    messages: Stream.callback<Unacknowledged<A>, RunError>((queue) =>
+      consume(each((_, delivered: Delivery<A>) =>
+        Effect.gen(function*() {
+          const acknowledged = yield* Deferred.make<void>()
+          const acknowledge = Effect.asVoid(Deferred.succeed(acknowledged, undefined))
+          yield* Queue.offer(queue, { ...delivered, acknowledge })
+          yield* Deferred.await(acknowledged)
+        })
+      ))
+    ),
+    status: subscribed.status,
+    lag: pendingTotal,
+    waitUntilProcessed: (globalPosition, timeout) =>
+      Effect.gen(function*() {
+        const place = yield* subscribed.place(globalPosition)
+        return place !== undefined && (yield* subscribed.checkpoint(place.partition)) >= place.position
+      }).pipe(
+        Effect.repeat({ until: (processed) => processed, schedule: Schedule.spaced("10 millis") }),
+        Effect.timeout(timeout),
+        Effect.asVoid
+      ),
+    parked: Effect.map(subscribed.parked, (entries) =>
+      entries.map(({ data: _, ...entry }, i): ParkedMessage<A> => ({
+        ...entry,
+        message: Option.map(Result.getSuccess(decodeRow(codec, entries[i] as typeof entries[number])), (row) =>
+          row.message)
+      }))),
+    replay: Effect.fnUntraced(function*(handler, places) {
+      const wanted = places && new Set(places.map(({ partition, position }) => `${partition} ${position}`))
+      let handled = 0
+      let failed = 0
+      for (const entry of yield* subscribed.parked) {
+        const { attempts, partition, position } = entry
+        if (wanted?.has(`${partition} ${position}`) === false) continue
+        const unpark = subscribed.unpark(partition, position)
+        const handle = Effect.flatMap(
+          Effect.fromResult(decodeRow(codec, entry)),
+          (stored) => handler(stored.message, { ...stored, partition, position, attempt: attempts + 1 })
+        )
+        const result = yield* Effect.exit(
+          delivery.delivery === "transactional"
+            ? storage.withTransaction(
+              Effect.flatMap(unpark, (isThere) => isThere ? Effect.asVoid(handle) : Effect.void)
+            )
+            : Effect.andThen(handle, Effect.asVoid(unpark))
+        )
+        if (Exit.isSuccess(result)) handled++
+        else {
+          failed++
+          yield* Effect.logWarning(`subscription ${name}: a replayed message failed again`, result.cause).pipe(
+            Effect.annotateLogs({ messageId: entry.messageId, partition, position })
+          )
+          yield* subscribed.park({ ...entry, attempts: attempts + 1 })
+        }
+      }
+      return { handled, failed }
+    }),
+    discard: ({ partition, position }) => subscribed.unpark(partition, position),
+    reset: (start = options.start ?? "beginning") => Effect.andThen(subscribed.reset, initialise(start))
+  }
+})
+
+const checkClaims = (claims: Options["claims"]): Result.Result<ClaimMode, InvalidArgumentError> => {
+  if (claims === undefined || claims === "session") return Result.succeed({ _tag: "Session" })
+  return Option.match(Duration.fromInput(claims.lease), {
+    onNone: () => invalid("lease", "must be a duration"),
+    onSome: (lease) => {
+      const milliseconds = Duration.toMillis(lease)
+      return milliseconds >= 1000 && milliseconds <= 86_400_000
+        ? Result.succeed({ _tag: "Lease", milliseconds })
+        : invalid("lease", "must be from a second to a day")
+    }
+  })
+}
+
+/** The positions before the first ones. */
+const positionsOf = (
+  stream: AggregatedStorage,
+  start: Start
+): Effect.Effect<ReadonlyArray<PartitionHead>, InvalidArgumentError | SqlError> => {
+  if (start === "beginning") return Effect.succeed([])
+  if (start === "next") return stream.partitions
+  if ("globalPosition" in start) {
+    return Effect.flatMap(
+      Effect.fromResult(checkWhole("globalPosition", start.globalPosition, 0)),
+      stream.positionsAtGlobalPosition
+    )
+  }
+  return Effect.map(
+    stream.positionsAtTime(DateTime.toUtc(start.time)),
+    (heads) => heads.map(({ partition, position }) => ({ partition, position: position - 1 }))
+  )
+}
+
+/** A subscription as a service: the class is its key, its layers are its static members. */
+export interface ServiceClass<in out Self, in out Id extends string, in out A, out From>
+  extends Context.ServiceClass<Self, Id, Subscription<A>>
+{
+  /** The subscription; makes its database objects where they do not exist, if its store's layer does so. */
+  readonly layer: Layer.Layer<Self, MakeError, From>
+  /**
+   * Handles messages for as long as the layer is there. What makes `run` fail is logged, and it runs again after 30
+   * seconds.
+   */
+  readonly layerHandler: <E, R>(handler: Handler<A, E, R>) => Layer.Layer<never, never, Self | R>
+  /** The same, a batch at a time. */
+  readonly layerBatchHandler: <E, R>(
+    handler: (deliveries: Arr.NonEmptyReadonlyArray<Delivery<A>>) => Effect.Effect<unknown, E, R>
+  ) => Layer.Layer<never, never, Self | R>
+}
+
+type MissingSelf = "Missing `Self` generic - use `class Self extends Subscription.Service<Self>()(…)`"
+
+/**
+ * Makes the class of a subscription.
+ *
+ * **Example**
+ *
+ * ```ts
+ * class Invoices extends Subscription.Service<Invoices>()("app/Invoices", {
+ *   stream: OrdersByCustomer,
+ *   name: "invoices",
+ *   delivery: "transactional"
+ * }) {}
+ *
+ * Invoices.layerHandler(Handlers.make(OrderEvent, { OrderPlaced: (order) => writeInvoice(order) })).pipe(
+ *   Layer.provide(Invoices.layer)
+ * )
+ * ```
+ */
+export const Service = <Self = never>() =>
+<const Id extends string, From, A>(
+  id: Id,
+  options: Options & { readonly stream: Context.Key<From, Subscribable<A>> }
+): [Self] extends [never] ? MissingSelf : ServiceClass<Self, Id, A, From> => {
+  const Tag = Context.Service<Self, Subscription<A>>()(id)
+  const lasting = <R>(use: (subscription: Subscription<A>) => Effect.Effect<never, RunError, R>) =>
+    Layer.effectDiscard(Effect.flatMap(Tag, (subscription) =>
+      use(subscription).pipe(
+        Effect.tapError((error) => Effect.logError(`subscription ${subscription.name} stopped`, error)),
+        Effect.retry(Schedule.spaced("30 seconds")),
+        Effect.forkScoped
+      )))
+  const layers = {
+    layer: Layer.effect(Tag, Effect.flatMap(options.stream, (stream) => stream.subscription(options))),
+    layerHandler: <E, R>(handler: Handler<A, E, R>) => lasting((subscription) => subscription.run(handler)),
+    layerBatchHandler: <E, R>(
+      handler: (deliveries: Arr.NonEmptyReadonlyArray<Delivery<A>>) => Effect.Effect<unknown, E, R>
+    ) => lasting((subscription) => subscription.runBatches(handler))
+  }
+  return Object.assign(Tag, layers) as never // what the return type promises
+}

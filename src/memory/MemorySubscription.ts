@@ -1,0 +1,194 @@
+/** What a subscription remembers, in memory: checkpoints and parked messages roll back with the transaction. */
+import { Clock, DateTime, Effect, Option } from "effect"
+import type {
+  Advance,
+  AggregatedStorage,
+  Claim,
+  Claims,
+  EncodedLinkedMessage,
+  EncodedParkedMessage,
+  ParkedEntry,
+  PartitionHead,
+  SubscriptionStorage
+} from "../Storage.ts"
+import * as Transaction from "./Transaction.ts"
+
+type Change =
+  | { readonly _tag: "Advance"; readonly partition: number; readonly position: number }
+  | { readonly _tag: "Park"; readonly entry: ParkedEntry; readonly parkedAt: DateTime.Utc }
+  | { readonly _tag: "Unpark"; readonly partition: number; readonly position: number }
+
+type Parked = ParkedEntry & { readonly parkedAt: DateTime.Utc }
+
+const placeOf = ({ partition, position }: PartitionHead): string => `${partition} ${position}`
+
+/** What is known after some changes. */
+class State {
+  readonly checkpoints: Map<number, number>
+  readonly parked: Map<string, Parked>
+
+  constructor(other?: State) {
+    this.checkpoints = new Map(other?.checkpoints)
+    this.parked = new Map(other?.parked)
+  }
+
+  apply(changes: ReadonlyArray<Change>): void {
+    for (const change of changes) {
+      switch (change._tag) {
+        case "Advance":
+          this.checkpoints.set(change.partition, change.position)
+          break
+        case "Park":
+          this.parked.set(placeOf(change.entry), { ...change.entry, parkedAt: change.parkedAt })
+          break
+        case "Unpark":
+          this.parked.delete(placeOf(change))
+      }
+    }
+  }
+}
+
+/** A subscription's memory, shared by all who use its name. */
+export class Subscribed implements Transaction.Participant<Change> {
+  readonly locks = new Transaction.Locks()
+  readonly state = new State()
+  isInitialised = false
+  /** Tokens, and who has which. */
+  readonly tokens = new Map<number, number>()
+  readonly owners = new Map<number, number>()
+  readonly wanted = new Set<number>()
+
+  commit(changes: ReadonlyArray<Change>): void {
+    this.state.apply(changes)
+  }
+
+  /** As a transaction sees it. */
+  view(transaction: Option.Option<Transaction.Transaction>): State {
+    if (Option.isNone(transaction)) return this.state
+    const view = new State(this.state)
+    view.apply(transaction.value.journal<Change>(this))
+    return view
+  }
+
+  reset(): void {
+    this.state.checkpoints.clear()
+    this.state.parked.clear()
+    this.isInitialised = false
+  }
+}
+
+export const make = (
+  subscribed: Subscribed,
+  stream: Pick<AggregatedStorage, "partitions" | "readPartition">,
+  place: (globalPosition: number) => PartitionHead | undefined
+): SubscriptionStorage => {
+  const view = Effect.map(Transaction.current, (transaction) => subscribed.view(transaction))
+
+  const change = (lock: string, decide: (state: State) => Effect.Effect<Change | undefined>) =>
+    Transaction.required((transaction) =>
+      Effect.gen(function*() {
+        yield* subscribed.locks.acquire(transaction, [lock])
+        const decided = yield* decide(subscribed.view(Option.some(transaction)))
+        if (decided !== undefined) transaction.journal<Change>(subscribed).push(decided)
+        return decided !== undefined
+      })
+    )
+
+  const read = (partition: number, position: number) =>
+    Effect.map(
+      stream.readPartition({ partition, fromPosition: position, limit: 1 }),
+      ({ messages: [message] }) => message as EncodedLinkedMessage // links are never removed one by one
+    )
+
+  const claims: Claims = {
+    claim: (partition) =>
+      Effect.sync(() => {
+        if (subscribed.owners.has(partition)) return undefined
+        const token = (subscribed.tokens.get(partition) ?? 0) + 1
+        subscribed.tokens.set(partition, token)
+        subscribed.owners.set(partition, token)
+        subscribed.wanted.delete(partition)
+        return { partition, token }
+      }),
+    want: (partition) => Effect.sync(() => void subscribed.wanted.add(partition)),
+    release: ({ partition, token }) =>
+      Effect.sync(() => {
+        if (subscribed.owners.get(partition) === token) subscribed.owners.delete(partition)
+      }),
+    lost: () => Effect.never
+  }
+
+  return {
+    initialise: Effect.fnUntraced(function*(positions) {
+      yield* Transaction.required((transaction) => subscribed.locks.acquire(transaction, ["init"]))
+      if (subscribed.isInitialised) return
+      const starts = yield* positions
+      if (subscribed.isInitialised) return
+      subscribed.isInitialised = true
+      for (const { partition, position } of starts) {
+        if (position >= 0) subscribed.state.checkpoints.set(partition, position)
+      }
+    }),
+    claims: () =>
+      Effect.gen(function*() {
+        const held = new Set<Claim>()
+        yield* Effect.addFinalizer(() => Effect.forEach(held, claims.release, { discard: true }))
+        return {
+          ...claims,
+          claim: (partition) =>
+            Effect.tap(claims.claim(partition), (claim) =>
+              Effect.sync(() => {
+                if (claim !== undefined) held.add(claim)
+              }))
+        }
+      }),
+    pending: Effect.gen(function*() {
+      const { checkpoints } = yield* view
+      return (yield* stream.partitions).flatMap((head) => {
+        const checkpoint = checkpoints.get(head.partition) ?? -1
+        return head.position > checkpoint ? [{ ...head, checkpoint }] : []
+      })
+    }),
+    checkpoint: (partition) => Effect.map(view, ({ checkpoints }) => checkpoints.get(partition) ?? -1),
+    advance: ({ partition, token }, from, to) =>
+      Effect.map(
+        change(`checkpoint ${partition}`, ({ checkpoints }) =>
+          Effect.succeed(
+            subscribed.tokens.get(partition) === token && (checkpoints.get(partition) ?? -1) === from
+              ? { _tag: "Advance", partition, position: to }
+              : undefined
+          )),
+        (advanced): Advance => !advanced ? "Fenced" : subscribed.wanted.has(partition) ? "Wanted" : "Advanced"
+      ),
+    park: (entry) =>
+      Effect.asVoid(
+        change(`parked ${placeOf(entry)}`, () =>
+          Effect.map(Clock.currentTimeMillis, (now) => ({ _tag: "Park", entry, parkedAt: DateTime.makeUnsafe(now) })))
+      ),
+    parked: Effect.flatMap(view, ({ parked }) =>
+      Effect.forEach(
+        Array.from(parked.values()).toSorted((a, b) => a.partition - b.partition || a.position - b.position),
+        (entry) =>
+          Effect.map(
+            read(entry.partition, entry.position),
+            (message): EncodedParkedMessage => ({ ...message, ...entry })
+          )
+      )),
+    unpark: (partition, position) =>
+      change(`parked ${partition} ${position}`, ({ parked }) =>
+        Effect.succeed(
+          parked.has(placeOf({ partition, position })) ? { _tag: "Unpark", partition, position } : undefined
+        )),
+    status: Effect.gen(function*() {
+      const { checkpoints, parked } = yield* view
+      return (yield* stream.partitions).map((head) => ({
+        ...head,
+        checkpoint: checkpoints.get(head.partition) ?? -1,
+        claimedBy: subscribed.owners.has(head.partition) ? "this process" : undefined,
+        parked: Array.from(parked.values()).filter(({ partition }) => partition === head.partition).length
+      }))
+    }),
+    place: (globalPosition) => Effect.sync(() => place(globalPosition)),
+    reset: Effect.sync(() => subscribed.reset())
+  }
+}
