@@ -8,7 +8,7 @@
  * - Work is committed page by page: whoever is interrupted has lost a page at most, and the next one goes on there.
  * - Any number of projectors may run, in any number of processes, Python's included. One works at a time.
  */
-import { Effect, Fiber, Option, Result, Schedule, Stream } from "effect"
+import { Effect, Fiber, Option, Result, Stream } from "effect"
 import type { Duration } from "effect"
 import type { SqlError } from "effect/sql/SqlError"
 import { invalid, maximumPartition } from "./arguments.ts"
@@ -20,6 +20,7 @@ import {
 } from "./errors.ts"
 import type { StoredMessage } from "./Message.ts"
 import type { Partitioner } from "./Partitioner.ts"
+import { isPassing, whatPasses } from "./passing.ts"
 import { decodeRow } from "./Reader.ts"
 import type { MessageCodec } from "./Serializer.ts"
 import type { AggregatedStorage, ProjectedPage, Round, ScannedPage, Storage } from "./Storage.ts"
@@ -69,11 +70,6 @@ const pageSize = 1000
 
 const defaultPollInterval: Duration.Input = "5 seconds"
 
-/** Lost connections, conflicts, locks. */
-const whatPasses = Schedule.jittered(
-  Schedule.min([Schedule.exponential("50 millis"), Schedule.spaced("5 seconds")])
-)
-
 /** @internal */
 export const make = <A>(
   storage: Storage["Service"],
@@ -113,10 +109,7 @@ export const make = <A>(
       Effect.scoped(Effect.gen(function*() {
         const listener = yield* storage.listen
         while (true) {
-          yield* Effect.retry(runOnce, {
-            schedule: whatPasses,
-            while: (error) => error._tag === "SqlError" && error.isRetryable
-          })
+          yield* Effect.retry(runOnce, { schedule: whatPasses, while: isPassing })
           yield* listener.wait(pollInterval)
         }
       }))

@@ -1,12 +1,13 @@
 /**
  * A batch of a partition: handled, acknowledged, and what is done when a handler fails.
  */
-import { Array as Arr, Cause, Data, Effect, Metric, Predicate, Result } from "effect"
+import { Array as Arr, Cause, Data, Effect, Metric, Result } from "effect"
 import type { Schedule } from "effect"
 import type { SqlError } from "effect/sql/SqlError"
 import { HandlerError } from "./errors.ts"
 import type { Delivery, Handler } from "./Handlers.ts"
 import { fromTraceparent } from "./Message.ts"
+import { isConnectionError } from "./passing.ts"
 import { decodeRow } from "./Reader.ts"
 import type { MessageCodec } from "./Serializer.ts"
 import type { Claim, EncodedLinkedMessage, Storage, SubscriptionStorage } from "./Storage.ts"
@@ -89,10 +90,6 @@ const failing = <E, R>(
     const error = Cause.squash(cause)
     return isConnectionError(error) ? Effect.fail(error) : Effect.fail(new HandlerFailure({ index, cause: error }))
   })
-
-const isConnectionError = (error: unknown): error is SqlError =>
-  Predicate.isTagged(error, "SqlError") && Predicate.hasProperty(error, "reason") &&
-  Predicate.isTagged(error.reason, "ConnectionError")
 
 const handledTotal = Metric.counter("effect_message_store_handled", { description: "Messages handled" })
 const failedTotal = Metric.counter("effect_message_store_failed", { description: "Attempts of handlers that failed" })

@@ -5,11 +5,12 @@
  * A worker whose partition has nothing more keeps its claim for a while, so that the next message need not wait for one;
  * it leaves when another partition needs its place, or when another process has asked for the partition.
  */
-import { Array as Arr, Clock, Effect, FiberSet, Latch, Metric, Random, Schedule } from "effect"
+import { Array as Arr, Clock, Effect, FiberSet, Latch, Metric, Random } from "effect"
 import type { Duration } from "effect"
 import type { SqlError } from "effect/sql/SqlError"
 import type { Interruption } from "./delivery.ts"
 import type { HandlerError } from "./errors.ts"
+import { isPassing, whatPasses } from "./passing.ts"
 import type { AggregatedStorage, Claim, ClaimMode, EncodedLinkedMessage, SubscriptionStorage } from "./Storage.ts"
 
 export interface WorkerOptions<R> {
@@ -43,13 +44,6 @@ const lagGauge = Metric.gauge("effect_message_store_lag", { description: "Messag
 const batchTimer = Metric.timer("effect_message_store_batch_time", {
   description: "From reading a batch to its checkpoint"
 })
-
-/** Lost connections, conflicts. */
-const whatPasses = Schedule.jittered(
-  Schedule.min([Schedule.exponential("50 millis"), Schedule.spaced("5 seconds")])
-)
-
-const isPassing = (error: HandlerError | SqlError): error is SqlError => error._tag === "SqlError" && error.isRetryable
 
 class Worker {
   /** Open when the partition has more messages, or the worker has to leave. */

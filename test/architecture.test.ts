@@ -7,6 +7,7 @@ import { parseAst } from "vitest/node"
 /** The modules in the order of a message's way. Each may import from those before it. */
 const modules = [
   "errors",
+  "passing",
   "Message",
   "arguments",
   "Serializer",

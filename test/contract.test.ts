@@ -1,6 +1,8 @@
-import { MessageStoreContract } from "effect-message-store/testing"
+import { AggregatedStreamContract, MessageStoreContract, SubscriptionContract } from "effect-message-store/testing"
 import { backends } from "./support/backends.ts"
 
 for (const { concurrentTransactions, layer, name } of backends) {
   MessageStoreContract.suite(name, layer("contract"), { concurrentTransactions })
+  AggregatedStreamContract.suite(name, layer("contract"), { concurrentTransactions })
+  SubscriptionContract.suite(name, layer("contract"), { concurrentTransactions })
 }

@@ -103,10 +103,15 @@ const makeHolder = (session: Session["Service"], owner: string): Holder => {
       const key = keys.get(partition) ?? (yield* lockKey(subscription, partition))
       keys.set(partition, key)
       yield* connected.await
-      if (connection === undefined || locked.has(key)) return undefined
+      return yield* Effect.uninterruptible(take(partition, key))
+    })
+
+    const take = Effect.fnUntraced(function*(partition: number, key: bigint) {
+      const opened = connection
+      if (opened === undefined || locked.has(key)) return undefined
       locked.add(key)
       const result = yield* Effect.onExit(
-        connection.query(
+        opened.query(
           `with lock as materialized (select pg_try_advisory_lock($1::int8) as is_taken)
           insert into ${subscription.claimsTable} as c (partition, token, owner, lock_key)
           select $2::int, 1, $3::text, $1::int8 from lock where is_taken
@@ -118,12 +123,12 @@ const makeHolder = (session: Session["Service"], owner: string): Holder => {
         ),
         (exit) =>
           Effect.sync(() => {
-            if (exit._tag === "Failure" || exit.value.rows.length === 0) locked.delete(key)
+            if (exit._tag === "Failure" || exit.value.rows.length === 0 || connection !== opened) locked.delete(key)
           })
       )
       const [row] = result.rows
-      return row === undefined ? undefined : held.add(partition, row["token"] as bigint)
-    }, Effect.uninterruptible)
+      return row === undefined || connection !== opened ? undefined : held.add(partition, row["token"] as bigint)
+    })
 
     const release: Claims["release"] = (each) =>
       Effect.suspend(() => {
@@ -142,7 +147,7 @@ const makeHolder = (session: Session["Service"], owner: string): Holder => {
       })
 
     yield* Effect.addFinalizer(() => Effect.forEach(held.claims, release, { discard: true }))
-    return { claim, release, want: want(sql, subscription), lost: (claim) => held.lost(claim) } satisfies Claims
+    return { claim, release, want: want(sql, subscription), lost: (each) => held.lost(each) } satisfies Claims
   })
 
   return (sql, subscription, mode) =>

@@ -2,17 +2,21 @@
  * Wake-ups by LISTEN and NOTIFY, on depeche_db's channels.
  *
  * A NOTIFY inside of a writing transaction would take a lock of the whole database at its commit. So signals are sent
- * after commit, in statements of their own, one at a time: what comes meanwhile gathers, and leaves together. Listeners
- * of this process need no database. All channels are listened to on one session; when it was lost and is back, all
+ * after commit, in statements of their own, one at a time, with a pause of 5 milliseconds behind each: what comes meanwhile
+ * gathers, and leaves together. Listeners of this process need no database, and do not wait. All channels are listened to on one session; when it was lost and is back, all
  * listeners are woken.
  */
 import { Effect, FiberSet, Layer, Queue, RcMap } from "effect"
+import type { Duration } from "effect"
 import { SqlClient } from "effect/sql"
 import { Listeners, type Signal, Wakeup } from "../Wakeup.ts"
 import * as Session from "./session.ts"
 
 /** Of one statement. */
 const maximumSignals = 1000
+
+/** Writers in a loop would otherwise pay for a NOTIFY each. */
+const pause: Duration.Input = "5 millis"
 
 interface Notification extends Signal {
   readonly channel: string
@@ -39,6 +43,7 @@ export const layer: Layer.Layer<Wakeup, never, SqlClient.SqlClient> = Layer.effe
           ) signal(channel, payload)`,
           { log: "Debug", message: "A wake-up was not sent: who waits for it looks for itself later" }
         )
+        yield* Effect.sleep(pause)
       }
     }).pipe(Effect.ensuring(Effect.sync(() => {
       isSending = false

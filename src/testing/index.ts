@@ -2,8 +2,14 @@
  * Tests to run on code that builds on, or below, the message store. Needs `vitest` and `@effect/vitest`.
  */
 
-/** The contract of a backend. */
+/** The contract of a backend: messages. */
 export * as MessageStoreContract from "./MessageStoreContract.ts"
+
+/** The contract of a backend: aggregated streams. */
+export * as AggregatedStreamContract from "./AggregatedStreamContract.ts"
+
+/** The contract of a backend: subscriptions. */
+export * as SubscriptionContract from "./SubscriptionContract.ts"
 
 /** The laws of a serializer. */
 export * as SerializerLaws from "./SerializerLaws.ts"
