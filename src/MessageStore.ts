@@ -135,7 +135,10 @@ export interface MessageStore<in out A> extends AggregatedStream.Aggregating<A> 
    */
   readonly withTransaction: <B, E, R>(effect: Effect.Effect<B, E, R>) => Effect.Effect<B, E | SqlError, R>
 
-  /** Removes all messages; for tests. Not inside a transaction. Global positions go on rising. */
+  /**
+   * Removes all messages; for tests. Not inside a transaction. Global positions go on rising. Aggregated streams keep
+   * their links until they are rebuilt.
+   */
   readonly truncate: Effect.Effect<void, InvalidArgumentError | SqlError>
 }
 
@@ -265,8 +268,8 @@ export interface ServiceClass<in out Self, in out Id extends string, in out A>
   /** The store on PostgreSQL: runs the migrations that have not run yet, then serves. */
   readonly layer: Layer.Layer<Self, InvalidNameError | MigrationError | SqlError, SqlClient>
   /**
-   * The store on PostgreSQL, for those who run {@link ServiceClass.migrations} themselves, and those of its aggregated
-   * streams.
+   * The store on PostgreSQL, for those who run the migrations themselves: its own, and those of its aggregated streams
+   * and their subscriptions.
    */
   readonly layerNoMigrations: Layer.Layer<Self, InvalidNameError, SqlClient>
   /** The store in memory: the same contract, no database. Empty each time the layer is built. */
@@ -275,6 +278,12 @@ export interface ServiceClass<in out Self, in out Id extends string, in out A>
   readonly layerStorage: Layer.Layer<Self, InvalidNameError, Storage>
   /** What `layer` runs, as SQL. */
   readonly migrations: Effect.Effect<ReadonlyArray<Migrations.Migration>, InvalidNameError>
+  /** What an aggregated stream of this store runs when it is made. */
+  readonly streamMigrations: (name: string) => Effect.Effect<ReadonlyArray<Migrations.Migration>, InvalidNameError>
+  /** What a subscription runs when it is made. */
+  readonly subscriptionMigrations: (
+    name: string
+  ) => Effect.Effect<ReadonlyArray<Migrations.Migration>, InvalidNameError>
 }
 
 type MissingSelf = "Missing `Self` generic - use `class Self extends MessageStore.Service<Self>()(…)`"
@@ -344,7 +353,9 @@ export const Service = <Self = never>(): {
     layerNoMigrations: Layer.provide(layerStorage, PostgresStorage.layer(name, { coalesce, migrate: false })),
     layerMemory: Layer.provide(layerStorage, MemoryStorage.layer),
     layerStorage,
-    migrations: Effect.fromResult(Migrations.forStore(name, { payload }))
+    migrations: Effect.fromResult(Migrations.forStore(name, { payload })),
+    streamMigrations: (stream: string) => Effect.fromResult(Migrations.forStream(name, stream)),
+    subscriptionMigrations: (subscription: string) => Effect.fromResult(Migrations.forSubscription(subscription))
   }
   return Object.assign(Tag, layers) as never // what the overloads promise
 }

@@ -2,7 +2,7 @@
 import { PgClient } from "@effect/sql-pg"
 import { assert, describe, layer } from "@effect/vitest"
 import { Deferred, Effect, Exit, Fiber, Layer, Queue, Result, Schema, Stream } from "effect"
-import { Message, MessageStore } from "effect-message-store"
+import { Message, MessageStore, Partitioner } from "effect-message-store"
 import { SqlClient } from "effect/sql"
 import * as PostgresStorage from "../src/postgres/PostgresStorage.ts"
 import { Storage } from "../src/Storage.ts"
@@ -204,6 +204,34 @@ describe("PostgreSQL", () => {
         const write = Effect.flatMap(ByHand, (store) => store.write("a", placed()))
         assert.strictEqual((yield* Effect.provide(write, ByHand.layerNoMigrations)).version, 1)
         assert.strictEqual((yield* Effect.provide(write, ByHand.layer)).version, 2)
+      }))
+
+    it.effect("can be run by hand for aggregated streams and subscriptions", () =>
+      Effect.gen(function*() {
+        class ByHand extends MessageStore.Service<ByHand>()("test/ByHand2", { name: "by_hand_2", schema: Placed }) {}
+        const sql = yield* SqlClient.SqlClient
+        const migrations = [
+          ...yield* ByHand.migrations,
+          ...yield* ByHand.streamMigrations("by_hand_stream"),
+          ...yield* ByHand.subscriptionMigrations("by_hand_subscription")
+        ]
+        for (const { statements } of migrations) {
+          for (const statement of statements) yield* sql.unsafe(statement).unprepared
+        }
+        yield* Effect.gen(function*() {
+          const store = yield* ByHand
+          yield* store.write("a", placed())
+          const stream = yield* store.aggregatedStream({
+            name: "by_hand_stream",
+            patterns: "a",
+            partitioner: Partitioner.constant()
+          })
+          assert.include(yield* stream.projector.runOnce, { linked: 1 })
+          const subscription = yield* stream.subscription({ name: "by_hand_subscription" })
+          assert.strictEqual(yield* subscription.lag, 1)
+        }).pipe(Effect.provide(ByHand.layerNoMigrations))
+        const made = yield* sql`select 1 from pg_class where relname = 'effect_message_store_migrations_by_hand_stream'`
+        assert.lengthOf(made, 0)
       }))
 
     it.effect("without tables, the store fails with an SqlError", () =>

@@ -207,7 +207,10 @@ export const make = <Message extends SourceMessage>(
         stored: source.lastPosition
       }
     }),
-    reset: Effect.sync(() => streams.remove(name)),
+    reset: Effect.sync(() => {
+      streams.remove(name)
+      streams.links(name).definition = description
+    }),
     drop: Effect.sync(() => streams.remove(name)),
     listen: streams.listeners.listen(name),
     subscription: (subscription) =>

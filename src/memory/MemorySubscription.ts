@@ -154,7 +154,7 @@ export const make = (
       Effect.map(
         change(`checkpoint ${partition}`, ({ checkpoints }) =>
           Effect.succeed(
-            subscribed.tokens.get(partition) === token && (checkpoints.get(partition) ?? -1) === from
+            subscribed.tokens.get(partition) === token && (checkpoints.get(partition) ?? -1) === from && to > from
               ? { _tag: "Advance", partition, position: to }
               : undefined
           )),

@@ -173,7 +173,8 @@ export const make = (
     reset: sql.withTransaction(Effect.gen(function*() {
       yield* sql`truncate table ${table}, ${sql(stream.maximumTable)}`
       yield* sql`delete from ${sql(stream.projectionTable)}`
-      yield* sql`insert into ${sql(stream.projectionTable)} default values`
+      // With the definition: a projector of the old one, in another process, must not be the first.
+      yield* sql`insert into ${sql(stream.projectionTable)} (definition) values (${description})`
     })),
 
     drop: sql.withTransaction(Effect.gen(function*() {

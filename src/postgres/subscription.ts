@@ -102,7 +102,8 @@ export const make = (
       Effect.map(
         sql<{ readonly is_wanted: boolean }>`
           with claim as (
-            select is_wanted from ${claimed} where partition = ${partition} and token = ${BigInt(token)}
+            select is_wanted from ${claimed}
+            where partition = ${partition} and token = ${BigInt(token)} and ${to}::int > ${from}::int
           ), advanced as (
             insert into ${checkpoints} as c (subscription_name, partition, position)
             select ${name}, ${partition}::int, ${to}::int from claim
