@@ -18,6 +18,31 @@ export type ReadWork =
   | { readonly kind: "readTail"; readonly fibers: number; readonly size: number }
   | { readonly kind: "readAll"; readonly fibers: number }
 
+/** All stored messages are linked anew. */
+export interface LinkWork {
+  readonly kind: "link"
+  readonly partitioner: "constant" | "streamName" | "field" | "depeche" | "function"
+}
+
+/** Messages are handled by a subscription that begins with the first. */
+export interface SubscribeWork {
+  readonly kind: "subscribe"
+  readonly partitions: number
+  readonly messages: number
+  readonly delivery: "atLeastOnce" | "transactional"
+  readonly acknowledge: "message" | "batch"
+  /** Nothing is done, message by message or batch by batch; or a table of the user's is brought up to date. */
+  readonly handler: "each" | "batch" | "upsert"
+}
+
+export type StreamWork =
+  | LinkWork
+  /** One new message is linked. */
+  | { readonly kind: "linkOne" }
+  | SubscribeWork
+  /** How long a message takes from the call of write to its handler, while 100 are written in a second. */
+  | { readonly kind: "latency"; readonly percentile: number }
+
 /** What is stored before. */
 export interface Load {
   readonly streams: number
@@ -27,11 +52,11 @@ export interface Load {
 export interface Case {
   readonly name: string
   readonly title: string
-  readonly work: WriteWork | ReadWork
+  readonly work: WriteWork | ReadWork | StreamWork
   readonly load?: Load
   /** The first is the one that the others are compared with. */
   readonly subjects: readonly [baseline: SubjectName, ...others: ReadonlyArray<SubjectName>]
-  readonly unit: "messages/s" | "reads/s"
+  readonly unit: "messages/s" | "reads/s" | "ms"
   /** When it runs: always, not with `--quick`, only when asked for by name. */
   readonly runs: "always" | "notQuick" | "asked"
 }
@@ -44,13 +69,73 @@ const jsonb = "effect-message-store (jsonb)"
 const of = (
   name: string,
   title: string,
-  work: WriteWork | ReadWork,
+  work: WriteWork | ReadWork | StreamWork,
   subjects: Case["subjects"],
   options?: Partial<Pick<Case, "load" | "unit" | "runs">>
 ): Case => ({ name, title, work, subjects, unit: "messages/s", runs: "always", ...options })
 
 const single = (fibers: number): WriteWork => ({ kind: "write", fibers, size: 1, streams: "own" })
 const batch = (size: number, fibers = 1): WriteWork => ({ kind: "write", fibers, size, streams: "own" })
+const link = (partitioner: LinkWork["partitioner"]): Case =>
+  of(`project-${partitioner}`, `100,000 messages are linked, by ${partitioner}`, { kind: "link", partitioner }, [
+    "sql-pg",
+    ours
+  ], { load: { streams: 1000, length: 100 }, runs: "notQuick" })
+
+const linkOne = (messages: number, streams: number): Case =>
+  of(
+    `project-one-${messages}-${streams}`,
+    `one new message is linked, ${messages.toLocaleString("en")} stored in ${streams.toLocaleString("en")} streams`,
+    { kind: "linkOne" },
+    [ours],
+    { load: { streams, length: messages / streams }, runs: "asked" }
+  )
+
+const subscribe = (name: string, title: string, partitions: number, work: Omit<SubscribeWork, "kind" | "partitions">) =>
+  of(
+    `subscribe-${name}-${partitions}`,
+    `${title}, ${partitions === 1 ? "1 partition" : `${partitions} partitions`}`,
+    { kind: "subscribe", partitions, ...work },
+    [ours, jit],
+    { load: { streams: 1000, length: 100 }, runs: partitions === 16 ? "notQuick" : "asked" }
+  )
+
+const subscribes = (partitions: number): ReadonlyArray<Case> => [
+  subscribe("batch", "each message handled, acknowledged by batch", partitions, {
+    messages: 100_000,
+    delivery: "atLeastOnce",
+    acknowledge: "batch",
+    handler: "each"
+  }),
+  subscribe("single", "each message handled and acknowledged", partitions, {
+    messages: 5000,
+    delivery: "atLeastOnce",
+    acknowledge: "message",
+    handler: "each"
+  }),
+  subscribe("transaction", "each message in a transaction", partitions, {
+    messages: 5000,
+    delivery: "transactional",
+    acknowledge: "message",
+    handler: "each"
+  }),
+  subscribe("upsert", "each batch in a transaction, with an upsert into a table of the user's", partitions, {
+    messages: 100_000,
+    delivery: "transactional",
+    acknowledge: "batch",
+    handler: "upsert"
+  })
+]
+
+const latency = (percentile: number): Case =>
+  of(
+    `subscribe-latency-p${percentile}`,
+    `from write to handler, through store, projector and subscription, at 100 writes/s: ${percentile} % are faster`,
+    { kind: "latency", percentile },
+    [ours],
+    { load: { streams: 1000, length: 100 }, runs: "notQuick", unit: "ms" }
+  )
+
 const read100k: Load = { streams: 1, length: 100_000 }
 
 const growth = (messages: number, streams: number, runs: Case["runs"]): ReadonlyArray<Case> => {
@@ -136,6 +221,19 @@ export const cases: ReadonlyArray<Case> = [
   of("payload-batch-1000", "batch-1000 with the message column as json and as jsonb", batch(1000), [ours, jsonb], {
     runs: "notQuick"
   }),
+  link("constant"),
+  link("streamName"),
+  link("field"),
+  link("depeche"),
+  link("function"),
+  linkOne(10_000, 1000),
+  linkOne(1_000_000, 1000),
+  linkOne(1_000_000, 100_000),
+  ...subscribes(1),
+  ...subscribes(4),
+  ...subscribes(16),
+  latency(50),
+  latency(99),
   ...growth(10_000, 1, "notQuick"),
   ...growth(10_000, 10_000, "notQuick"),
   ...growth(1_000_000, 1, "notQuick"),

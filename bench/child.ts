@@ -4,8 +4,8 @@ import { PgClient } from "@effect/sql-pg"
 import { Cause, Effect, Queue, Redacted } from "effect"
 import { SqlClient } from "effect/sql"
 import process from "node:process"
-import { type Case, cases, type Load, type ReadWork, type WriteWork } from "./cases.ts"
-import { measure } from "./measure.ts"
+import { type Case, cases, type Load, type ReadWork, type StreamWork, type WriteWork } from "./cases.ts"
+import { measure, type Measurement } from "./measure.ts"
 import type { Reply, Request } from "./protocol.ts"
 import { type SubjectName, subjectNamed } from "./subjects/index.ts"
 import { rangeOf, storedStream, type Subject } from "./subjects/Subject.ts"
@@ -112,10 +112,26 @@ const makeHandler = (subject: Subject, sql: SqlClient.SqlClient) => {
     }
   }
 
+  /** As often as the time allows; what has to be made ready before each is not measured. */
+  const runStream = Effect.fnUntraced(function*(work: StreamWork, milliseconds: number) {
+    globalThis.gc?.()
+    let total: Measurement = { units: 0, seconds: 0 }
+    for (let times = 1; total.seconds * 1000 < milliseconds; times++) {
+      const { seconds, units } = yield* demand(subject.stream)(work)
+      total = { units: total.units + units, seconds: total.seconds + seconds }
+      if (work.kind === "latency" || (work.kind === "linkOne" && times === 200)) break
+    }
+    expected = (yield* audit(subject, sql)).messages // some of them write
+    return total
+  })
+
   const run = Effect.fnUntraced(function*(of: Case, milliseconds: number) {
     round++
     const { work } = of
     if (work.kind === "write" || work.kind === "writeExpecting") return yield* runWrites(of, work, milliseconds)
+    if (work.kind === "link" || work.kind === "linkOne" || work.kind === "subscribe" || work.kind === "latency") {
+      return yield* runStream(work, milliseconds)
+    }
     globalThis.gc?.()
     const { measurement } = yield* measure({ fibers: work.fibers, milliseconds, next: () => read(of, work) })
     return measurement

@@ -58,7 +58,9 @@ export const jsonRows = (results: ReadonlyArray<Result>) =>
     }))
   )
 
-const whole = (value: number): string => Math.round(value).toLocaleString("en")
+/** Four digits are enough of small numbers. */
+const whole = (value: number): string =>
+  (value < 100 ? Number(value.toPrecision(3)) : Math.round(value)).toLocaleString("en")
 
 const table = (heads: ReadonlyArray<string>, rows: ReadonlyArray<ReadonlyArray<string>>): string => {
   const widths = heads.map((head, i) => Math.max(head.length, ...rows.map((row) => row[i]?.length ?? 0)))

@@ -1,6 +1,8 @@
 /** What is compared: a way to write and read messages, in a database of its own. */
 import type { Effect, Scope } from "effect"
 import type { SqlClient } from "effect/sql"
+import type { StreamWork } from "../cases.ts"
+import type { Measurement } from "../measure.ts"
 
 /** A new, empty database. */
 export interface Database {
@@ -26,6 +28,8 @@ export interface Subject {
   readonly readTail?: (stream: string, size: number) => Effect.Effect<number, unknown>
   /** Reads all streams whose names begin so, in the order of global positions. */
   readonly readAll?: (prefix: string) => Effect.Effect<number, unknown>
+  /** Links messages to partitions, and hands them to handlers; says how much of it in which time. */
+  readonly stream?: (work: StreamWork) => Effect.Effect<Measurement, unknown>
   /** Stores messages in streams named by {@link storedStream}, `length` in each. The store is empty. */
   readonly load: (streams: number, length: number) => Effect.Effect<void, unknown>
   readonly clear: Effect.Effect<void, unknown>

@@ -4,6 +4,7 @@ import type { MessageStore } from "effect-message-store"
 import { SqlClient } from "effect/sql"
 import { makeMessage, type OrderPlaced, Orders, type OrderShipped, OrdersJsonb } from "../message.ts"
 import { stored } from "./depecheTable.ts"
+import { makeStreams } from "./streams.ts"
 import { type Database, rangeOf, type Subject } from "./Subject.ts"
 
 export interface Options {
@@ -46,6 +47,7 @@ export const make = (database: Database, options: Options) =>
       readTail: (stream, size) => count(store.read(stream, { direction: "backward", limit: size })),
       readAll: (prefix) =>
         Effect.scoped(Effect.flatMap(store.reader, (reader) => count(reader.readWildcard(`${prefix}%`)))),
+      stream: makeStreams(store, database.sql),
       ...stored(database, options.payload)
     } satisfies Subject
   })

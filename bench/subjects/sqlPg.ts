@@ -4,11 +4,13 @@
  * driver has them.
  */
 import { DateTime, Effect } from "effect"
+import { SqlClient } from "effect/sql"
 import { append } from "../../src/postgres/append.ts"
 import * as Objects from "../../src/postgres/objects.ts"
 import type { AppendItem, EncodedMessage } from "../../src/Storage.ts"
 import { encode, makeMessage, metadata, storeName } from "../message.ts"
 import { migrate, sequenceName, stored, tableName } from "./depecheTable.ts"
+import { makeLink } from "./sqlPgLink.ts"
 import { type Database, pageSize, rangeOf, type Subject } from "./Subject.ts"
 
 interface Row {
@@ -72,6 +74,7 @@ export const make = (database: Database) =>
           from = 1n + (rows.at(-1)?.global_position ?? 0n)
         }
       }),
+      stream: (work) => Effect.provideService(makeLink(sql)(work), SqlClient.SqlClient, sql),
       ...stored(database)
     } satisfies Subject
   })

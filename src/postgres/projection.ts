@@ -30,7 +30,10 @@ const sees = (snapshot: string): string =>
 const isNew = `m.stream like any(_patterns) and ${sees("_state.target")}
       and (_state.seen is null or not ${sees("_state.seen")})`
 
-/** Who looks back, or comes behind Python, meets messages that are linked; where no link is in reach, none is looked up. */
+/**
+ * Who looks back, or comes behind Python, meets messages that are linked. They are looked for where links are within
+ * reach, or where one was met after all: a message that was removed, and written again elsewhere.
+ */
 const isUnlinked = (stream: StreamObjects): string =>
   `not (_overlaps and exists (select from ${stream.table} l where l.message_id = m.message_id))`
 
@@ -39,6 +42,23 @@ const overlaps = (stream: StreamObjects, to: string): string =>
     select from ${stream.table} l
     where l.origin_stream_global_position > _state.cursor and l.origin_stream_global_position <= ${to}
   );`
+
+/** Links, and once more with care where that met a message that is linked. */
+const linking = (stream: StreamObjects, fresh: string): string =>
+  `for _attempt in 1..2 loop
+    begin
+      with fresh as materialized (
+        ${fresh}
+      ), ${link(stream)}
+      select ${summary} into linked, partitions, positions, ids;
+      exit;
+    exception when unique_violation then
+      if _overlaps then
+        raise;
+      end if;
+      _overlaps := true;
+    end;
+  end loop;`
 
 const key = `case _kind when 'Field' then coalesce((
         select case jsonb_typeof(v) when 'string' then v #>> '{}' when 'boolean' then v::text when 'number' then
@@ -229,15 +249,17 @@ begin
     order by m.global_position limit _limit
   ) m;
   ${overlaps(stream, "reached")}
-  with fresh as materialized (
-    select m.message_id, m.stream, m.version, m.global_position, m.added_at, m.occurred_at, ${partition} as partition
-    from ${store.table} m
-    cross join lateral (
-      select case when _kind <> 'Constant' then sha256(convert_to(${key}, 'UTF8')) end as hash offset 0
-    ) hashed
-    where m.global_position > _state.cursor and m.global_position <= reached and ${isNew} and ${isUnlinked(stream)}
-  ), ${link(stream)}
-  select ${summary} into linked, partitions, positions, ids;
+  ${
+    linking(
+      stream,
+      `select m.message_id, m.stream, m.version, m.global_position, m.added_at, m.occurred_at, ${partition} as partition
+        from ${store.table} m
+        cross join lateral (
+          select case when _kind <> 'Constant' then sha256(convert_to(${key}, 'UTF8')) end as hash offset 0
+        ) hashed
+        where m.global_position > _state.cursor and m.global_position <= reached and ${isNew} and ${isUnlinked(stream)}`
+    )
+  }
   _state.cursor := reached;
   state := 'more';
   if _scanned < _limit then
@@ -278,12 +300,14 @@ begin
     return;
   end if;
   ${overlaps(stream, "_to")}
-  with fresh as materialized (
-    select m.message_id, m.stream, m.version, m.global_position, m.added_at, m.occurred_at, given.partition
-    from unnest(_ids, _partitions) given(id, partition) join ${store.table} m on m.message_id = given.id
-    where ${isUnlinked(stream)}
-  ), ${link(stream)}
-  select ${summary} into linked, partitions, positions, ids;
+  ${
+    linking(
+      stream,
+      `select m.message_id, m.stream, m.version, m.global_position, m.added_at, m.occurred_at, given.partition
+        from unnest(_ids, _partitions) given(id, partition) join ${store.table} m on m.message_id = given.id
+        where ${isUnlinked(stream)}`
+    )
+  }
   _state.cursor := _to;
   state := 'more';
   if _done then

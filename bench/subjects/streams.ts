@@ -1,0 +1,146 @@
+/** Aggregated streams and subscriptions of this library. */
+import { Deferred, Effect } from "effect"
+import { type AggregatedStream, type MessageStore, Partitioner, type Subscription } from "effect-message-store"
+import type { SqlClient } from "effect/sql"
+import type { LinkWork, StreamWork, SubscribeWork } from "../cases.ts"
+import type { Measurement } from "../measure.ts"
+import { makeMessage, OrderPlaced, type OrderShipped } from "../message.ts"
+import { storedStream } from "./Subject.ts"
+
+type Order = OrderPlaced | OrderShipped
+
+const partitioners: Readonly<Record<LinkWork["partitioner"], Partitioner.Partitioner<Order>>> = {
+  constant: Partitioner.constant(),
+  streamName: Partitioner.streamName(16),
+  field: Partitioner.field(["address", "country"], 16),
+  depeche: Partitioner.depeche,
+  function: ({ version }) => version % 16
+}
+
+export const makeStreams = (store: MessageStore.MessageStore<Order>, sql: SqlClient.SqlClient) => {
+  const streams = new Map<string, AggregatedStream.AggregatedStream<Order>>()
+  let subscriptions = 0
+
+  const streamOf = Effect.fnUntraced(function*(name: string, partitioner: Partitioner.Partitioner<Order>) {
+    const known = streams.get(name)
+    if (known !== undefined) return known
+    const stream = yield* store.aggregatedStream({ name, patterns: "stored%", partitioner })
+    streams.set(name, stream)
+    return stream
+  })
+
+  const timed = <E, R>(effect: Effect.Effect<number, E, R>): Effect.Effect<Measurement, E, R> =>
+    Effect.suspend(() => {
+      const start = performance.now()
+      return Effect.map(effect, (units) => ({ units, seconds: (performance.now() - start) / 1000 }))
+    })
+
+  const link = Effect.fnUntraced(function*({ partitioner }: LinkWork) {
+    const stream = yield* streamOf(`link_${partitioner.toLowerCase()}`, partitioners[partitioner])
+    const measurement = yield* timed(Effect.map(stream.rebuild, ({ linked }) => linked))
+    yield* verify(stream.name, measurement.units)
+    return measurement
+  })
+
+  /** Each message has one place, and places have no gaps. */
+  const verify = Effect.fnUntraced(function*(name: string, linked: number) {
+    const [row] = yield* sql<{ readonly links: number; readonly wrong: number }>`
+      select sum(count)::int as links, count(*) filter (where first <> 0 or last + 1 <> count)::int as wrong from (
+        select count(*) as count, min(position) as first, max(position) as last
+        from ${sql(`depeche_stream_${name}`)} group by partition
+      ) partitions`
+    if (row?.links !== linked || row.wrong !== 0) return yield* Effect.die(new Error(`wrong links in ${name}`))
+  })
+
+  const linkOne = Effect.gen(function*() {
+    const stream = yield* streamOf("link_one", Partitioner.streamName(16))
+    yield* stream.projector.runOnce
+    yield* store.write(storedStream(1 + Math.floor(Math.random() * 1000)), makeMessage())
+    return yield* timed(Effect.map(stream.projector.runOnce, ({ linked }) => linked))
+  })
+
+  const handle = (subscription: Subscription.Subscription<Order>, work: SubscribeWork) =>
+    Effect.gen(function*() {
+      const finished = yield* Deferred.make<void>()
+      let handled = 0
+      const count = (by: number) => {
+        handled += by
+        return handled >= work.messages ? Effect.asVoid(Deferred.succeed(finished, undefined)) : Effect.void
+      }
+      const run = work.handler === "each"
+        ? subscription.run(() => count(1))
+        : subscription.runBatches((deliveries) => {
+          if (work.handler === "batch") return count(deliveries.length)
+          const quantities = new Map<string, number>()
+          for (const { message } of deliveries) {
+            if (message instanceof OrderPlaced) {
+              quantities.set(message.address.city, (quantities.get(message.address.city) ?? 0) + message.quantity)
+            }
+          }
+          return Effect.andThen(
+            sql`insert into quantities select * from unnest(
+                ${Array.from(quantities.keys())}::text[], ${Array.from(quantities.values())}::int[]
+              ) on conflict (city) do update set quantity = quantities.quantity + excluded.quantity`,
+            count(deliveries.length)
+          )
+        })
+      yield* Effect.raceFirst(run, Deferred.await(finished))
+      return handled
+    })
+
+  const subscribe = Effect.fnUntraced(function*(work: SubscribeWork) {
+    const stream = yield* streamOf(`partitions_${work.partitions}`, Partitioner.streamName(work.partitions))
+    yield* stream.projector.runOnce
+    yield* sql`create table if not exists quantities (city text primary key, quantity bigint not null)`.unprepared
+    const subscription = yield* stream.subscription({
+      name: `subscribed_${++subscriptions}`,
+      delivery: work.delivery,
+      acknowledge: work.acknowledge,
+      batchSize: 500
+    })
+    return yield* timed(handle(subscription, work))
+  })
+
+  /** Milliseconds from the call of `write` to the handler, at 100 writes a second: a percentile of 300. */
+  const latency = (percentile: number) =>
+    Effect.scoped(Effect.gen(function*() {
+      const stream = yield* streamOf("partitions_16", Partitioner.streamName(16))
+      yield* stream.projector.runOnce
+      const subscription = yield* stream.subscription({ name: `subscribed_${++subscriptions}`, start: "next" })
+      const written = new Map<string, number>()
+      const latencies: Array<number> = []
+      yield* Effect.forkScoped(stream.projector.run())
+      yield* Effect.forkScoped(subscription.run(({ messageId }) =>
+        Effect.sync(() => {
+          const at = written.get(messageId)
+          if (at !== undefined) latencies.push(performance.now() - at)
+        })
+      ))
+      const write = Effect.suspend(() => {
+        const message = makeMessage()
+        written.set(message.messageId, performance.now())
+        return store.write(storedStream(1 + Math.floor(Math.random() * 1000)), message)
+      })
+      for (let i = 0; i < 400; i++) {
+        if (i === 100) latencies.length = 0 // until here it warms up
+        yield* Effect.forkScoped(write)
+        yield* Effect.sleep("10 millis")
+      }
+      yield* Effect.sleep("200 millis")
+      const sorted = latencies.toSorted((a, b) => a - b)
+      return { units: sorted[Math.floor(sorted.length * percentile / 100)] ?? NaN, seconds: 1 }
+    }))
+
+  return (work: StreamWork): Effect.Effect<Measurement, unknown> => {
+    switch (work.kind) {
+      case "link":
+        return link(work)
+      case "linkOne":
+        return linkOne
+      case "subscribe":
+        return subscribe(work)
+      case "latency":
+        return latency(work.percentile)
+    }
+  }
+}
