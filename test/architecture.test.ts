@@ -33,7 +33,7 @@ const alsoMayImport: Readonly<Record<string, ReadonlyArray<string>>> = {
   index: [...modules, "memory/", "postgres/"],
   MessageStore: ["memory/", "postgres/"], // to build its layers
   "memory/": ["errors", "Message", "Partitioner", "Wakeup", "Storage"],
-  "postgres/": ["errors", "Message", "arguments", "Partitioner", "Wakeup", "Storage"],
+  "postgres/": ["errors", "passing", "Message", "arguments", "Partitioner", "Wakeup", "Storage"],
   "pglite/": ["postgres/"],
   "testing/": ["index", ...modules, "memory/", "postgres/", "pglite/"],
   "cli/": ["index", ...modules, "memory/", "postgres/", "pglite/"]

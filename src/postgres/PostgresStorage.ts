@@ -16,6 +16,7 @@ import * as Objects from "./objects.ts"
 import * as Queries from "./queries.ts"
 import { snapshot } from "./snapshot.ts"
 import * as Subscription from "./subscription.ts"
+import { withTransaction } from "./transaction.ts"
 import * as PostgresWakeup from "./wakeup.ts"
 
 /** Serves a store whose database objects exist. */
@@ -47,7 +48,7 @@ export const layer = (
               ? Effect.map(coalesced(items[0]), Arr.of)
               : call(items, { atomic, wait: true }) as Effect.Effect<ReadonlyArray<AppendOutcome>, SqlError>
           ),
-        withTransaction: sql.withTransaction,
+        withTransaction: withTransaction(sql),
         inTransaction: Effect.map(Effect.serviceOption(sql.transactionService), Option.isSome),
         snapshot: snapshot(sql),
         listen: wakeup.listen(objects.channel),

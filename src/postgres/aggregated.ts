@@ -7,6 +7,7 @@ import type { AggregatedStorage, PartitionHead, ProjectedPage, Round, StreamDefi
 import type { Wakeup } from "../Wakeup.ts"
 import type { Objects, StreamObjects } from "./objects.ts"
 import { type OfStream, type Row, sized, type SizedRow, toStored } from "./queries.ts"
+import { withTransaction } from "./transaction.ts"
 
 /** What the projection functions answer. */
 interface Outcome {
@@ -170,14 +171,14 @@ export const make = (
       ([row]) => ({ linked: Number(row?.linked ?? 0), stored: Number(row?.stored ?? 0) })
     ),
 
-    reset: sql.withTransaction(Effect.gen(function*() {
+    reset: withTransaction(sql)(Effect.gen(function*() {
       yield* sql`truncate table ${table}, ${sql(stream.maximumTable)}`
       yield* sql`delete from ${sql(stream.projectionTable)}`
       // With the definition: a projector of the old one, in another process, must not be the first.
       yield* sql`insert into ${sql(stream.projectionTable)} (definition) values (${description})`
     })),
 
-    drop: sql.withTransaction(Effect.gen(function*() {
+    drop: withTransaction(sql)(Effect.gen(function*() {
       for (const each of [stream.projectFunction, stream.beginFunction, stream.linkFunction, stream.roundFunction]) {
         yield* sql`drop function if exists ${sql(each)}`
       }

@@ -27,6 +27,7 @@ import type { SqlClient } from "effect/sql/SqlClient"
 import type { SqlError } from "effect/sql/SqlError"
 import { type AppendItem, AppendOutcome } from "../Storage.ts"
 import { type Objects, streamLockKey } from "./objects.ts"
+import { withTransaction } from "./transaction.ts"
 
 /** How the function's `_expected` says that any version will do, or any but 0: arrays of nulls have no type to bind. */
 const anyVersion = -2
@@ -236,7 +237,7 @@ export const append = (sql: SqlClient, objects: Objects) =>
 /** Runs an effect in a transaction that has the lock of a stream. */
 export const withLock =
   (sql: SqlClient) => <A>(stream: string, effect: Effect.Effect<A, SqlError>): Effect.Effect<A, SqlError> =>
-    sql.withTransaction(Effect.andThen(
+    withTransaction(sql)(Effect.andThen(
       sql`select pg_advisory_xact_lock(${sql.literal(streamLockKey("locked.stream"))}) from (
         select ${stream}::text as stream
       ) locked`,

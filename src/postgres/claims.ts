@@ -16,6 +16,7 @@ import type { Scope } from "effect"
 import type { SqlClient } from "effect/sql"
 import type { Claim, ClaimMode, Claims } from "../Storage.ts"
 import { lockKey, type SubscriptionObjects } from "./objects.ts"
+import { perClient } from "./perClient.ts"
 import { layer as sessionLayer, Session } from "./session.ts"
 
 export type Holder = (
@@ -56,20 +57,22 @@ class Held {
   }
 }
 
+const unlock = (session: PgConnection.PgConnection, key: bigint) =>
+  session.query("select pg_advisory_unlock($1::int8)", [key])
+
 const want = (sql: SqlClient.SqlClient, subscription: SubscriptionObjects): Claims["want"] => (partition) =>
   Effect.asVoid(sql`update ${sql(subscription.claimsTable)} set is_wanted = true
     where partition = ${partition} and not is_wanted and owner <> ''`)
 
 export class ClaimHolder extends Context.Service<ClaimHolder, Holder>()("effect-message-store/postgres/ClaimHolder") {}
 
-/**
- * The one of an application: Effect builds a layer that is one value once. What is locked is remembered by key, since a
- * session gets its own locks again and again.
- */
-export const layer: Layer.Layer<ClaimHolder, never, SqlClient.SqlClient> = Layer.effect(
-  ClaimHolder,
-  Effect.map(Session, (session) => makeHolder(session, globalThis.crypto.randomUUID()))
-).pipe(Layer.provide(sessionLayer))
+/** What is locked is remembered by key, since a session gets its own locks again and again. */
+export const layer = perClient(() =>
+  Layer.effect(
+    ClaimHolder,
+    Effect.map(Session, (session) => makeHolder(session, globalThis.crypto.randomUUID()))
+  ).pipe(Layer.provide(sessionLayer))
+)
 
 const makeHolder = (session: Session["Service"], owner: string): Holder => {
   const locked = new Set<bigint>()
@@ -121,10 +124,14 @@ const makeHolder = (session: Session["Service"], owner: string): Holder => {
           returning token`,
           [key, partition, owner]
         ),
-        (exit) =>
-          Effect.sync(() => {
-            if (exit._tag === "Failure" || exit.value.rows.length === 0 || connection !== opened) locked.delete(key)
-          })
+        (exit) => {
+          if (exit._tag === "Success" && exit.value.rows.length > 0 && connection === opened) return Effect.void
+          // What fails after it got the lock (a time limit, say) has it still.
+          return Effect.andThen(
+            exit._tag === "Success" ? Effect.void : Effect.ignore(unlock(opened, key)),
+            Effect.sync(() => locked.delete(key))
+          )
+        }
       )
       const [row] = result.rows
       return row === undefined || connection !== opened ? undefined : held.add(partition, row["token"] as bigint)

@@ -8,6 +8,7 @@ import { Context, Deferred, Effect, Fiber, FiberSet, Layer, Schedule } from "eff
 import type { Scope } from "effect"
 import { SqlClient } from "effect/sql"
 import type { SqlError } from "effect/sql/SqlError"
+import { perClient } from "./perClient.ts"
 
 type Connection = PgConnection.PgConnection
 
@@ -41,68 +42,69 @@ const reconnects = Schedule.jittered(
   Schedule.min([Schedule.exponential("20 millis"), Schedule.spaced("5 seconds")])
 )
 
-/** The one of an application: Effect builds a layer that is one value once. */
-export const layer: Layer.Layer<Session, never, SqlClient.SqlClient> = Layer.effect(
-  Session,
-  Effect.gen(function*() {
-    const sql = yield* SqlClient.SqlClient
-    const layerScope = yield* Effect.scope
-    const { config } = sql as { readonly config?: PgClientConfig }
-    if (config === undefined) return Session.of({ isAvailable: false, use: () => Effect.void })
+export const layer = perClient(() =>
+  Layer.effect(
+    Session,
+    Effect.gen(function*() {
+      const sql = yield* SqlClient.SqlClient
+      const layerScope = yield* Effect.scope
+      const { config } = sql as { readonly config?: PgClientConfig }
+      if (config === undefined) return Session.of({ isAvailable: false, use: () => Effect.void })
 
-    const tenants = new Map<Tenant, Fiber.Fiber<void> | undefined>()
-    let start: ((tenant: Tenant) => void) | undefined
-    let isSupervised = false
+      const tenants = new Map<Tenant, Fiber.Fiber<void> | undefined>()
+      let start: ((tenant: Tenant) => void) | undefined
+      let isSupervised = false
 
-    const connected = Effect.gen(function*() {
-      // An optional peer: loaded by those who use it.
-      const { make } = yield* Effect.promise(() => import("@effect/sql-pg/PgConnection"))
-      const connection = yield* Effect.flatMap(make(config), ({ pin }) => pin)
-      const lost = yield* Deferred.make<never, SqlError>()
-      const run = yield* FiberSet.makeRuntime<never, void, never>()
-      start = (tenant) => {
-        const lasting = Effect.catchCause(
-          Effect.scoped(tenant(connection)),
-          (cause) => Effect.asVoid(Deferred.failCause(lost, cause))
-        )
-        tenants.set(tenant, run(lasting))
-      }
-      for (const tenant of tenants.keys()) start(tenant)
-      return yield* Effect.raceFirst(Deferred.await(lost), keepAlive(connection))
-    }).pipe(
-      Effect.scoped,
-      Effect.ensuring(Effect.sync(() => {
-        start = undefined
-      }))
-    )
-
-    const supervised = connected.pipe(
-      Effect.sandbox,
-      Effect.tapError((cause) =>
-        Effect.logWarning("The database session of listeners and locks was lost; it is opened again", cause)
-      ),
-      Effect.retry(reconnects)
-    )
-
-    return Session.of({
-      isAvailable: true,
-      use: (tenant) =>
-        Effect.gen(function*() {
-          yield* Effect.acquireRelease(
-            Effect.sync(() => tenants.set(tenant, undefined)),
-            () =>
-              Effect.suspend(() => {
-                const fiber = tenants.get(tenant)
-                tenants.delete(tenant)
-                return fiber === undefined ? Effect.void : Fiber.interrupt(fiber)
-              })
+      const connected = Effect.gen(function*() {
+        // An optional peer: loaded by those who use it.
+        const { make } = yield* Effect.promise(() => import("@effect/sql-pg/PgConnection"))
+        const connection = yield* Effect.flatMap(make(config), ({ pin }) => pin)
+        const lost = yield* Deferred.make<never, SqlError>()
+        const run = yield* FiberSet.makeRuntime<never, void, never>()
+        start = (tenant) => {
+          const lasting = Effect.catchCause(
+            Effect.scoped(tenant(connection)),
+            (cause) => Effect.asVoid(Deferred.failCause(lost, cause))
           )
-          if (start !== undefined) start(tenant)
-          else if (!isSupervised) {
-            isSupervised = true
-            yield* Effect.forkIn(supervised, layerScope)
-          }
-        })
+          tenants.set(tenant, run(lasting))
+        }
+        for (const tenant of tenants.keys()) start(tenant)
+        return yield* Effect.raceFirst(Deferred.await(lost), keepAlive(connection))
+      }).pipe(
+        Effect.scoped,
+        Effect.ensuring(Effect.sync(() => {
+          start = undefined
+        }))
+      )
+
+      const supervised = connected.pipe(
+        Effect.sandbox,
+        Effect.tapError((cause) =>
+          Effect.logWarning("The database session of listeners and locks was lost; it is opened again", cause)
+        ),
+        Effect.retry(reconnects)
+      )
+
+      return Session.of({
+        isAvailable: true,
+        use: (tenant) =>
+          Effect.gen(function*() {
+            yield* Effect.acquireRelease(
+              Effect.sync(() => tenants.set(tenant, undefined)),
+              () =>
+                Effect.suspend(() => {
+                  const fiber = tenants.get(tenant)
+                  tenants.delete(tenant)
+                  return fiber === undefined ? Effect.void : Fiber.interrupt(fiber)
+                })
+            )
+            if (start !== undefined) start(tenant)
+            else if (!isSupervised) {
+              isSupervised = true
+              yield* Effect.forkIn(supervised, layerScope)
+            }
+          })
+      })
     })
-  })
+  )
 )

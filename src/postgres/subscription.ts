@@ -15,6 +15,7 @@ import type {
 import type * as Claims from "./claims.ts"
 import { lockKey, type Objects, type StreamObjects, type SubscriptionObjects } from "./objects.ts"
 import { type OfStream, type Row, toStored } from "./queries.ts"
+import { withTransaction } from "./transaction.ts"
 
 export const statements = (subscription: SubscriptionObjects): ReadonlyArray<string> => [
   `create table if not exists ${subscription.table} (
@@ -58,6 +59,7 @@ export const make = (
   claims: Claims.Holder
 ): SubscriptionStorage => {
   const { name } = subscription
+  const transaction = withTransaction(sql)
   const checkpoints = sql(subscription.table)
   const claimed = sql(subscription.claimsTable)
   const parked = sql(subscription.parkedTable)
@@ -65,7 +67,7 @@ export const make = (
 
   return {
     initialise: (positions) =>
-      sql.withTransaction(Effect.gen(function*() {
+      transaction(Effect.gen(function*() {
         const key = yield* lockKey(subscription, "init")
         yield* sql`select pg_advisory_xact_lock(${key})`
         const [done] = yield* sql`select 1 as done from ${checkpoints}
@@ -167,7 +169,7 @@ export const make = (
         ([row]) => row
       ),
 
-    reset: sql.withTransaction(Effect.gen(function*() {
+    reset: transaction(Effect.gen(function*() {
       yield* sql`delete from ${checkpoints} where subscription_name = ${name}`
       yield* sql`delete from ${parked}`
     }))

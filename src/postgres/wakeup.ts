@@ -10,6 +10,7 @@ import { Effect, FiberSet, Layer, Queue, RcMap } from "effect"
 import type { Duration } from "effect"
 import { SqlClient } from "effect/sql"
 import { Listeners, type Signal, Wakeup } from "../Wakeup.ts"
+import { perClient } from "./perClient.ts"
 import * as Session from "./session.ts"
 
 /** Of one statement. */
@@ -22,60 +23,61 @@ interface Notification extends Signal {
   readonly channel: string
 }
 
-/** The one of an application: Effect builds a layer that is one value once. */
-export const layer: Layer.Layer<Wakeup, never, SqlClient.SqlClient> = Layer.effect(
-  Wakeup,
-  Effect.gen(function*() {
-    const sql = (yield* SqlClient.SqlClient).withoutTransforms()
-    const session = yield* Session.Session
-    const run = yield* FiberSet.makeRuntime<never, void, never>()
-    const listeners = new Listeners()
-    const waiting = new Map<string, Notification>()
-    let isSending = false
+export const layer = perClient(() =>
+  Layer.effect(
+    Wakeup,
+    Effect.gen(function*() {
+      const sql = (yield* SqlClient.SqlClient).withoutTransforms()
+      const session = yield* Session.Session
+      const run = yield* FiberSet.makeRuntime<never, void, never>()
+      const listeners = new Listeners()
+      const waiting = new Map<string, Notification>()
+      let isSending = false
 
-    const send = Effect.gen(function*() {
-      while (waiting.size > 0) {
-        const batch = Array.from(waiting.values()).slice(0, maximumSignals)
-        for (const { channel, key } of batch) waiting.delete(nameOf(channel, key))
-        yield* Effect.ignore(
-          sql`select pg_notify(channel, payload) from unnest(
+      const send = Effect.gen(function*() {
+        while (waiting.size > 0) {
+          const batch = Array.from(waiting.values()).slice(0, maximumSignals)
+          for (const { channel, key } of batch) waiting.delete(nameOf(channel, key))
+          yield* Effect.ignore(
+            sql`select pg_notify(channel, payload) from unnest(
             ${batch.map(({ channel }) => channel)}::text[], ${batch.map(({ payload }) => payload)}::text[]
           ) signal(channel, payload)`,
-          { log: "Debug", message: "A wake-up was not sent: who waits for it looks for itself later" }
-        )
-        yield* Effect.sleep(pause)
-      }
-    }).pipe(Effect.ensuring(Effect.sync(() => {
-      isSending = false
-    })))
+            { log: "Debug", message: "A wake-up was not sent: who waits for it looks for itself later" }
+          )
+          yield* Effect.sleep(pause)
+        }
+      }).pipe(Effect.ensuring(Effect.sync(() => {
+        isSending = false
+      })))
 
-    const tell = (channel: string, signals: ReadonlyArray<Signal>) =>
-      Effect.sync(() => {
-        listeners.wake(channel)
-        for (const { key, payload } of signals) waiting.set(nameOf(channel, key), { channel, key, payload })
-        if (isSending || waiting.size === 0) return
-        isSending = true
-        run(send)
+      const tell = (channel: string, signals: ReadonlyArray<Signal>) =>
+        Effect.sync(() => {
+          listeners.wake(channel)
+          for (const { key, payload } of signals) waiting.set(nameOf(channel, key), { channel, key, payload })
+          if (isSending || waiting.size === 0) return
+          isSending = true
+          run(send)
+        })
+
+      const channels = yield* RcMap.make({
+        lookup: (channel: string) =>
+          session.use((connection) =>
+            Effect.gen(function*() {
+              const notifications = yield* connection.listen(channel)
+              while (true) {
+                listeners.wake(channel) // the first time too: what was signalled before, nobody has told us of
+                yield* Queue.take(notifications)
+              }
+            })
+          )
       })
 
-    const channels = yield* RcMap.make({
-      lookup: (channel: string) =>
-        session.use((connection) =>
-          Effect.gen(function*() {
-            const notifications = yield* connection.listen(channel)
-            while (true) {
-              listeners.wake(channel) // the first time too: what was signalled before, nobody has told us of
-              yield* Queue.take(notifications)
-            }
-          })
-        )
+      return Wakeup.of({
+        signal: (channel, signals) => signals.length === 0 ? Effect.void : sql.afterCommit(tell(channel, signals)),
+        listen: (channel) => Effect.andThen(RcMap.get(channels, channel), listeners.listen(channel))
+      })
     })
-
-    return Wakeup.of({
-      signal: (channel, signals) => signals.length === 0 ? Effect.void : sql.afterCommit(tell(channel, signals)),
-      listen: (channel) => Effect.andThen(RcMap.get(channels, channel), listeners.listen(channel))
-    })
-  })
-).pipe(Layer.provide(Session.layer))
+  ).pipe(Layer.provide(Session.layer))
+)
 
 const nameOf = (channel: string, key: string): string => `${channel}\0${key}`

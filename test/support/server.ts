@@ -4,7 +4,7 @@
  */
 import { PgClient } from "@effect/sql-pg"
 import { PostgreSqlContainer } from "@testcontainers/postgresql"
-import { Effect, Layer, Redacted, type Scope } from "effect"
+import { Effect, Layer, Redacted, Schedule, type Scope } from "effect"
 import { SqlClient, type SqlError } from "effect/sql"
 import { type ChildProcess, spawn, spawnSync } from "node:child_process"
 import { randomUUID } from "node:crypto"
@@ -28,18 +28,52 @@ export interface ServerOptions {
   readonly settings?: Readonly<Record<string, string>>
 }
 
-/** Starts a server, or finds the one of `DATABASE_URL`. A server that cannot start is a defect. */
-export const startServer = Effect.fnUntraced(function*(
-  options?: ServerOptions
-): Effect.fn.Return<Server, never, Scope.Scope> {
-  const settings = Object.entries({
+const settingsOf = (options: ServerOptions | undefined): ReadonlyArray<string> =>
+  Object.entries({
     max_connections: "200",
     ...options?.durable === true ? {} : { fsync: "off", synchronous_commit: "off", full_page_writes: "off" },
     ...options?.settings
   }).flatMap(([name, value]) => ["-c", `${name}=${value}`])
-  const { kind, url } = yield* findServer(settings)
+
+/** Starts a server, or finds the one of `DATABASE_URL`. A server that cannot start is a defect. */
+export const startServer = Effect.fnUntraced(function*(
+  options?: ServerOptions
+): Effect.fn.Return<Server, never, Scope.Scope> {
+  const { kind, url } = yield* findServer(settingsOf(options))
   const [row] = yield* administer(url, (sql) => sql<{ readonly server_version: string }>`show server_version`)
   return { name: `${row?.server_version.split(" ")[0]} (${kind})`, url }
+})
+
+export interface OwnServer extends Server {
+  /** `fast` ends sessions and writes all to disk; `immediate` ends as a crash does. Returns when it serves again. */
+  readonly restart: (mode: "fast" | "immediate") => Effect.Effect<void>
+}
+
+/** Starts a server that a test may do anything to, from the binaries npm installed. */
+export const startOwnServer = Effect.fnUntraced(function*(
+  options?: ServerOptions
+): Effect.fn.Return<OwnServer, never, Scope.Scope> {
+  const { directory, url } = yield* embedded(settingsOf(options))
+  const pidFile = path.join(directory, "data", "postmaster.pid")
+  const running = Effect.tryPromise(async () => Number((await fs.readFile(pidFile, "utf8")).split("\n")[0]))
+  return {
+    name: "embedded",
+    url,
+    restart: Effect.fnUntraced(function*(mode) {
+      const before = yield* Effect.orDie(running)
+      yield* Effect.promise(() => fs.writeFile(path.join(directory, "restart"), ""))
+      yield* Effect.sync(() => process.kill(before, mode === "fast" ? "SIGINT" : "SIGQUIT"))
+      yield* Effect.repeat(Effect.orElseSucceed(running, () => before), {
+        until: (pid) => pid !== before,
+        schedule: Schedule.spaced("10 millis")
+      })
+      yield* administer(url, (sql) => sql`select 1`).pipe(
+        Effect.sandbox,
+        Effect.retry(Schedule.spaced("10 millis")),
+        Effect.orDie
+      )
+    })
+  }
 })
 
 /** A client on a new, empty database, which is dropped when the layer is released. */
@@ -75,7 +109,7 @@ const findServer = Effect.fnUntraced(function*(
   if (url) return { kind: "DATABASE_URL", url }
   const hasContainers = yield* Effect.promise(() => getContainerRuntimeClient().then(() => true, () => false))
   if (hasContainers) return { kind: "container", url: yield* container(settings) }
-  return { kind: "embedded", url: yield* embedded(settings) }
+  return { kind: "embedded", url: (yield* embedded(settings)).url }
 })
 
 const container = Effect.fnUntraced(function*(settings: ReadonlyArray<string>) {
@@ -92,20 +126,28 @@ const embedded = Effect.fnUntraced(function*(settings: ReadonlyArray<string>) {
   }
   const directory = yield* Effect.promise(() => fs.mkdtemp(path.join(os.tmpdir(), "postgres-")))
   yield* Effect.acquireRelease(Effect.promise(() => spawnServer(directory, settings)), stopServer)
-  return `postgresql:///postgres?user=postgres&host=${encodeURIComponent(directory)}`
+  return { directory, url: `postgresql:///postgres?user=postgres&host=${encodeURIComponent(directory)}` }
 })
 
 /**
  * Initialises and runs a server in the working directory until standard input ends, then removes the directory. The input
- * ends with this process however it dies, so that no server outlives it.
+ * ends with this process however it dies, so that no server outlives it. A server that ends starts again if there is a
+ * file `restart`.
  */
 const supervisor = `
 exec 3<&0
-("$INITDB" -D data -U postgres -A trust -E UTF8 --locale=C --no-sync --no-instructions >&2 &&
-  exec "$POSTGRES" -D data -k "$PWD" -h "" "$@") &
-server=$!
-(cat <&3 >/dev/null; kill -QUIT $server) &
-wait $server
+serve() {
+  "$POSTGRES" -D data -k "$PWD" -h "" "$@" 3<&- &
+  server=$!
+  echo $server > server.pid
+  if [ -e end ]; then kill -QUIT $server; fi
+}
+if "$INITDB" -D data -U postgres -A trust -E UTF8 --locale=C --no-sync --no-instructions >&2; then
+  serve "$@"
+  (cat <&3 >/dev/null; touch end; kill -QUIT $(cat server.pid)) &
+  wait $server
+  while [ -e restart ]; do rm restart; serve "$@"; wait $server; done
+fi
 rm -rf "$PWD"
 `
 

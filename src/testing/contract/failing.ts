@@ -106,7 +106,7 @@ export const failures: Part = (it) => {
         subscription.run((message, { position }) =>
           Effect.gen(function*() {
             if (message._tag === "Deposited") yield* accounts.write(target, deposit(Number(message.amount)))
-            if (position === 3 && failuresLeft-- > 0) return yield* Effect.fail(new Error("once"))
+            if (position === 3 && failuresLeft-- > 0) return yield* Effect.fail("once")
           })
         ),
         until(Effect.map(subscription.lag, (lag) => lag === 0))

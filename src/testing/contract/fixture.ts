@@ -1,9 +1,10 @@
 /** What the parts of the contract share: a store, its messages, and a way to step outside of a transaction. */
 import { assert, type Vitest } from "@effect/vitest"
-import { Array as Arr, Deferred, Effect, Queue, Schema, Stream } from "effect"
+import { Array as Arr, Context, Deferred, Effect, Queue, Schema, Stream } from "effect"
 import * as Message from "../../Message.ts"
 import * as MessageStore from "../../MessageStore.ts"
 import type { Storage } from "../../Storage.ts"
+import type { Options } from "../../Subscription.ts"
 
 export class Deposited extends Schema.TaggedClass<Deposited>()("Deposited", {
   ...Message.fields,
@@ -32,6 +33,11 @@ export interface ContractOptions {
    */
   readonly concurrentTransactions: boolean
 }
+
+/** How the subscriptions of the contract claim partitions. */
+export const ClaimsOption = Context.Reference<Options["claims"]>("effect-message-store/testing/ClaimsOption", {
+  defaultValue: () => undefined
+})
 
 /** What the deposits of a stream come to. */
 export const balance = {

@@ -2,7 +2,7 @@
 import { Array as Arr, Effect, Fiber, Queue, Schedule } from "effect"
 import type { Delivery } from "../../Handlers.ts"
 import type { Options } from "../../Subscription.ts"
-import { Accounts, type Deposited, deposits, newStream, type Noted } from "./fixture.ts"
+import { Accounts, ClaimsOption, type Deposited, deposits, newStream, type Noted } from "./fixture.ts"
 
 export type Account = Deposited | Noted
 export type Handled = Delivery<Account>
@@ -15,6 +15,7 @@ export const newSubscription = (): string => `subscription_${++subscriptions}`
 /** A stream of origin streams that begin with `prefix`, each in a partition of its own, and a subscription to it. */
 export const subscribe = Effect.fnUntraced(function*(options?: Partial<Options>) {
   const accounts = yield* Accounts
+  const claims = yield* ClaimsOption
   const prefix = newStream()
   const stream = yield* accounts.aggregatedStream({
     name: `subscribed_${subscriptions + 1}`,
@@ -23,7 +24,7 @@ export const subscribe = Effect.fnUntraced(function*(options?: Partial<Options>)
   })
   const name = newSubscription()
   const make = (more?: Partial<Options>) =>
-    stream.subscription({ name, retry: Schedule.recurs(0), ...options, ...more })
+    stream.subscription({ name, retry: Schedule.recurs(0), claims, ...options, ...more })
   return {
     accounts,
     stream,
@@ -71,5 +72,4 @@ export const until = <E, R>(condition: Effect.Effect<boolean, E, R>) =>
 
 export const failing =
   (when: (delivery: Handled) => boolean, record: ReturnType<typeof recorder>) =>
-  (message: Account, delivery: Handled) =>
-    when(delivery) ? Effect.fail(new Error("no")) : record.handler(message, delivery)
+  (message: Account, delivery: Handled) => when(delivery) ? Effect.fail("no") : record.handler(message, delivery)

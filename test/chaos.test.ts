@@ -1,0 +1,194 @@
+/**
+ * Workers that are killed, connections that are terminated and a server that crashes: every message is handled, in order,
+ * and with transactional delivery exactly once. `CHAOS_SEED` repeats a run as far as chance was ours.
+ */
+import { assert, describe, layer } from "@effect/vitest"
+import { Context, Effect, Layer, Random, Schedule } from "effect"
+import { SqlClient, type SqlError } from "effect/sql"
+import process from "node:process"
+import { place, start, type Started, terminate, until, untilTold } from "./support/processes.ts"
+import { layerDatabase, type OwnServer, startOwnServer } from "./support/server.ts"
+import { createEffects, stream, Work } from "./support/work.ts"
+
+class Server extends Context.Service<Server, OwnServer>()("test/Server") {}
+
+const partitions = 16
+const workers = 3
+const writers = 2
+const batch = { batches: 200, batchSize: 50, streams: 100, pauseMilliseconds: 40 }
+const total = writers * batch.batches * batch.batchSize
+const batchSize = 50
+
+/** A worker that is started again whenever it has ended, as a supervisor does. */
+interface Slot {
+  readonly name: string
+  current: Started | undefined
+  generation: number
+}
+
+const run = Effect.fnUntraced(function*(delivery: "transactional" | "atLeastOnce", seed: number) {
+  const server = yield* Server
+  const sql = yield* SqlClient.SqlClient
+  const at = yield* place
+  /** Our own connections are lost as well. */
+  const ask = <A, R>(effect: Effect.Effect<A, SqlError.SqlError, R>) =>
+    Effect.orDie(Effect.retry(effect, Schedule.spaced("20 millis")))
+
+  yield* createEffects
+  yield* Effect.provide(stream(partitions), Work.layer)
+  const counts = { kills: 0, terminations: 0, restarts: 0, failedStarts: 0 }
+  const slots = Array.from(
+    { length: workers },
+    (_, i): Slot => ({ name: `worker-${i}`, current: undefined, generation: 0 })
+  )
+  const ended: Array<string> = []
+  const started: Array<Started> = []
+
+  const startWorker = Effect.fnUntraced(function*(slot: Slot) {
+    slot.current = yield* start({
+      _tag: "Worker",
+      ...at,
+      name: `${slot.name}-${++slot.generation}`,
+      partitions,
+      projects: true,
+      subscriptions: [{ name: "chaos", delivery, batchSize }]
+    })
+    started.push(slot.current)
+  })
+  // A worker that cannot start, because there is no server, is started again; what has begun must not end by itself.
+  const supervise = Effect.gen(function*() {
+    for (const slot of slots) {
+      const { current } = slot
+      if (current === undefined || current.ended() === undefined) continue
+      if (current.ended() !== "SIGKILL") {
+        if (current.hasTold("Ready")) ended.push(`${slot.name} (${current.ended()}):\n${current.output()}`)
+        else counts.failedStarts++
+      }
+      yield* startWorker(slot)
+    }
+  })
+  for (const slot of slots) yield* startWorker(slot)
+  const supervisor = yield* Effect.forkScoped(Effect.repeat(supervise, Schedule.spaced("50 millis")))
+
+  const writing = yield* Effect.forEach(
+    Array.from({ length: writers }, (_, i) => i),
+    (i) => start({ _tag: "Writer", ...at, name: `writer-${i}`, ...batch })
+  )
+  for (const each of [...writing, ...started]) yield* untilTold(each, "Ready")
+  const written = ask(Effect.map(
+    sql<{ readonly count: number }>`select count(*)::int as count from depeche_msgs_work`,
+    ([row]) => row?.count ?? 0
+  ))
+
+  const began = performance.now()
+  const killWorker = Effect.gen(function*() {
+    const slot = slots[yield* Random.nextIntBetween(0, workers - 1)]
+    if (slot?.current === undefined || slot.current.ended() !== undefined) return
+    yield* slot.current.kill("SIGKILL")
+    counts.kills++
+  })
+  const terminateBackend = Effect.gen(function*() {
+    const chance = yield* Random.next
+    const rows = yield* ask(sql<{ readonly done: boolean }>`
+      with candidates as (
+        select pid, row_number() over (order by application_name, backend_start) as n, count(*) over () as total
+        from pg_stat_activity where datname = current_database()
+          and (application_name like 'worker%' or application_name like 'writer%')
+      ) select pg_terminate_backend(pid) as done from candidates where n = 1 + floor(${chance}::float8 * total)::int`)
+    if (rows[0]?.done === true) counts.terminations++
+  })
+
+  while (writing.some((writer) => writer.ended() === undefined)) {
+    yield* Effect.sleep(yield* Random.nextIntBetween(100, 600)) // chaos has no rhythm
+    yield* Effect.when(killWorker, Effect.map(Random.next, (chance) => chance < 0.35))
+    yield* Effect.when(terminateBackend, Effect.map(Random.next, (chance) => chance < 0.6))
+    if (counts.restarts < 2 && (yield* written) > total * (counts.restarts + 1) / 3) {
+      yield* server.restart(counts.restarts === 0 ? "fast" : "immediate")
+      counts.restarts++
+    }
+  }
+  for (const writer of writing) assert.strictEqual(writer.ended(), 0, writer.output())
+
+  const rest = ask(Effect.map(
+    sql<{ readonly acknowledged: number | null }>`
+      select sum(position + 1)::int as acknowledged from depeche_subscriptions_chaos where partition >= 0`,
+    ([row]) => total - (row?.acknowledged ?? 0)
+  ))
+  const atEnd = yield* rest
+  yield* until("all is handled", Effect.map(rest, (count) => count === 0), 60).pipe(
+    Effect.onError(() =>
+      Effect.flatMap(
+        rest,
+        (count) =>
+          Effect.sync(() => console.log(`${count} not handled`, ...slots.map((slot) => slot.current?.output())))
+      )
+    )
+  )
+  const seconds = (performance.now() - began) / 1000
+  yield* Effect.sync(() => supervisor.interruptUnsafe())
+  for (const slot of slots) {
+    const { current } = slot
+    if (current?.ended() === undefined && current !== undefined) {
+      yield* until(`${slot.name} is ready`, Effect.sync(() => current.hasTold("Ready")))
+      assert.strictEqual(yield* terminate(current), 0, current.output())
+    }
+  }
+
+  const [row] = yield* ask(
+    sql<Record<"messages" | "links" | "handled" | "distinct" | "foreign" | "disorder" | "parked", number>>`
+    with firsts as (select partition, position, min(seq) as seq from effects group by 1, 2),
+    ordered as (select seq - lag(seq) over (partition by partition order by position) as step from firsts)
+    select (select count(*)::int from depeche_msgs_work) as messages,
+      (select count(*)::int from depeche_stream_worked) as links,
+      (select count(*)::int from effects) as handled,
+      (select count(distinct message_id)::int from effects) as distinct,
+      (select count(*)::int from effects e where not exists (select from depeche_stream_worked l
+        where (l.partition, l.position, l.message_id) = (e.partition, e.position, e.message_id))) as foreign,
+      (select count(*)::int from ordered where step < 0) as disorder,
+      (select count(*)::int from effect_message_store_parked_chaos) as parked`
+  )
+  if (row === undefined) return assert.fail("no row")
+  const duplicates = row.handled - row.distinct
+  console.log(
+    `chaos, ${delivery}: seed ${seed}, ${row.messages} messages in ${
+      seconds.toFixed(1)
+    } s (${atEnd} behind at the end of ` +
+      `writing), ${counts.kills} kills, ${counts.terminations} terminations, ${counts.restarts} restarts, ` +
+      `${counts.failedStarts} starts in vain, ${duplicates} duplicates`
+  )
+  assert.deepStrictEqual(ended, [])
+  assert.deepStrictEqual(
+    row,
+    { messages: total, links: total, handled: row.handled, distinct: total, foreign: 0, disorder: 0, parked: 0 }
+  )
+  assert.isAbove(counts.kills, 0)
+  assert.isAbove(counts.terminations, 0)
+  assert.strictEqual(counts.restarts, 2)
+  // A kill ends one worker's batches, of all partitions at most; a restart those of all workers, which share them.
+  const events = counts.kills + counts.terminations + counts.restarts
+  assert.isAtMost(duplicates, delivery === "transactional" ? 0 : events * batchSize * partitions)
+})
+
+const isForeign = Boolean(process.env["DATABASE_URL"])
+if (isForeign) console.log("chaos: skipped, since DATABASE_URL names a server that is not ours to crash")
+
+describe.skipIf(isForeign)("PostgreSQL", () => {
+  layer(Layer.effect(Server, startOwnServer({ durable: true })), { excludeTestServices: true, timeout: "1 minute" })(
+    "subscriptions in chaos",
+    (it) => {
+      for (const delivery of ["transactional", "atLeastOnce"] as const) {
+        it.effect(delivery, () =>
+          Effect.gen(function*() {
+            const seed = Number(process.env["CHAOS_SEED"] ?? Math.floor(Math.random() * 1e6))
+            console.log(`chaos, ${delivery}: seed ${seed}`)
+            const { url } = yield* Server
+            yield* run(delivery, seed).pipe(
+              Random.withSeed(seed),
+              Effect.scoped,
+              Effect.provide(Layer.fresh(layerDatabase(url)))
+            )
+          }), 90_000)
+      }
+    }
+  )
+})

@@ -1,0 +1,321 @@
+/** What is PostgreSQL's own in projecting: who commits when, other clusters, names, and plans. */
+import { PgClient } from "@effect/sql-pg"
+import { assert, describe } from "@effect/vitest"
+import { Effect, Exit, Fiber, Layer, Stream } from "effect"
+import { MessageStore, Partitioner } from "effect-message-store"
+import { SqlClient } from "effect/sql"
+import { failsWith, outsider } from "../src/testing/contract/fixture.ts"
+import { assertLinked, blocked, fill, hold, inspect, moved, rolledBack, several, test } from "./support/links.ts"
+import { Moved, Transfers } from "./support/transfers.ts"
+
+const inSql = { name: "a", patterns: "%", partitioner: Partitioner.constant() }
+const inCode = { name: "a", patterns: "%", partitioner: () => 0 }
+const definitions = [["in the database", inSql], ["in the application", inCode]] as const
+
+const insertOther = Effect.gen(function*() {
+  const sql = yield* SqlClient.SqlClient
+  yield* sql`insert into other values (1)`
+})
+
+describe("PostgreSQL", () => {
+  describe("the commit-order race", () => {
+    const takesId = ["a message", "another table", "a savepoint that is rolled back", "what is rolled back"] as const
+
+    for (const [where, definition] of definitions) {
+      for (const how of takesId) {
+        test(`loses nothing when the id is taken by ${how}, partitioned ${where}`, () =>
+          Effect.gen(function*() {
+            const transfers = yield* Transfers
+            const sql = yield* SqlClient.SqlClient
+            const stream = yield* transfers.aggregatedStream(definition)
+            yield* sql`create table other (n int)`
+            const idTaken = Effect.map(
+              sql<{ readonly id: string | null }>`select pg_current_xact_id_if_assigned()::text as id`,
+              ([row]) => Number(row?.id ?? 0)
+            )
+            yield* transfers.write("common", several(2))
+            const outside = yield* outsider
+            const late = transfers.withTransaction(Effect.gen(function*() {
+              if (how === "a message") yield* transfers.write("own", moved())
+              else if (how === "a savepoint that is rolled back") {
+                yield* Effect.ignore(sql.withTransaction(Effect.andThen(insertOther, Effect.fail(0))))
+              } else yield* insertOther
+              const id = yield* idTaken
+              assert.isAbove(id, 0)
+              const other = yield* outside(
+                transfers.withTransaction(Effect.gen(function*() {
+                  yield* transfers.write("early", several(2))
+                  return yield* idTaken
+                })).pipe(Effect.orDie)
+              )
+              assert.isAbove(other, id)
+              assert.include(yield* outside(stream.projector.runOnce), { linked: 4 })
+
+              yield* transfers.write("common", several(2), { expectedVersion: 2 })
+              yield* transfers.write("own", moved())
+              yield* transfers.withTransaction(Effect.gen(function*() {
+                yield* transfers.write("own", moved())
+                yield* Effect.ignore(
+                  transfers.withTransaction(
+                    Effect.andThen(transfers.write("own", several(2)), Effect.fail(0))
+                  )
+                )
+                yield* transfers.write("common", moved())
+              }))
+              yield* outside(transfers.write("early", moved()))
+              assert.include(yield* outside(stream.projector.runOnce), { linked: 1 })
+              assert.include(yield* outside(stream.projector.runOnce), { linked: 0 })
+              if (how === "what is rolled back") return yield* Effect.fail("rolled back")
+            }))
+            const exit = yield* Effect.exit(late)
+            const expected = how === "what is rolled back" ? 0 : how === "a message" ? 6 : 5
+            assert.strictEqual(Exit.isSuccess(exit), expected > 0)
+            assert.include(yield* stream.projector.runOnce, { linked: expected })
+            yield* assertLinked("a", 5 + expected)
+            yield* transfers.write("own", moved())
+            assert.include(yield* stream.projector.runOnce, { linked: 1 })
+            assert.include(yield* stream.projector.runOnce, { linked: 0 })
+            yield* assertLinked("a", 6 + expected)
+          }))
+      }
+    }
+  })
+
+  describe("a transaction that stays open", () => {
+    for (const [where, definition] of definitions) {
+      test(`delays its own messages only, partitioned ${where}`, () =>
+        Effect.gen(function*() {
+          const transfers = yield* Transfers
+          const sql = yield* SqlClient.SqlClient
+          const stream = yield* transfers.aggregatedStream(definition)
+          const release = yield* hold(transfers.write("late", moved()))
+          let looks = 0
+          for (let round = 1; round <= 50; round++) {
+            yield* transfers.write("early", moved())
+            assert.include(yield* stream.projector.runOnce, { linked: 1 })
+            const [row] = yield* sql<
+              {
+                readonly marked: number
+                readonly marks: number
+                readonly last_mark: bigint
+                readonly open: number
+                readonly seen: string
+                readonly definition: string
+              }
+            >`select cardinality(marked) as marked, cardinality(marks) as marks, marks[cardinality(marks)] as last_mark,
+                (select count(*)::int from pg_snapshot_xip(seen)) as open, seen::text, definition
+              from effect_message_store_projection_a`
+            if (row === undefined) return assert.fail("no row")
+            // Transactions of the whole cluster count: other tests run beside this one.
+            assert.isAtLeast(row.open, 1)
+            assert.isAtMost(row.marks, row.open + 2)
+            assert.strictEqual(row.marked, row.marks)
+            // Where the next round would begin to look. Not if any other transaction has ended: that costs a look back.
+            yield* transfers.write("early-too", moved())
+            const [begun] = yield* rolledBack(sql<
+              { readonly reached: bigint; readonly target: string | null; readonly ended: number }
+            >`select reached, target, (
+                select count(*)::int from pg_snapshot_xip(${row.seen}::text::pg_snapshot) x
+                where pg_visible_in_snapshot(x, begun.target::pg_snapshot)
+              ) as ended from effect_message_store_begin_a(${row.definition}) begun`)
+            assert.isNotNull(begun?.target)
+            if (begun?.ended === 0) {
+              looks++
+              // Or at the mark of the round before, a message earlier: another test may have taken an id between the last
+              // one that ended and this round's.
+              assert.isAtLeast(Number(begun.reached), Number(row.last_mark) - 1)
+            }
+            assert.include(yield* stream.projector.runOnce, { linked: 1 })
+          }
+          assert.isAbove(looks, 5)
+          yield* release
+          assert.include(yield* stream.projector.runOnce, { linked: 1 })
+          yield* assertLinked("a", 101)
+          // Once it has been linked, nobody looks back any more.
+          yield* transfers.write("early", moved())
+          assert.include(yield* stream.projector.runOnce, { linked: 1 })
+        }))
+    }
+  })
+
+  describe("in another cluster", () => {
+    const restore = Effect.gen(function*() {
+      const sql = yield* SqlClient.SqlClient
+      yield* sql`update depeche_msgs_transfers set tx = '900000000000'`
+      yield* sql`update effect_message_store_projection_a set cluster = cluster # 1`
+    })
+
+    for (const [where, definition] of definitions) {
+      test(`links what was not linked, and what comes, partitioned ${where}`, () =>
+        Effect.gen(function*() {
+          const transfers = yield* Transfers
+          const stream = yield* transfers.aggregatedStream(definition)
+          yield* transfers.write("s", several(30))
+          assert.include(yield* stream.projector.runOnce, { linked: 30 })
+          yield* transfers.write("s", several(7))
+          yield* restore
+          assert.include(yield* stream.projector.runOnce, { linked: 7 })
+          yield* assertLinked("a", 37)
+          for (let i = 0; i < 3; i++) {
+            yield* transfers.write("s", moved())
+            assert.include(yield* stream.projector.runOnce, { linked: 1 })
+            assert.include(yield* stream.projector.runOnce, { linked: 0 })
+          }
+          yield* restore
+          yield* transfers.write("t", moved())
+          assert.include(yield* stream.projector.runOnce, { linked: 1 })
+          yield* assertLinked("a", 41)
+        }))
+
+      test(`goes on with a round that was half-way, partitioned ${where}`, () =>
+        Effect.gen(function*() {
+          const transfers = yield* Transfers
+          const stream = yield* transfers.aggregatedStream(definition)
+          yield* fill(4500, 10)
+          yield* Stream.runDrain(
+            stream.projector.pages.pipe(Stream.takeUntil(({ linked }) => linked > 0))
+          )
+          const { links } = yield* inspect("a")
+          assert.isTrue(links >= 1000 && links < 4500, String(links))
+          yield* restore
+          yield* transfers.write("s-3", moved())
+          assert.include(yield* stream.projector.runOnce, { linked: 4501 - links })
+          yield* transfers.write("s-4", moved())
+          assert.include(yield* stream.projector.runOnce, { linked: 1 })
+          yield* assertLinked("a", 4502)
+        }))
+
+      test(`waits for who has a position already, partitioned ${where}`, () =>
+        Effect.gen(function*() {
+          const transfers = yield* Transfers
+          const stream = yield* transfers.aggregatedStream(definition)
+          yield* transfers.write("s", several(3))
+          yield* stream.projector.runOnce
+          yield* restore
+          const release = yield* hold(transfers.write("late", moved()))
+          yield* transfers.write("s", moved())
+          const running = yield* Effect.forkScoped(stream.projector.runOnce)
+          yield* blocked("effect_message_store_")
+          yield* release
+          yield* Fiber.join(running)
+          yield* stream.projector.runOnce
+          yield* assertLinked("a", 5)
+        }))
+    }
+  })
+
+  describe("names", () => {
+    class Ledger extends MessageStore.Service<Ledger>()("test/Ledger", { name: "ledger", schema: Moved }) {}
+    const ledger = Effect.flatMap(Ledger, (store) => store.write("s", moved()))
+
+    test("of stores and aggregated streams are apart, in the whole database", () =>
+      Effect.gen(function*() {
+        const transfers = yield* Transfers
+        const refused = (name: string) =>
+          failsWith(transfers.aggregatedStream({ ...inSql, name }), { _tag: "InvalidNameError", name })
+        yield* refused("transfers")
+        yield* Effect.provide(ledger, Layer.fresh(Ledger.layer))
+        yield* refused("ledger")
+        assert.include(yield* (yield* transfers.aggregatedStream(inSql)).projector.runOnce, { linked: 0 })
+      }))
+
+    test("of an aggregated stream are refused to a store, until it is dropped", () =>
+      Effect.gen(function*() {
+        const transfers = yield* Transfers
+        const stream = yield* transfers.aggregatedStream({ ...inSql, name: "ledger" })
+        yield* failsWith(Effect.provide(ledger, Layer.fresh(Ledger.layer)), {
+          _tag: "InvalidNameError",
+          name: "ledger"
+        })
+        yield* stream.drop
+        yield* Effect.provide(ledger, Layer.fresh(Ledger.layer))
+      }))
+
+    test("may be taken by many at once who mean the same stream", () =>
+      Effect.gen(function*() {
+        const transfers = yield* Transfers
+        yield* transfers.write("s", several(40))
+        const streams = yield* Effect.all(
+          Array.from({ length: 20 }, () => transfers.aggregatedStream(inSql)),
+          { concurrency: "unbounded" }
+        )
+        // Each of its own process, as far as the database can tell.
+        const other = Effect.flatMap(Transfers, (store) => store.aggregatedStream({ ...inSql, name: "b" }))
+        yield* Effect.all(
+          Array.from({ length: 20 }, () => Effect.provide(other, Layer.fresh(Transfers.layer))),
+          { concurrency: "unbounded" }
+        )
+        const linked = yield* Effect.forEach(streams, ({ projector }) => projector.runOnce, {
+          concurrency: "unbounded"
+        })
+        assert.strictEqual(linked.reduce((sum, progress) => sum + progress.linked, 0), 40)
+        yield* assertLinked("a", 40)
+      }), { maxConnections: 25 })
+  })
+
+  describe("plans", () => {
+    const total = 200_000
+
+    for (const [where, definition] of definitions) {
+      test(`made on empty tables do not scan them as they grow, partitioned ${where}`, () =>
+        Effect.gen(function*() {
+          const transfers = yield* Transfers
+          // One connection for all, so that statistics are complete when it has sent its own; and one elsewhere.
+          const sql = yield* PgClient.PgClient
+          const elsewhere = yield* Layer.build(
+            Layer.fresh(Layer.provideMerge(Transfers.layer, PgClient.layer(sql.config)))
+          )
+          const stream = yield* transfers.aggregatedStream(definition)
+          // Nobody but this session looks at the tables, or makes it plan anew.
+          for (const table of ["depeche_msgs_transfers", "depeche_stream_a", "depeche_stream_a_maxpos"]) {
+            yield* sql`alter table ${sql(table)} set (autovacuum_enabled = false)`
+          }
+          // More often than a custom plan is tried, on messages that are rolled back.
+          for (let i = 0; i < 12; i++) {
+            yield* Effect.ignore(
+              transfers.withTransaction(Effect.andThen(transfers.write("s", moved()), Effect.fail(0)))
+            )
+            assert.include(yield* stream.projector.runOnce, { linked: 0 })
+          }
+          yield* fill(total, 100)
+          yield* sql`insert into depeche_stream_a
+            select message_id, stream, version, 0, row_number() over (order by global_position) - 1,
+              occurred_at, global_position, added_at from depeche_msgs_transfers`
+          yield* sql`insert into depeche_stream_a_maxpos values (0, ${total - 1})`
+          // A mark below whatever other tests have open: none of it has a position here.
+          yield* sql`update effect_message_store_projection_a set seen = pg_current_snapshot(), target = null,
+            marked = array['3'::xid8, pg_current_xact_id()], marks = array_fill(${BigInt(total)}::bigint, array[2])`
+          // A late transaction makes the next round look back, and look links up.
+          const release = yield* Effect.provide(
+            hold(Effect.flatMap(Transfers, (store) => store.write("late", moved()))),
+            elsewhere
+          )
+          yield* transfers.write("early", several(500))
+          assert.include(yield* stream.projector.runOnce, { linked: 500 })
+          yield* release
+
+          const statistics = Effect.andThen(
+            sql`select pg_stat_force_next_flush()`,
+            Effect.map(
+              sql<{ readonly scans: number; readonly tuples: number }>`
+                select (select sum(seq_scan)::int from pg_stat_user_tables
+                    where relname in ('depeche_msgs_transfers', 'depeche_stream_a')) as scans,
+                  (select sum(idx_tup_read)::int from pg_stat_user_indexes
+                    where relname in ('depeche_msgs_transfers', 'depeche_stream_a')) as tuples`,
+              ([row]) => row ?? assert.fail("no row")
+            )
+          )
+          const before = yield* statistics
+          assert.include(yield* stream.projector.runOnce, { linked: 1 })
+          for (let i = 0; i < 3; i++) {
+            yield* transfers.write("new", moved())
+            assert.include(yield* stream.projector.runOnce, { linked: 1 })
+          }
+          const after = yield* statistics
+          assert.strictEqual(after.scans, before.scans)
+          assert.isBelow(after.tuples - before.tuples, 10_000)
+          yield* assertLinked("a", total + 504)
+        }), { maxConnections: 1 })
+    }
+  })
+})

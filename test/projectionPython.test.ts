@@ -1,0 +1,251 @@
+/** Projecting a store and an aggregated stream that Python's depeche_db works on as well. */
+import { PgClient } from "@effect/sql-pg"
+import { assert, describe } from "@effect/vitest"
+import { DateTime, Effect, Fiber, Layer, Stream } from "effect"
+import { Partitioner } from "effect-message-store"
+import { SqlClient } from "effect/sql"
+import { createDepecheStore } from "./support/depeche.ts"
+import { assertLinked, blocked, fill, hold, inspect, moved, several, test } from "./support/links.ts"
+import { Transfers } from "./support/transfers.ts"
+
+const inSql = { name: "a", patterns: "%", partitioner: Partitioner.constant(7) }
+const inCode = { name: "a", patterns: "%", partitioner: () => 7 }
+const definitions = [["in the database", inSql], ["in the application", inCode]] as const
+
+/** What depeche_db 0.13 makes for an aggregated stream. */
+const createDepecheStream = Effect.gen(function*() {
+  const sql = yield* SqlClient.SqlClient
+  const statements = [
+    `create table depeche_stream_a (
+      message_id uuid not null primary key,
+      origin_stream varchar(255) not null,
+      origin_stream_version integer not null,
+      partition integer not null,
+      position integer not null,
+      message_occurred_at timestamp without time zone not null,
+      origin_stream_global_position integer not null,
+      origin_stream_added_at timestamp without time zone not null,
+      constraint depeche_stream_a_uq unique (partition, position)
+    )`,
+    "create index ix_depeche_stream_a_partition on depeche_stream_a (partition)",
+    `create index ix_depeche_stream_a_origin_stream_global_position
+      on depeche_stream_a (origin_stream_global_position)`,
+    "create table depeche_stream_a_maxpos (partition integer primary key, max_position integer not null)",
+    `create function depeche_stream_new_msg_a() returns trigger language plpgsql as $$
+    begin
+      perform pg_notify('depeche_a_messages', json_build_object(
+        'message_id', new.message_id, 'partition', new.partition, 'position', new.position)::text);
+      return new;
+    end $$`,
+    `create trigger depeche_stream_new_msg_a after insert on depeche_stream_a
+      for each row execute procedure depeche_stream_new_msg_a()`
+  ]
+  for (const statement of statements) yield* sql.unsafe(statement).unprepared
+})
+
+/** Links this many of the messages that are not linked, as depeche_db does: under its lock, with `_maxpos`. */
+const python = Effect.fnUntraced(function*(count: number, partition = 7) {
+  const sql = yield* SqlClient.SqlClient
+  yield* sql.withTransaction(Effect.gen(function*() {
+    yield* sql`lock table depeche_stream_a in exclusive mode nowait`
+    yield* sql`insert into depeche_stream_a
+      select message_id, stream, version, ${partition}::int,
+        coalesce((select max_position from depeche_stream_a_maxpos where partition = ${partition}), -1)
+          + row_number() over (order by global_position), coalesce(occurred_at, added_at), global_position, added_at
+      from depeche_msgs_transfers m
+      where not exists (select from depeche_stream_a l where l.message_id = m.message_id)
+      order by global_position limit ${count}`
+    yield* sql`insert into depeche_stream_a_maxpos
+      select partition, max(position) from depeche_stream_a where partition = ${partition} group by partition
+      on conflict (partition) do update set max_position = excluded.max_position`
+  }))
+})
+
+/** Python's function, and what it writes. */
+const pythonWrites = (stream: string) =>
+  Effect.gen(function*() {
+    const sql = yield* SqlClient.SqlClient
+    const { messageId } = moved()
+    const message = { _tag: "Moved", messageId, occurredAt: "2026-01-01T00:00:00.000Z", amount: 1 }
+    yield* sql`select version from depeche_write_message_transfers(
+      ${messageId}::uuid, ${stream}::varchar, ${JSON.stringify(message)}::text::json)`
+  })
+
+describe("PostgreSQL", () => {
+  describe("a projector beside Python's", () => {
+    for (const [where, definition] of definitions) {
+      test(`goes on behind what that one has linked, partitioned ${where}`, () =>
+        Effect.gen(function*() {
+          const transfers = yield* Transfers
+          const stream = yield* transfers.aggregatedStream(definition)
+          yield* transfers.write("s", several(10))
+          yield* python(4)
+          assert.include(yield* stream.projector.runOnce, { linked: 6 })
+          yield* assertLinked("a", 10)
+          for (let round = 1; round <= 5; round++) {
+            yield* transfers.write("s", several(4))
+            yield* transfers.write("t", several(4))
+            if (round > 2) yield* python(round)
+            assert.include(yield* stream.projector.runOnce, { linked: round > 2 ? 8 - round : 8 })
+            assert.include(yield* stream.projector.runOnce, { linked: 0 })
+            yield* assertLinked("a", 10 + 8 * round)
+          }
+          yield* transfers.write("s", several(3))
+          yield* python(3)
+          assert.include(yield* stream.projector.runOnce, { linked: 0 })
+          yield* transfers.write("s", moved())
+          assert.include(yield* stream.projector.runOnce, { linked: 1 })
+          yield* assertLinked("a", 54)
+        }))
+
+      test(`goes on behind it in the middle of a round, and of a late transaction, partitioned ${where}`, () =>
+        Effect.gen(function*() {
+          const transfers = yield* Transfers
+          const stream = yield* transfers.aggregatedStream(definition)
+          yield* fill(3500, 10)
+          yield* Stream.runDrain(stream.projector.pages.pipe(Stream.takeUntil(({ linked }) => linked > 0)))
+          const { links } = yield* inspect("a")
+          assert.isTrue(links >= 1000 && links < 2500, String(links))
+          yield* python(300)
+          assert.include(yield* stream.projector.runOnce, { linked: 3200 - links })
+          yield* assertLinked("a", 3500)
+          const release = yield* hold(transfers.write("late", several(3)))
+          yield* transfers.write("early", several(3))
+          assert.include(yield* stream.projector.runOnce, { linked: 3 })
+          yield* release
+          yield* transfers.write("early", moved())
+          yield* python(2)
+          assert.include(yield* stream.projector.runOnce, { linked: 2 })
+          yield* assertLinked("a", 3507)
+        }))
+
+      test(`waits for that one's lock, and holds it itself, partitioned ${where}`, () =>
+        Effect.gen(function*() {
+          const transfers = yield* Transfers
+          const sql = yield* SqlClient.SqlClient
+          const stream = yield* transfers.aggregatedStream(definition)
+          yield* transfers.write("s", several(10))
+          const release = yield* hold(sql`lock table depeche_stream_a in exclusive mode`)
+          const waiting = yield* Effect.forkScoped(stream.projector.runOnce)
+          const first = yield* blocked("effect_message_store_")
+          // One statement, which waits; none is sent again and again.
+          for (let look = 0; look < 100; look++) {
+            assert.deepStrictEqual(yield* blocked("effect_message_store_"), first)
+          }
+          assert.lengthOf(first, 1)
+          yield* transfers.write("s", moved()) // writers wait for nobody
+          yield* release
+          assert.isAtLeast((yield* Fiber.join(waiting)).linked, 10)
+          yield* stream.projector.runOnce
+
+          // A page that is stopped when it has linked, and before it ends.
+          yield* transfers.write("s", moved())
+          const releaseMaxima = yield* hold(sql`lock table depeche_stream_a_maxpos in share mode`)
+          const linking = yield* Effect.forkScoped(stream.projector.runOnce)
+          yield* blocked("effect_message_store_")
+          const error = yield* Effect.flip(python(1))
+          assert.strictEqual(Object(error.reason.cause).code, "55P03")
+          yield* releaseMaxima
+          assert.include(yield* Fiber.join(linking), { linked: 1 })
+          yield* python(1)
+          yield* assertLinked("a", 12)
+        }))
+
+      for (const made of ["here", "by depeche_db"]) {
+        test(`links what Python writes to a store made ${made}, partitioned ${where}`, () =>
+          Effect.gen(function*() {
+            const sql = yield* SqlClient.SqlClient
+            if (made !== "here") {
+              for (
+                const statement of [
+                  "drop table depeche_msgs_transfers, effect_message_store_migrations_transfers",
+                  "drop sequence depeche_msgs_transfers_global_seq",
+                  "drop function depeche_write_message_transfers"
+                ]
+              ) yield* sql.unsafe(statement)
+              const { messageId } = moved()
+              const message = { _tag: "Moved", messageId, occurredAt: "2026-01-01T00:00:00.000Z", amount: 1 }
+              yield* createDepecheStore("transfers", [{ message_id: messageId, stream: "s", version: 1, message }])
+            } else yield* pythonWrites("s")
+            yield* Effect.gen(function*() {
+              const transfers = yield* Transfers
+              const stream = yield* transfers.aggregatedStream(definition)
+              yield* transfers.write("s", moved(), { expectedVersion: 1 })
+              yield* pythonWrites("s")
+              assert.include(yield* stream.projector.runOnce, { linked: 3 })
+              // Python's transaction has its id, and then its position, late.
+              const release = yield* hold(Effect.andThen(pythonWrites("late"), pythonWrites("later")))
+              yield* pythonWrites("s")
+              yield* transfers.write("s", moved(), { expectedVersion: 4 })
+              assert.include(yield* stream.projector.runOnce, { linked: 2 })
+              yield* release
+              assert.include(yield* stream.projector.runOnce, { linked: 2 })
+              yield* assertLinked("a", 7)
+              assert.lengthOf(yield* Stream.runCollect(stream.read(7)), 7)
+            }).pipe(Effect.provide(Layer.fresh(Transfers.layer)))
+          }))
+      }
+    }
+  })
+
+  test("adopts an aggregated stream of depeche_db, wherever its session is, and loses nothing", () =>
+    Effect.gen(function*() {
+      const sql = yield* PgClient.PgClient
+      const transfers = yield* Transfers
+      yield* transfers.write("s", several(6))
+      yield* createDepecheStream
+      // What Python wrote is UTC; of these times the local ones do not even exist in New York.
+      yield* sql`insert into depeche_stream_a
+        select message_id, stream, version, 7, version - 1, '2024-03-10 02:30:00.123', global_position,
+          '2024-03-10 02:30:01.456' from depeche_msgs_transfers where version <= 4`
+      yield* sql`insert into depeche_stream_a_maxpos values (7, 3)`
+      const [name] = yield* sql<{ readonly name: string }>`select current_database() as name`
+      yield* sql`alter database ${sql(name?.name ?? "")} set timezone to 'America/New_York'`
+
+      yield* Effect.gen(function*() {
+        const store = yield* Transfers
+        const there = yield* SqlClient.SqlClient
+        assert.deepStrictEqual(yield* there`show timezone`, [{ TimeZone: "America/New_York" }])
+        const stream = yield* store.aggregatedStream(inSql)
+        const times = yield* sql`select message_occurred_at, origin_stream_added_at, position from depeche_stream_a
+          order by position`
+        assert.deepStrictEqual(
+          times,
+          [0, 1, 2, 3].map((position) => ({
+            message_occurred_at: DateTime.toDateUtc(DateTime.makeUnsafe("2024-03-10T02:30:00.123Z")),
+            origin_stream_added_at: DateTime.toDateUtc(DateTime.makeUnsafe("2024-03-10T02:30:01.456Z")),
+            position
+          }))
+        )
+        const at = DateTime.makeUnsafe("2024-03-10T02:30:00.123Z")
+        assert.deepStrictEqual(Array.from(yield* stream.positionsAtTime(at)), [[7, 0]])
+        assert.include(yield* stream.projector.runOnce, { linked: 2 })
+        yield* store.write("s", several(2))
+        yield* python(1)
+        assert.include(yield* stream.projector.runOnce, { linked: 1 })
+        const stored = yield* Stream.runCollect(stream.read(7))
+        assert.deepStrictEqual(
+          stored.map(({ position, version }) => [position, version]),
+          [0, 1, 2, 3, 4, 5, 6, 7].map((position) => [position, position + 1])
+        )
+        assert.include(yield* inspect("a"), { links: 8, missing: 0, gaps: 0, disorder: 0, heads: 0 })
+      }).pipe(
+        Effect.provide(Layer.fresh(Layer.provideMerge(Transfers.layer, PgClient.layer(sql.config))))
+      )
+    }))
+
+  test("goes on behind an older depeche_db's links, which had no _maxpos", () =>
+    Effect.gen(function*() {
+      const sql = yield* SqlClient.SqlClient
+      const transfers = yield* Transfers
+      yield* transfers.write("s", several(6))
+      yield* createDepecheStream
+      yield* sql`drop table depeche_stream_a_maxpos`
+      yield* sql`insert into depeche_stream_a
+        select message_id, stream, version, 7, version - 1, occurred_at at time zone 'UTC', global_position,
+          added_at at time zone 'UTC' from depeche_msgs_transfers where version <= 4`
+      const stream = yield* transfers.aggregatedStream(inSql)
+      assert.include(yield* stream.projector.runOnce, { linked: 2 })
+      yield* assertLinked("a", 6)
+    }))
+})
