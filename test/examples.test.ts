@@ -19,8 +19,13 @@ interface Finished {
   readonly errors: string
 }
 
-/** Runs a program of the folder on PGlite. Once its output matches `interruptAt`, it gets what Ctrl-C sends. */
-const run = (program: string, args: ReadonlyArray<string> = [], interruptAt?: RegExp): Promise<Finished> => {
+/** Runs a program of the folder on PGlite. Once its output matches `interruptAt`, it gets a signal: what Ctrl-C sends. */
+const run = (
+  program: string,
+  args: ReadonlyArray<string> = [],
+  interruptAt?: RegExp,
+  signal: NodeJS.Signals = "SIGINT"
+): Promise<Finished> => {
   const { DATABASE_URL: _, ...env } = process.env
   const command = ["--conditions=@effect-message-store/source", path.join(examples, program), ...args]
   const child = spawn(process.execPath, command, { env, stdio: ["ignore", "pipe", "pipe"], timeout: 60_000 })
@@ -31,7 +36,7 @@ const run = (program: string, args: ReadonlyArray<string> = [], interruptAt?: Re
     output += text
     if (interrupted || !interruptAt?.test(output)) return
     interrupted = true
-    child.kill("SIGINT")
+    child.kill(signal)
   })
   child.stderr.setEncoding("utf8").on("data", (text: string) => {
     errors += text
@@ -88,6 +93,59 @@ describe("examples", () => {
       "  stock 7; order-1 at version 1, order-2 at 0"
     ])
   })
+
+  it("05: weaves streams into partitions", async () => {
+    const finished = await run("05-aggregated-stream.ts")
+    assertSucceeded(finished)
+    assert.deepStrictEqual(finished.lines, [
+      "6 messages linked",
+      "partition 1, last position 3",
+      "  0: LH400 from airport-FRA, version 1",
+      "  1: LH452 from airport-MUC, version 1",
+      "  2: LH455 from airport-SFO, version 2",
+      "  3: BA286 from airport-LHR, version 1",
+      "partition 2, last position 1",
+      "  0: UA58 from airport-SFO, version 1",
+      "  1: UA59 from airport-FRA, version 2"
+    ])
+  })
+
+  it("06: works until it is told to stop, and exits with 0", async () => {
+    const finished = await run("06-worker.ts", [], /(invoice[^]*){10}pity[^]*pity/, "SIGTERM")
+    assertSucceeded(finished)
+    const of = (subscription: string) => finished.lines.filter((line) => line.startsWith(subscription))
+    assert.strictEqual(of("invoice").length + of("mail").length, finished.lines.length)
+    // Each customer is in one partition, and so in order.
+    const sums = of("invoice  Ada").map((line) => Number(line.split("$")[1]))
+    assert.isAtLeast(sums.length, 3)
+    assert.deepStrictEqual(sums, sums.map((_, i) => 1 + 3 * i))
+  })
+
+  it("07: counts each payment once", async () => {
+    const finished = await run("07-exactly-once.ts")
+    assertSucceeded(finished)
+    assert.deepStrictEqual(finished.lines, [
+      "account-0: 2571",
+      "account-1: 2590",
+      "account-2: 2610",
+      "61 payments, in more than 61 calls, each counted once"
+    ])
+  })
+
+  it("08: retries, parks, replays and discards", async () => {
+    const finished = await run("08-retry-park-replay.ts")
+    assertSucceeded(finished)
+    assert.deepStrictEqual(finished.lines, [
+      "sent to ada@example.com, at attempt 1",
+      "sent to busy@example.com, at attempt 2",
+      "sent to edsger@example.com, at attempt 1",
+      "parked at position 1 after 3 attempts: NotSent: \"grace\" is no address",
+      "parked at position 3 after 3 attempts: NotSent: \"nobody\" is no address",
+      "sent to grace@example.com, at attempt 4",
+      "replayed: 1; discarded nobody: true",
+      "parked now: 0"
+    ])
+  })
 })
 
 describe("demo", () => {
@@ -103,7 +161,15 @@ describe("demo", () => {
     return { appended: Number(appended), found: Number(found) }
   }
 
-  const verified = "verified  departures and delays of every airport are those of the input"
+  const countedOf = ({ lines }: Finished) => {
+    const line = lines.find((text) => text.startsWith("counted "))
+    return Number(/^counted (\d+); up to date .* after the last write$/.exec(line ?? "")?.[1])
+  }
+
+  const verified = [
+    "verified  departures and delays of every airport are those of the input",
+    "verified  the table of delays has each of them once"
+  ]
 
   it("appends everything once, reports, and notices what is not the input", { timeout: 180_000 }, async () => {
     const dataDir = await temporaryDirectory()
@@ -113,13 +179,13 @@ describe("demo", () => {
     assert.deepStrictEqual(counts(first), { appended: 20_000, found: 0 })
     assert.includeMembers([...first.lines], [
       "input     20,000 flights from 220 airports",
-      "100 %  20,000 of 20,000",
+      "100 %  20,000 of 20,000 written, 20,000 counted",
       "airport   departures   mean delay",
       "DFW            1,103      9.5 min",
       "streams   220",
-      verified
+      ...verified
     ])
-    assert.strictEqual(first.lines.filter((line) => line.includes(" %")).length, 10)
+    assert.strictEqual(countedOf(first), 20_000)
     assert.match(first.lines.join("\n"), /^written   20,000 messages in \d+\.\d s: [\d,]+ per second$/m)
     assert.match(first.lines.join("\n"), /^read      20,000 messages in \d+\.\d s: [\d,]+ per second$/m)
     assert.match(first.lines.join("\n"), /^size      \d+\.\d MiB, with indexes$/m)
@@ -127,7 +193,8 @@ describe("demo", () => {
     const second = await run("demo/main.ts", [dataDir])
     assertSucceeded(second)
     assert.deepStrictEqual(counts(second), { appended: 0, found: 20_000 })
-    assert.includeMembers([...second.lines], ["written   nothing", verified])
+    assert.strictEqual(countedOf(second), 0)
+    assert.includeMembers([...second.lines], ["written   nothing", ...verified])
 
     const intruder = new FlightDeparted({
       occurredAt: DateTime.makeUnsafe("2001-04-01T00:00:00Z"),
@@ -143,7 +210,7 @@ describe("demo", () => {
     const third = await run("demo/main.ts", [dataDir])
     assert.strictEqual(third.code, 1)
     assert.match(third.errors, /^what was read is not the input: .*airport-SFO/)
-    assert.notInclude(third.lines, verified)
+    for (const line of verified) assert.notInclude(third.lines, line)
   })
 
   it("goes on where Ctrl-C stopped it", { timeout: 180_000 }, async () => {
@@ -159,6 +226,6 @@ describe("demo", () => {
     assert.strictEqual(appended + found, 20_000)
     assert.isAbove(appended, 0)
     assert.isAbove(found, 0)
-    assert.include(completed.lines, verified)
+    assert.includeMembers([...completed.lines], verified)
   })
 })

@@ -1,6 +1,7 @@
 /**
- * Writes 20,000 flights into 220 streams, reads them back and reports. What is stored already is not written again:
- * stop it with Ctrl-C and run it again, and it goes on; run it once more, and it finds everything there.
+ * Writes 20,000 flights into 220 streams, while a worker weaves them into one aggregated stream and keeps a table of
+ * delays; then reads all back, and checks the table. What is stored already is not written again, what was counted is not
+ * counted again: stop it with Ctrl-C and run it again, and it goes on; run it once more, and it finds everything there.
  *
  *   npm start                 keeps its database in .data/demo
  *   npm start -- directory    keeps it there
@@ -8,11 +9,12 @@
  * With DATABASE_URL set, the database is the one it names.
  */
 import { NodeRuntime } from "@effect/platform-node"
-import { Console, Effect, Layer, Schema, Stream } from "effect"
+import { Console, Duration, Effect, Layer, Schedule, Schema, Stream } from "effect"
 import { SqlClient } from "effect/sql"
 import { relative } from "node:path"
 import { fileURLToPath } from "node:url"
 import { databaseName, layerDatabase } from "../database.ts"
+import * as Delays from "./delays.ts"
 import { type Airport, Flights, loadAirports } from "./flights.ts"
 import * as Progress from "./progress.ts"
 import * as Report from "./report.ts"
@@ -26,9 +28,8 @@ const chunkSize = 250
  * Makes every stream hold its departures, chunk by chunk, and answers how many had to be appended. `synchronize` compares
  * the ids of what is stored and appends the rest: no flight is stored twice, however many processes do this at once.
  */
-const append = Effect.fnUntraced(function*(airports: ReadonlyArray<Airport>, total: number) {
+const append = Effect.fnUntraced(function*(airports: ReadonlyArray<Airport>, progress: Progress.Progress) {
   const flights = yield* Flights
-  const progress = yield* Progress.make(total)
   let appended = 0
   yield* Effect.forEach(
     airports,
@@ -37,14 +38,28 @@ const append = Effect.fnUntraced(function*(airports: ReadonlyArray<Airport>, tot
         const synchronized = yield* flights.synchronize(stream, departures.slice(0, stored + chunkSize))
         appended += synchronized.appended
         const reached = Math.min(synchronized.version, departures.length)
-        yield* progress.advance(reached - stored)
+        yield* progress.written(reached - stored)
         stored = reached
       }
     }),
     { concurrency: 8, discard: true }
   )
   return appended
+})
+
+/** Writes, and shows how the table follows, until it is up to date. Answers how many flights were written and counted. */
+const writeAndCount = Effect.fnUntraced(function*(airports: ReadonlyArray<Airport>, total: number) {
+  const before = countOf(yield* Delays.readTable)
+  const progress = yield* Progress.make(total)
+  const follow = Effect.flatMap(Delays.readTable, (table) => progress.counted(countOf(table)))
+  yield* Effect.forkScoped(Effect.repeat(follow, Schedule.spaced("200 millis")))
+  const [writing, appended] = yield* Effect.timed(append(airports, progress))
+  const [following] = yield* Effect.timed(Delays.upToDate)
+  yield* follow
+  return { writing, appended, following, counted: countOf(yield* Delays.readTable) - before }
 }, Effect.scoped)
+
+const countOf = (totals: Report.Totals) => [...totals.values()].reduce((sum, { departures }) => sum + departures, 0)
 
 const readTotals = Effect.gen(function*() {
   const flights = yield* Flights
@@ -61,10 +76,13 @@ const databaseSize = Effect.gen(function*() {
   return Number(row?.size)
 })
 
-class WrongTotals extends Schema.TaggedError<WrongTotals>()("WrongTotals", { streams: Schema.Array(Schema.String) }) {
+class WrongTotals extends Schema.TaggedError<WrongTotals>()("WrongTotals", {
+  what: Schema.String,
+  streams: Schema.Array(Schema.String)
+}) {
   override get message() {
     const some = this.streams.slice(0, 3).join(", ")
-    return `what was read is not the input: ${this.streams.length} of the streams differ (${some}, …)`
+    return `${this.what}: ${this.streams.length} of the streams differ (${some}, …)`
   }
 }
 
@@ -75,10 +93,12 @@ const demo = Effect.gen(function*() {
   const total = airports.reduce((sum, { departures }) => sum + departures.length, 0)
   yield* Console.log(`input     ${Report.count(total)} flights from ${airports.length} airports\n`)
 
-  const [writing, appended] = yield* Effect.timed(append(airports, total))
-  yield* Console.log(`appended ${appended}, found ${total - appended}\n`)
+  const { appended, counted, following, writing } = yield* writeAndCount(airports, total)
+  yield* Console.log(`appended ${appended}, found ${total - appended}`)
+  const late = Duration.format(Duration.millis(Math.round(Duration.toMillis(following))))
+  yield* Console.log(`counted ${counted}; up to date ${late} after the last write\n`)
   const [reading, totals] = yield* Effect.timed(readTotals)
-  const read = [...totals.values()].reduce((sum, { departures }) => sum + departures, 0)
+  const read = countOf(totals)
 
   yield* Console.log(`${Report.busiest(totals, 10)}\n`)
   yield* Console.log(`written   ${appended === 0 ? "nothing" : Report.speed(appended, writing)}`)
@@ -87,9 +107,19 @@ const demo = Effect.gen(function*() {
   yield* Console.log(`size      ${Report.bytes(yield* databaseSize)}, with indexes`)
 
   const streams = Report.differences(input, totals)
-  if (streams.length > 0) return yield* new WrongTotals({ streams })
+  if (streams.length > 0) return yield* new WrongTotals({ what: "what was read is not the input", streams })
   yield* Console.log(`verified  departures and delays of every airport are those of the input`)
+  const miscounted = Report.differences(totals, yield* Delays.readTable)
+  if (miscounted.length > 0) {
+    return yield* new WrongTotals({ what: "the table is not what was read", streams: miscounted })
+  }
+  yield* Console.log(`verified  the table of delays has each of them once`)
 })
+
+const Services = Delays.layerWorker.pipe(
+  Layer.provideMerge(Flights.layer),
+  Layer.provideMerge(layerDatabase({ dataDir }))
+)
 
 /** One line: what failed, and the reason at the bottom of it. */
 const explain = (error: Error): string => {
@@ -99,7 +129,7 @@ const explain = (error: Error): string => {
 }
 
 Console.log(`database  ${databaseName(dataDir)}`).pipe(
-  Effect.andThen(Effect.provide(demo, Layer.provideMerge(Flights.layer, layerDatabase({ dataDir })))),
+  Effect.andThen(Effect.provide(demo, Services)),
   Effect.onInterrupt(() => Console.log("interrupted: run again to go on")),
   Effect.catch((error) => Effect.andThen(Console.error(explain(error)), Effect.sync(() => process.exitCode = 1))),
   NodeRuntime.runMain // exits with 130 after Ctrl-C

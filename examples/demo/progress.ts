@@ -3,31 +3,38 @@ import { Effect, type Scope } from "effect"
 import { count } from "./report.ts"
 
 export interface Progress {
-  readonly advance: (steps: number) => Effect.Effect<void>
+  readonly written: (flights: number) => Effect.Effect<void>
+  /** Of all flights, those that the table has. */
+  readonly counted: (flights: number) => Effect.Effect<void>
 }
 
 export const make = (total: number): Effect.Effect<Progress, never, Scope.Scope> => {
-  let done = 0
+  let written = 0
+  let counted = 0
+  let shown = 0
   const out = process.stdout
-  const text = () => `${String(Math.floor(100 * done / total)).padStart(3)} %  ${count(done)} of ${count(total)}`
+  const part = () => (written + counted) / (2 * total)
+  const text = () =>
+    `${String(Math.floor(100 * part())).padStart(3)} %  ${count(written)} of ${count(total)} written, ${
+      count(counted)
+    } counted`
 
   const redraw = () => {
-    const width = Math.max(0, Math.min(40, out.columns - 30)) // a line that wraps cannot be drawn over
-    const filled = Math.floor(width * done / total)
-    out.write(`\r${"█".repeat(filled)}${"░".repeat(width - filled)} ${text()}`)
+    const width = Math.max(0, Math.min(40, out.columns - 60)) // a line that wraps cannot be drawn over
+    const filled = Math.floor(width * part())
+    out.write(`\r${"█".repeat(filled)}${"░".repeat(width - filled)} ${text()} `)
   }
-  const printTenths = (before: number) => {
-    if (Math.floor(10 * done / total) > Math.floor(10 * before / total)) out.write(`${text()}\n`)
+  const printTenths = () => {
+    const tenths = Math.floor(10 * part())
+    if (tenths > shown) out.write(`${text()}\n`)
+    shown = tenths
   }
+  const show = Effect.sync(() => out.isTTY ? redraw() : printTenths())
 
   const progress: Progress = {
-    advance: (steps) =>
-      Effect.sync(() => {
-        done += steps
-        if (out.isTTY) redraw()
-        else printTenths(done - steps)
-      })
+    written: (flights) => Effect.andThen(Effect.sync(() => written += flights), show),
+    counted: (flights) => Effect.andThen(Effect.sync(() => counted = flights), show)
   }
   // What comes next, an interruption included, begins on a line of its own.
-  return Effect.as(Effect.addFinalizer(() => Effect.sync(() => out.isTTY && done > 0 && out.write("\n"))), progress)
+  return Effect.as(Effect.addFinalizer(() => Effect.sync(() => out.isTTY && written > 0 && out.write("\n"))), progress)
 }
