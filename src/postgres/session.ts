@@ -21,9 +21,9 @@ export interface Tenant {
 }
 
 export class Session extends Context.Service<Session, {
-  /** Runs the tenant on the connection, and on each that follows it, until the scope closes. */
   /** Not with a client that is no `PgClient`: then there is never a connection. */
   readonly isAvailable: boolean
+  /** Runs the tenant on the connection, and on each that follows it, until the scope closes. */
   readonly use: (tenant: Tenant) => Effect.Effect<void, never, Scope.Scope>
 }>()("effect-message-store/postgres/Session") {}
 
@@ -54,11 +54,14 @@ export const layer = perClient(() =>
       const tenants = new Map<Tenant, Fiber.Fiber<void> | undefined>()
       let start: ((tenant: Tenant) => void) | undefined
       let isSupervised = false
+      let isLost = false
 
       const connected = Effect.gen(function*() {
         // An optional peer: loaded by those who use it.
         const { make } = yield* Effect.promise(() => import("@effect/sql-pg/PgConnection"))
         const connection = yield* Effect.flatMap(make(config), ({ pin }) => pin)
+        if (isLost) yield* Effect.logInfo("The database session of listeners and locks is back")
+        isLost = false
         const lost = yield* Deferred.make<never, SqlError>()
         const run = yield* FiberSet.makeRuntime<never, void, never>()
         start = (tenant) => {
@@ -79,9 +82,14 @@ export const layer = perClient(() =>
 
       const supervised = connected.pipe(
         Effect.sandbox,
-        Effect.tapError((cause) =>
-          Effect.logWarning("The database session of listeners and locks was lost; it is opened again", cause)
-        ),
+        Effect.tapError((cause) => {
+          const level = isLost ? "Debug" : "Warn" // once for each outage
+          isLost = true
+          return Effect.logWithLevel(level)(
+            "The database session of listeners and locks was lost; it is opened again",
+            cause
+          )
+        }),
         Effect.retry(reconnects)
       )
 

@@ -2,9 +2,10 @@
  * Wake-ups by LISTEN and NOTIFY, on depeche_db's channels.
  *
  * A NOTIFY inside of a writing transaction would take a lock of the whole database at its commit. So signals are sent
- * after commit, in statements of their own, one at a time, with a pause of 5 milliseconds behind each: what comes meanwhile
- * gathers, and leaves together. Listeners of this process need no database, and do not wait. All channels are listened to on one session; when it was lost and is back, all
- * listeners are woken.
+ * after commit, in statements of their own, one at a time, with a pause of 5 milliseconds behind each: what comes
+ * meanwhile gathers, and leaves together. Listeners of this process need no database, and do not wait.
+ *
+ * All channels are listened to on one session; when it was lost and is back, all listeners are woken.
  */
 import { Effect, FiberSet, Layer, Queue, RcMap } from "effect"
 import type { Duration } from "effect"

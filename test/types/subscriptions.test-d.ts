@@ -1,0 +1,102 @@
+/** What the types of aggregated streams and subscriptions must be, and what must not compile. */
+import { Context, Effect, Schema } from "effect"
+import type { Layer, Stream } from "effect"
+import type {
+  HandlerError,
+  InvalidArgumentError,
+  PartitionError,
+  SerializationError,
+  StreamDefinitionError
+} from "effect-message-store"
+import { AggregatedStream, Handlers, Message, MessageStore, Partitioner, Subscription } from "effect-message-store"
+import type { SqlError } from "effect/sql/SqlError"
+
+type Equal<A, B> = (<T>() => T extends A ? 1 : 2) extends (<T>() => T extends B ? 1 : 2) ? true : false
+const is = <A, B>(_: Equal<A, B>): void => {}
+
+class Placed extends Schema.TaggedClass<Placed>()("Placed", { ...Message.fields, amount: Schema.Int }) {}
+class Shipped extends Schema.TaggedClass<Shipped>()("Shipped", { ...Message.fields, carrier: Schema.String }) {}
+const OrderEvent = Schema.Union([Placed, Shipped])
+type Order = Placed | Shipped
+class Paid extends Schema.TaggedClass<Paid>()("Paid", { ...Message.fields }) {}
+
+class Orders extends MessageStore.Service<Orders>()("test/Orders", { name: "orders", schema: OrderEvent }) {}
+class ByCustomer extends AggregatedStream.Service<ByCustomer>()("test/ByCustomer", {
+  store: Orders,
+  name: "by_customer",
+  patterns: ["order-%", "refund-%"],
+  partitioner: ({ message }) => message._tag === "Placed" ? message.amount : 0
+}) {}
+class Invoices extends Subscription.Service<Invoices>()("test/Invoices", { stream: ByCustomer, name: "invoices" }) {}
+
+declare const orders: Orders["Service"]
+declare const stream: ByCustomer["Service"]
+declare const subscription: Invoices["Service"]
+
+class Mailer extends Context.Service<Mailer, {
+  readonly send: (text: string) => Effect.Effect<void, "bounced">
+}>()("test/Mailer") {}
+
+// The types say all that can fail, and the class of what is read.
+is<
+  ReturnType<typeof stream.read>,
+  Stream.Stream<Message.AggregatedMessage<Order>, InvalidArgumentError | SerializationError | SqlError>
+>(true)
+is<
+  Effect.Error<typeof stream.projector.runOnce>,
+  PartitionError | SerializationError | StreamDefinitionError | InvalidArgumentError | SqlError
+>(true)
+is<ReturnType<typeof orders.aggregatedStream>, ReturnType<Orders["Service"]["aggregatedStream"]>>(true)
+is<Effect.Success<ReturnType<typeof orders.aggregatedStream>>, AggregatedStream.AggregatedStream<Order>>(true)
+is<Effect.Success<ReturnType<typeof stream.subscription>>, Subscription.Subscription<Order>>(true)
+is<typeof subscription.messages, Stream.Stream<Subscription.Unacknowledged<Order>, HandlerError | SqlError>>(true)
+is<Layer.Services<typeof ByCustomer.layer>, Orders>(true)
+is<Layer.Services<typeof Invoices.layer>, ByCustomer>(true)
+
+// A handler sees the message of its tag; what it needs is what the subscription needs, what it fails with is not.
+const byTag = Handlers.make(OrderEvent, {
+  Placed: (message, delivery) => {
+    is<typeof message, Placed>(true)
+    is<typeof delivery, Handlers.Delivery<Placed>>(true)
+    return Effect.flatMap(Mailer, ({ send }) => send(`${message.amount}`))
+  }
+})
+is<typeof byTag, Handlers.Handler<Order, "bounced", Mailer>>(true)
+const running = subscription.run(byTag)
+is<typeof running, Effect.Effect<never, HandlerError | SqlError, Mailer>>(true)
+const layer = Invoices.layerHandler(byTag)
+is<typeof layer, Layer.Layer<never, never, Invoices | Mailer>>(true)
+const inBatches = subscription.runBatches((deliveries) => {
+  is<(typeof deliveries)[0], Handlers.Delivery<Order>>(true)
+  return Effect.void
+})
+is<typeof inBatches, Effect.Effect<never, HandlerError | SqlError>>(true)
+const timed = Handlers.around(byTag, (handling, { position }) => Effect.as(Effect.timeout(handling, 10), position))
+is<Effect.Services<ReturnType<typeof timed>>, Mailer>(true)
+
+// @ts-expect-error -- no such tag
+Handlers.make(OrderEvent, { Paid: () => Effect.void })
+// @ts-expect-error -- a handler is an effect
+Handlers.make(OrderEvent, { Placed: () => 1 })
+// @ts-expect-error -- messages of another store
+void subscription.run((_: Paid) => Effect.void)
+// @ts-expect-error -- a partition is a number
+void orders.aggregatedStream({ name: "a", patterns: "%", partitioner: ({ stream: name }) => name })
+// @ts-expect-error -- messages of another store
+void orders.aggregatedStream({ name: "a", patterns: "%", partitioner: (_: Message.StoredMessage<Paid>) => 0 })
+// @ts-expect-error -- no pattern
+void orders.aggregatedStream({ name: "a", patterns: [], partitioner: Partitioner.constant() })
+// @ts-expect-error -- no such policy
+void stream.subscription({ name: "a", onFailure: "ignore" })
+// @ts-expect-error -- messages of another store
+void ((_: AggregatedStream.AggregatedStream<Paid>) => 0)(stream)
+
+// @ts-expect-error -- the class itself is missing
+class _NoStream extends AggregatedStream.Service()("test/NoSelf", {
+  store: Orders,
+  name: "x",
+  patterns: "%",
+  partitioner: Partitioner.constant()
+}) {}
+// @ts-expect-error -- the class itself is missing
+class _NoSubscription extends Subscription.Service()("test/NoSelf", { stream: ByCustomer, name: "x" }) {}
