@@ -2,7 +2,8 @@
  * Coalesced appends: the writes of many fibers leave in one statement.
  *
  * While one batch is on its way, the items of other fibers gather, and leave together with the next (what databases call
- * group commit, in the application). A lone writer waits for nobody; there is no timer.
+ * group commit, in the application). There is no timer: where nobody else is writing, a fiber sends its item itself, at
+ * once.
  *
  * **Guarantees**
  *
@@ -15,7 +16,7 @@
  * - An item whose fiber is interrupted is taken out, unless the statement that writes it is under way already. A statement
  *   whose items are all interrupted is cancelled, and gone when their fibers have ended.
  */
-import { Array as Arr, Cause, Context, Effect, Exit, Fiber, FiberSet, Predicate, Tracer } from "effect"
+import { Array as Arr, Cause, Context, Deferred, Effect, Exit, Fiber, FiberSet, Predicate, Tracer } from "effect"
 import type { Scope } from "effect"
 import type { SqlError } from "effect/sql/SqlError"
 import type { AppendItem, AppendOutcome } from "../Storage.ts"
@@ -72,6 +73,15 @@ class Gathering {
     else this.ready.set(stream, [entry])
     this.waiting++
     this.wake()
+  }
+
+  /** Whether nobody else is there, and an item can leave at once: its fiber is then a lane, with that batch on its way. */
+  leaveAlone(stream: string): boolean {
+    if (this.isClosed || this.open > 0 || this.waiting > 0 || this.away.has(stream)) return false
+    this.away.set(stream, [])
+    this.open++
+    this.busy++
+    return true
   }
 
   /** Takes an entry out again, if it is not on its way. Returns what waits or sends for nobody now. */
@@ -137,8 +147,8 @@ class Gathering {
     this.busy--
   }
 
-  /** Nobody wants what the lane has sent, and it is no more. */
-  cancelled(streams: Iterable<string>): void {
+  /** A lane that had a batch on its way is no more. */
+  closed(streams: Iterable<string>): void {
     this.busy--
     this.open--
     this.settled(streams)
@@ -185,7 +195,8 @@ const sentBy = (batch: ReadonlyArray<Entry>, fiber: Sending["fiber"]): ReadonlyA
 type Exits = ReadonlyArray<Exit.Exit<AppendOutcome, SqlError> | undefined>
 
 /**
- * The append of one item, coalesced with those of other fibers. It ends with the scope: who waits then is interrupted.
+ * The append of one item, coalesced with those of other fibers. When the scope closes, the fibers that wait are
+ * interrupted, and nothing is taken any more.
  */
 export const make = Effect.fnUntraced(function*(
   call: ReturnType<typeof append>,
@@ -241,7 +252,7 @@ export const make = Effect.fnUntraced(function*(
           const outcomes = yield* Effect.onInterrupt(exits(() => batch, send(batch, false), false), () =>
             Effect.sync(() => {
               interrupt(batch)
-              gathering.cancelled(streams)
+              gathering.closed(streams)
             }))
           gathering.returned()
           const held = Map.groupBy(answer(batch, outcomes), (entry) => entry.item.stream)
@@ -278,21 +289,42 @@ export const make = Effect.fnUntraced(function*(
   yield* Effect.addFinalizer(() => Effect.sync(() => gathering.close()))
 
   return (item) =>
-    Effect.withFiber((fiber) =>
-      Effect.callback<AppendOutcome, SqlError>((resume) => {
-        const entry: Entry = {
-          item,
-          size: item.messages.reduce((sum, { data }) => sum + data.length, 0),
-          span: Context.getOrUndefined(fiber.context, Tracer.ParentSpan),
-          answer: resume,
-          isInterrupted: false,
-          sending: undefined
+    Effect.uninterruptibleMask((restore) =>
+      Effect.withFiber((fiber) => {
+        const { stream } = item
+        const span = Context.getOrUndefined(fiber.context, Tracer.ParentSpan)
+
+        /** Lets the item gather, and waits for its outcome. */
+        const gather = (add: (entry: Entry) => void) => {
+          const answered = Deferred.makeUnsafe<AppendOutcome, SqlError>()
+          const entry: Entry = {
+            item,
+            size: item.messages.reduce((sum, { data }) => sum + data.length, 0),
+            span,
+            answer: (outcome) => Deferred.doneUnsafe(answered, outcome),
+            isInterrupted: false,
+            sending: undefined
+          }
+          add(entry)
+          return Effect.onInterrupt(restore(Deferred.await(answered)), () => {
+            entry.isInterrupted = true
+            const unwanted = gathering.remove(entry)
+            return unwanted === undefined ? Effect.void : Fiber.interrupt(unwanted)
+          })
         }
-        gathering.add(entry)
-        return Effect.suspend(() => {
-          entry.isInterrupted = true
-          const unwanted = gathering.remove(entry)
-          return unwanted === undefined ? Effect.void : Fiber.interrupt(unwanted)
+
+        if (!gathering.leaveAlone(stream)) return gather((entry) => gathering.add(entry))
+        return Effect.matchCauseEffect(restore(call([item], { atomic: false, wait: false })), {
+          onFailure: (cause) => {
+            gathering.closed([stream])
+            return Effect.failCause(cause)
+          },
+          onSuccess: ([outcome]) => {
+            gathering.closed(outcome === undefined ? [] : [stream])
+            return outcome === undefined
+              ? gather((entry) => gathering.putBack(stream, [entry], () => run(afterLock(stream))))
+              : Effect.succeed(outcome)
+          }
         })
       })
     )
