@@ -40,6 +40,8 @@ export type StreamWork =
   /** One new message is linked. */
   | { readonly kind: "linkOne" }
   | SubscribeWork
+  /** How many statements the server runs for each message that is handled. */
+  | { readonly kind: "statements"; readonly work: SubscribeWork }
   /** How long a message takes from the call of write to its handler, while 100 are written in a second. */
   | { readonly kind: "latency"; readonly percentile: number }
 
@@ -56,7 +58,7 @@ export interface Case {
   readonly load?: Load
   /** The first is the one that the others are compared with. */
   readonly subjects: readonly [baseline: SubjectName, ...others: ReadonlyArray<SubjectName>]
-  readonly unit: "messages/s" | "reads/s" | "ms"
+  readonly unit: "messages/s" | "reads/s" | "ms" | "statements"
   /** When it runs: always, not with `--quick`, only when asked for by name. */
   readonly runs: "always" | "notQuick" | "asked"
 }
@@ -91,41 +93,63 @@ const linkOne = (messages: number, streams: number): Case =>
     { load: { streams, length: messages / streams }, runs: "asked" }
   )
 
-const subscribe = (name: string, title: string, partitions: number, work: Omit<SubscribeWork, "kind" | "partitions">) =>
-  of(
-    `subscribe-${name}-${partitions}`,
-    `${title}, ${partitions === 1 ? "1 partition" : `${partitions} partitions`}`,
-    { kind: "subscribe", partitions, ...work },
-    [ours, jit],
-    { load: { streams: 1000, length: 100 }, runs: partitions === 16 ? "notQuick" : "asked" }
-  )
-
-const subscribes = (partitions: number): ReadonlyArray<Case> => [
-  subscribe("batch", "each message handled, acknowledged by batch", partitions, {
+const subscriptions: ReadonlyArray<
+  Omit<SubscribeWork, "kind" | "partitions"> & { readonly name: string; readonly title: string }
+> = [
+  {
+    name: "batch",
+    title: "each message handled, acknowledged by batch",
     messages: 100_000,
     delivery: "atLeastOnce",
     acknowledge: "batch",
     handler: "each"
-  }),
-  subscribe("single", "each message handled and acknowledged", partitions, {
+  },
+  {
+    name: "single",
+    title: "each message handled and acknowledged",
     messages: 5000,
     delivery: "atLeastOnce",
     acknowledge: "message",
     handler: "each"
-  }),
-  subscribe("transaction", "each message in a transaction", partitions, {
+  },
+  {
+    name: "transaction",
+    title: "each message in a transaction",
     messages: 5000,
     delivery: "transactional",
     acknowledge: "message",
     handler: "each"
-  }),
-  subscribe("upsert", "each batch in a transaction, with an upsert into a table of the user's", partitions, {
+  },
+  {
+    name: "upsert",
+    title: "each batch in a transaction, with an upsert into a table of the user's",
     messages: 100_000,
     delivery: "transactional",
     acknowledge: "batch",
     handler: "upsert"
-  })
+  }
 ]
+
+const subscribes = (partitions: number): ReadonlyArray<Case> =>
+  subscriptions.map(({ name, title, ...work }) =>
+    of(
+      `subscribe-${name}-${partitions}`,
+      `${title}, ${partitions === 1 ? "1 partition" : `${partitions} partitions`}`,
+      { kind: "subscribe", partitions, ...work },
+      [ours, jit],
+      { load: { streams: 1000, length: 100 }, runs: partitions === 16 ? "notQuick" : "asked" }
+    )
+  )
+
+const statements: ReadonlyArray<Case> = subscriptions.map(({ name, title, ...work }) =>
+  of(
+    `subscribe-statements-${name}`,
+    `statements for each message: ${title}, 16 partitions`,
+    { kind: "statements", work: { kind: "subscribe", partitions: 16, ...work } },
+    [ours],
+    { load: { streams: 1000, length: 100 }, runs: "notQuick", unit: "statements" }
+  )
+)
 
 const latency = (percentile: number): Case =>
   of(
@@ -232,6 +256,7 @@ export const cases: ReadonlyArray<Case> = [
   ...subscribes(1),
   ...subscribes(4),
   ...subscribes(16),
+  ...statements,
   latency(50),
   latency(99),
   ...growth(10_000, 1, "notQuick"),

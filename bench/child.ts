@@ -119,7 +119,7 @@ const makeHandler = (subject: Subject, sql: SqlClient.SqlClient) => {
     for (let times = 1; total.seconds * 1000 < milliseconds; times++) {
       const { seconds, units } = yield* demand(subject.stream)(work)
       total = { units: total.units + units, seconds: total.seconds + seconds }
-      if (work.kind === "latency" || (work.kind === "linkOne" && times === 200)) break
+      if (work.kind === "latency" || work.kind === "statements" || (work.kind === "linkOne" && times === 200)) break
     }
     expected = (yield* audit(subject, sql)).messages // some of them write
     return total
@@ -129,12 +129,12 @@ const makeHandler = (subject: Subject, sql: SqlClient.SqlClient) => {
     round++
     const { work } = of
     if (work.kind === "write" || work.kind === "writeExpecting") return yield* runWrites(of, work, milliseconds)
-    if (work.kind === "link" || work.kind === "linkOne" || work.kind === "subscribe" || work.kind === "latency") {
-      return yield* runStream(work, milliseconds)
+    if (work.kind === "read" || work.kind === "readTail" || work.kind === "readAll") {
+      globalThis.gc?.()
+      const { measurement } = yield* measure({ fibers: work.fibers, milliseconds, next: () => read(of, work) })
+      return measurement
     }
-    globalThis.gc?.()
-    const { measurement } = yield* measure({ fibers: work.fibers, milliseconds, next: () => read(of, work) })
-    return measurement
+    return yield* runStream(work, milliseconds)
   })
 
   const check = Effect.gen(function*() {

@@ -71,7 +71,17 @@ const progress = (text: string) =>
 const program = Effect.fnUntraced(function*(options: Options) {
   const selected = selectCases(options)
   yield* progress("starting PostgreSQL")
-  const server = yield* startServer({ durable: true, settings: { shared_buffers: "1GB", max_wal_size: "8GB" } })
+  const server = yield* startServer({
+    durable: true,
+    settings: {
+      shared_buffers: "1GB",
+      max_wal_size: "8GB",
+      // Counting costs a little: only where statements are what is measured.
+      ...selected.some(({ work }) => work.kind === "statements")
+        ? { shared_preload_libraries: "pg_stat_statements" }
+        : {}
+    }
+  })
   yield* progress("")
   console.log(
     `PostgreSQL ${server.name}, node ${process.version}, ${os.availableParallelism()} x ${

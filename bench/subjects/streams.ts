@@ -101,6 +101,16 @@ export const makeStreams = (store: MessageStore.MessageStore<Order>, sql: SqlCli
     return yield* timed(handle(subscription, work))
   })
 
+  /** As the server counts them, on whatever connection; without BEGIN and COMMIT, which it counts once when prepared. */
+  const statements = Effect.fnUntraced(function*(work: SubscribeWork) {
+    yield* sql`create extension if not exists pg_stat_statements`.unprepared
+    yield* sql`select pg_stat_statements_reset()`
+    const { units: messages } = yield* subscribe(work)
+    const [row] = yield* sql<{ readonly calls: number }>`select sum(calls)::float8 as calls from pg_stat_statements
+      where dbid = (select oid from pg_database where datname = current_database())`
+    return { units: row?.calls ?? NaN, seconds: messages }
+  })
+
   /** Milliseconds from the call of `write` to the handler, at 100 writes a second: a percentile of 300. */
   const latency = (percentile: number) =>
     Effect.scoped(Effect.gen(function*() {
@@ -139,6 +149,8 @@ export const makeStreams = (store: MessageStore.MessageStore<Order>, sql: SqlCli
         return linkOne
       case "subscribe":
         return subscribe(work)
+      case "statements":
+        return statements(work.work)
       case "latency":
         return latency(work.percentile)
     }
