@@ -4,11 +4,12 @@ import { PgClient } from "@effect/sql-pg"
 import { Cause, Effect, Queue, Redacted } from "effect"
 import { SqlClient } from "effect/sql"
 import process from "node:process"
-import { type Case, cases, type Load, type ReadWork, type StreamWork, type WriteWork } from "./cases.ts"
+import { type Case, cases, type Load } from "./cases.ts"
 import { measure, type Measurement } from "./measure.ts"
 import type { Reply, Request } from "./protocol.ts"
 import { type SubjectName, subjectNamed } from "./subjects/index.ts"
 import { rangeOf, storedStream, type Subject } from "./subjects/Subject.ts"
+import type { ReadWork, StreamWork, WriteWork } from "./work.ts"
 
 const [subjectName, url = ""] = process.argv.slice(2)
 

@@ -1,8 +1,8 @@
 /** What is compared: a way to write and read messages, in a database of its own. */
 import type { Effect, Scope } from "effect"
 import type { SqlClient } from "effect/sql"
-import type { StreamWork } from "../cases.ts"
 import type { Measurement } from "../measure.ts"
+import type { StreamWork } from "../work.ts"
 
 /** A new, empty database. */
 export interface Database {

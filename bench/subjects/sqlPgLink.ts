@@ -6,9 +6,9 @@
 import { Effect } from "effect"
 import type { SqlClient } from "effect/sql"
 import * as Migrations from "../../src/postgres/migrations.ts"
-import type { LinkWork, StreamWork } from "../cases.ts"
 import type { Measurement } from "../measure.ts"
 import { storeName } from "../message.ts"
+import type { LinkWork, StreamWork } from "../work.ts"
 import { tableName } from "./depecheTable.ts"
 
 const pageSize = 1000

@@ -2,9 +2,9 @@
 import { Deferred, Effect } from "effect"
 import { type AggregatedStream, type MessageStore, Partitioner, type Subscription } from "effect-message-store"
 import type { SqlClient } from "effect/sql"
-import type { LinkWork, StreamWork, SubscribeWork } from "../cases.ts"
 import type { Measurement } from "../measure.ts"
 import { makeMessage, OrderPlaced, type OrderShipped } from "../message.ts"
+import type { LinkWork, StreamWork, SubscribeWork } from "../work.ts"
 import { storedStream } from "./Subject.ts"
 
 type Order = OrderPlaced | OrderShipped

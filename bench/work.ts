@@ -1,0 +1,45 @@
+/** What a subject may be asked to do. */
+
+export type WriteWork =
+  /** Fibers append `size` messages at a time, each to a stream of its own, all to one, or to those that are loaded. */
+  | {
+    readonly kind: "write"
+    readonly fibers: number
+    readonly size: number
+    readonly streams: "own" | "one" | "loaded"
+  }
+  /** Fibers append to one stream, expecting the version that they read before. */
+  | { readonly kind: "writeExpecting"; readonly fibers: number }
+
+export type ReadWork =
+  /** Fibers read loaded streams, whole or their last `size` messages, or all streams in the order of positions. */
+  | { readonly kind: "read"; readonly fibers: number }
+  | { readonly kind: "readTail"; readonly fibers: number; readonly size: number }
+  | { readonly kind: "readAll"; readonly fibers: number }
+
+/** All stored messages are linked anew. */
+export interface LinkWork {
+  readonly kind: "link"
+  readonly partitioner: "constant" | "streamName" | "field" | "depeche" | "function"
+}
+
+/** Messages are handled by a subscription that begins with the first. */
+export interface SubscribeWork {
+  readonly kind: "subscribe"
+  readonly partitions: number
+  readonly messages: number
+  readonly delivery: "atLeastOnce" | "transactional"
+  readonly acknowledge: "message" | "batch"
+  /** Nothing is done, message by message or batch by batch; or a table of the user's is brought up to date. */
+  readonly handler: "each" | "batch" | "upsert"
+}
+
+export type StreamWork =
+  | LinkWork
+  /** One new message is linked. */
+  | { readonly kind: "linkOne" }
+  | SubscribeWork
+  /** How many statements the server runs for each message that is handled. */
+  | { readonly kind: "statements"; readonly work: SubscribeWork }
+  /** How long a message takes from the call of write to its handler, while 100 are written in a second. */
+  | { readonly kind: "latency"; readonly percentile: number }
