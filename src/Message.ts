@@ -3,7 +3,6 @@
  */
 import { Clock, DateTime, Effect, Option, Schema, Tracer } from "effect"
 import { SecureRandom } from "effect/crypto"
-import type { ExpectedVersion as ExpectedVersionSchema } from "./errors.ts"
 
 /** The id of a message: a UUID of any version, unique in its store. Case does not matter; it is stored in lower case. */
 export const MessageId = Schema.String.check(Schema.isGUID())
@@ -73,9 +72,9 @@ export interface Metadata {
 
 /**
  * The version a stream has to be at for a write to go through: a whole number from 0 (no message yet) to
- * 2147483647, or `"exists"` (any but 0). A write that gives none is appended whatever the version.
+ * 2147483647, or `"exists"` (any but 0). A write without one is appended whatever the version.
  */
-export type ExpectedVersion = typeof ExpectedVersionSchema.Type
+export type ExpectedVersion = number | "exists"
 
 /** Where a message stands: `version` in its stream (from 1, without gaps), `globalPosition` in its store (with gaps). */
 export interface MessagePosition {

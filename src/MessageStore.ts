@@ -14,7 +14,7 @@
  * stores only what is missing, and `write` of the same messages fails with `DuplicateMessageError`.
  */
 import { Array as Arr, Context, Effect, Layer, Predicate, Result, Tracer } from "effect"
-import type { Scope } from "effect"
+import type { Scope, Stream } from "effect"
 import type { MigrationError } from "effect/sql/Migrator"
 import type { SqlClient } from "effect/sql/SqlClient"
 import type { SqlError } from "effect/sql/SqlError"
@@ -28,7 +28,7 @@ import {
 } from "./errors.ts"
 import { type Accessors, makeItems, type OneOrMore, type StreamWrite, toPositions, type WriteOptions } from "./items.ts"
 import * as MemoryStorage from "./memory/MemoryStorage.ts"
-import { type Identified, type MessagePosition, toTraceparent } from "./Message.ts"
+import { type Identified, type MessagePosition, type StoredMessage, type StreamHead, toTraceparent } from "./Message.ts"
 import * as Migrations from "./postgres/migrations.ts"
 import * as PostgresStorage from "./postgres/PostgresStorage.ts"
 import * as Reader from "./Reader.ts"
@@ -44,11 +44,22 @@ import {
 import { Storage } from "./Storage.ts"
 import { type Appended, type Fold, make as makeUpdate, type WriteError } from "./update.ts"
 
-export type { Accessors, Appended, Fold, StreamWrite, WriteError, WriteOptions }
+export type { Accessors, Appended, Fold, OneOrMore, StreamWrite, WriteError, WriteOptions }
+export type { Migration, PayloadType } from "./postgres/migrations.ts"
 
+/** A store of messages of type `A`: streams of them, written with expected versions, read in order. */
 export interface MessageStore<in out A> extends AggregatedStream.Aggregating<A> {
+  /** The name that its database objects have in theirs. */
+  readonly name: string
+
   /**
-   * Appends messages to a stream, together or not at all, and answers the position of the last.
+   * Appends messages to a stream, together or not at all, and returns the position of the last.
+   *
+   * **Details**
+   *
+   * Fails with `OptimisticConcurrencyError` if the stream is not at `expectedVersion`, with `DuplicateMessageError` if a
+   * message of one of the ids is stored already, with `SerializationError` or `InvalidArgumentError` before the database
+   * is asked, and with `SqlError` if the database fails. The messages of a call may have 256 Mi characters of JSON.
    *
    * **Example**
    *
@@ -63,8 +74,8 @@ export interface MessageStore<in out A> extends AggregatedStream.Aggregating<A> 
   ) => Effect.Effect<MessagePosition, WriteError>
 
   /**
-   * Appends to several streams, all or nothing, in one round trip. Answers the position of the last message of each
-   * part, in the order given. Two calls that share streams never wait for each other in a circle, whatever the order.
+   * Appends to several streams, all or nothing, in one round trip. Returns the position of the last message of each
+   * part, in the order given; fails as `write` does, with the error of the first part that is refused. Two calls that share streams never wait for each other in a circle, whatever the order.
    * A stream may be named more than once: later parts find what the earlier ones left.
    */
   readonly writeAll: (
@@ -72,8 +83,8 @@ export interface MessageStore<in out A> extends AggregatedStream.Aggregating<A> 
   ) => Effect.Effect<ReadonlyArray<MessagePosition>, WriteError>
 
   /**
-   * Makes a stream hold these messages: those already stored are compared by id, the others are appended. Answers the
-   * head of the stream.
+   * Makes a stream hold these messages: those already stored are compared by id, the others are appended. Returns
+   * the head of the stream.
    *
    * **Details**
    *
@@ -96,7 +107,7 @@ export interface MessageStore<in out A> extends AggregatedStream.Aggregating<A> 
    * `decide` gets the state and the version of the stream, and gives the messages to append; none is a decision too. It
    * may run several times, and should do nothing but decide. Updates of one stream in this process take turns, so that
    * only writers elsewhere conflict with them; each conflict means that one of those got through. `decide` must not
-   * update the same stream: its turn would never come.
+   * update the same stream: that would be a deadlock.
    *
    * While updates wait for their turns, each begins with the state that the one before it left, if it gives the same
    * `fold` object, and the stream is not read again: keep the fold in a constant, and let `evolve` return new states. What
@@ -120,18 +131,33 @@ export interface MessageStore<in out A> extends AggregatedStream.Aggregating<A> 
     options?: Pick<WriteOptions, "metadata">
   ) => Effect.Effect<Appended, E | WriteError, R>
 
-  /** The messages of a stream, in the order of versions; in pages, with no connection held between them. */
-  readonly read: Reader.Reader<A>["read"]
+  /**
+   * The messages of a stream, in the order of versions; in pages, with no connection held between them.
+   *
+   * **Example**
+   *
+   * ```ts
+   * orders.read("order-1", { direction: "backward", limit: 10 }).pipe(Stream.runCollect)
+   * ```
+   */
+  readonly read: (
+    stream: string,
+    options?: Reader.ReadOptions
+  ) => Stream.Stream<StoredMessage<A>, Reader.ReadError>
 
-  /** One consistent view of the store, until the scope closes; in a transaction, that transaction's view. */
+  /**
+   * One consistent view of the store, until the scope closes: outside of a transaction a snapshot, which holds a
+   * connection (on PGlite it keeps all writers waiting); inside one, that transaction's view.
+   */
   readonly reader: Effect.Effect<Reader.Reader<A>, SqlError, Scope.Scope>
 
   /** The last position of a stream; version 0 when it has no message. */
-  readonly head: Reader.Reader<A>["head"]
+  readonly head: (stream: string) => Effect.Effect<StreamHead, InvalidArgumentError | SqlError>
 
   /**
-   * Runs an effect in a transaction: committed when it succeeds, rolled back when it fails or is interrupted. On
-   * PostgreSQL this is `sql.withTransaction`; in memory it is its equal. Nested, it is a savepoint.
+   * Runs an effect in a transaction: committed when it succeeds, rolled back when it fails or is interrupted. Nested, it
+   * is a savepoint. What `sql.withTransaction` does, in memory too. If the connection is lost it fails with an
+   * `SqlError`, where `sql.withTransaction` dies.
    */
   readonly withTransaction: <B, E, R>(effect: Effect.Effect<B, E, R>) => Effect.Effect<B, E | SqlError, R>
 
@@ -225,6 +251,7 @@ export const make = Effect.fnUntraced(function*<A>(
   )
 
   return {
+    name,
     write,
     writeAll,
     synchronize,
@@ -243,7 +270,8 @@ export const make = Effect.fnUntraced(function*<A>(
   }
 })
 
-interface StoreOptions {
+/** What a store is called, and how it writes. */
+export interface StoreOptions {
   /** Part of the names of the database objects: 1 to 30 of `a-z`, `0-9` and `_`, not beginning with a digit. */
   readonly name: string
   /**
@@ -276,7 +304,7 @@ export interface ServiceClass<in out Self, in out Id extends string, in out A>
   readonly layerMemory: Layer.Layer<Self, InvalidNameError>
   /** The store on any backend that provides the port. */
   readonly layerStorage: Layer.Layer<Self, InvalidNameError, Storage>
-  /** What `layer` runs, as SQL. */
+  /** What `layer` runs: numbered migrations, each a list of SQL statements to be run in their order in one transaction. */
   readonly migrations: Effect.Effect<ReadonlyArray<Migrations.Migration>, InvalidNameError>
   /** What an aggregated stream of this store runs when it is made. */
   readonly streamMigrations: (name: string) => Effect.Effect<ReadonlyArray<Migrations.Migration>, InvalidNameError>

@@ -1,8 +1,8 @@
 /**
  * Typed reads: by id, by stream, by pattern.
  *
- * Streams of messages are read in keyset pages: memory stays constant however long they are, and no connection is
- * held while the consumer works.
+ * Streams of messages are read in keyset pages: memory stays constant however long they are. What is read from a store
+ * holds no connection while the consumer works; a `reader` holds one until its scope closes.
  */
 import { Array as Arr, Effect, Fiber, Option, Result, Stream } from "effect"
 import type { Scope } from "effect"
@@ -13,10 +13,11 @@ import type { StoredMessage, StreamHead } from "./Message.ts"
 import type { MessageCodec } from "./Serializer.ts"
 import type { Direction, EncodedStoredMessage, Page, Storage } from "./Storage.ts"
 
+/** Which messages of a stream are read, and in which direction. */
 export interface ReadOptions {
   /** The first version that is read, included; 1 or more. Default 1. */
   readonly fromVersion?: number | undefined
-  /** The last version that is read, included. Default: to the end, as far as it is when it is reached. */
+  /** The last version that is read, included; 0 or more. Default: the end of the stream, as it is when it is reached. */
   readonly toVersion?: number | undefined
   /** `"backward"` begins at `toVersion` and ends at `fromVersion`. Default `"forward"`. */
   readonly direction?: Direction | undefined
@@ -24,22 +25,24 @@ export interface ReadOptions {
   readonly limit?: number | undefined
 }
 
+/** Which messages of several streams are read, and in which direction. */
 export interface ReadWildcardOptions {
   /** The first global position that is read, included; 0 or more. Default 0. */
-  readonly fromPosition?: number | undefined
-  /** The last global position that is read, included. Default: to the end. */
-  readonly toPosition?: number | undefined
+  readonly fromGlobalPosition?: number | undefined
+  /** The last global position that is read, included; 0 or more. Default: the end. */
+  readonly toGlobalPosition?: number | undefined
   /** `"backward"` begins at the end. Default `"forward"`. */
   readonly direction?: Direction | undefined
   /** How many messages are read at most; 0 or more. Default: all. */
   readonly limit?: number | undefined
 }
 
-type ReadError = InvalidArgumentError | SerializationError | SqlError
+/** Why reading may fail: a bad argument, a stored message that does not decode, the database. */
+export type ReadError = InvalidArgumentError | SerializationError | SqlError
 
 /**
  * One consistent view of a store, for as long as the scope it was made in is open. Inside a transaction it is that
- * transaction's view, its own writes included.
+ * transaction's view, its own writes included: at READ COMMITTED, each page sees what has been committed by then.
  */
 export interface Reader<out A> {
   /** The message of this id. */
@@ -55,6 +58,11 @@ export interface Reader<out A> {
   /**
    * The messages of all streams whose names match a LIKE pattern, in the order of global positions: `%` stands for
    * any run of characters, `_` for any one, `\` takes the next one literally.
+   *
+   * **Gotchas**
+   *
+   * This is no way to follow a store: a transaction may commit late, at global positions below the last one that was
+   * read. Aggregated streams are made for that.
    */
   readonly readWildcard: (
     pattern: string,
@@ -197,8 +205,8 @@ const checkReadWildcard = (
   Result.gen(function*() {
     yield* checkPattern(pattern)
     return {
-      from: yield* checkWhole("fromPosition", options.fromPosition ?? 0, 0),
-      to: yield* checkWhole("toPosition", options.toPosition ?? Number.MAX_SAFE_INTEGER, 0),
+      from: yield* checkWhole("fromGlobalPosition", options.fromGlobalPosition ?? 0, 0),
+      to: yield* checkWhole("toGlobalPosition", options.toGlobalPosition ?? Number.MAX_SAFE_INTEGER, 0),
       direction: yield* checkDirection(options.direction),
       limit: options.limit === undefined ? Infinity : yield* checkWhole("limit", options.limit, 0)
     }

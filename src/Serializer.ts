@@ -35,10 +35,12 @@ export interface MessageSerializer<in out A> {
 /** A schema that encodes and decodes without services: of a tagged class or struct, or a union of them. */
 export type MessageSchema = Schema.Constraint & { readonly DecodingServices: never; readonly EncodingServices: never }
 
+/** How a schema's messages are named in stored JSON. */
 export interface SchemaSerializerOptions {
   /**
-   * The field of the stored JSON that names the message's type, where the class has `_tag`. Default `"_tag"`;
-   * `"__typename__"` is what depeche_db's PydanticMessageSerializer reads and writes.
+   * The field of the stored JSON that names the message's type, where the class has `_tag`. Default `"_tag"`. With
+   * `"__typename__"`, types are named as depeche_db's PydanticMessageSerializer names them; the other fields are then
+   * to be named, and encoded, as the Python models have them.
    */
   readonly typeField?: string | undefined
   /** Type names found in stored data, and the tags that stand for them today: `{ OrderCreated: "OrderPlaced" }`. */

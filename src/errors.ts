@@ -6,11 +6,7 @@
  */
 import { Schema } from "effect"
 
-/**
- * The version of a stream that a write can insist on: a whole number (0: the stream has no message yet), or
- * `"exists"` (any version but 0).
- */
-export const ExpectedVersion = Schema.Union([Schema.Natural, Schema.Literal("exists")])
+const ExpectedVersion = Schema.Union([Schema.Natural, Schema.Literal("exists")])
 
 /** The stream was not at the version that the write expected. Nothing was written; a transaction stays usable. */
 export class OptimisticConcurrencyError extends Schema.TaggedError<OptimisticConcurrencyError>(
@@ -84,7 +80,10 @@ export class SerializationError extends Schema.TaggedError<SerializationError>(
   }
 }
 
-/** An argument out of its bounds, refused before anything was read or written. */
+/**
+ * An argument out of its bounds, or a call that is not allowed inside a transaction. Refused before anything was read or
+ * written.
+ */
 export class InvalidArgumentError extends Schema.TaggedError<InvalidArgumentError>(
   "effect-message-store/errors/InvalidArgumentError"
 )("InvalidArgumentError", {
@@ -96,7 +95,7 @@ export class InvalidArgumentError extends Schema.TaggedError<InvalidArgumentErro
   }
 }
 
-/** The name of a store or an aggregated stream cannot be part of the names of database objects, or is taken. */
+/** A name (of a store, an aggregated stream, a subscription) that cannot be part of names of database objects, or is taken. */
 export class InvalidNameError extends Schema.TaggedError<InvalidNameError>(
   "effect-message-store/errors/InvalidNameError"
 )("InvalidNameError", { name: Schema.String, reason: Schema.String }) {

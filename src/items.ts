@@ -20,8 +20,10 @@ import type { ExpectedVersion, MessagePosition, Metadata } from "./Message.ts"
 import { encodeMetadata, type MessageCodec } from "./Serializer.ts"
 import type { AppendItem, AppendOutcome, EncodedMessage } from "./Storage.ts"
 
+/** A message, or several: at least one. */
 export type OneOrMore<A> = A | Arr.NonEmptyReadonlyArray<A>
 
+/** What a write can say beside its messages. */
 export interface WriteOptions {
   /** The version the stream has to be at: 0 or more, or `"exists"`. Default: any. */
   readonly expectedVersion?: ExpectedVersion | undefined
@@ -47,7 +49,11 @@ type Items = Arr.NonEmptyReadonlyArray<AppendItem>
 
 type Invalid = DuplicateMessageError | SerializationError | InvalidArgumentError
 
-/** Checks and encodes all that is to be written, before anything is. */
+/**
+ * Checks and encodes all that is to be written, before anything is.
+ *
+ * @internal
+ */
 export const makeItems = <A>(codec: MessageCodec<A>, accessors: Accessors<A>) => {
   // Plain loops: this runs for every message.
   const encodeAll = (
@@ -99,7 +105,11 @@ export const makeItems = <A>(codec: MessageCodec<A>, accessors: Accessors<A>) =>
     )
 }
 
-/** The positions written, or why the first item that was refused was refused. */
+/**
+ * The positions written, or why the first item that was refused was refused.
+ *
+ * @internal
+ */
 export const toPositions = (
   items: ReadonlyArray<AppendItem>,
   outcomes: ReadonlyArray<AppendOutcome>

@@ -2,7 +2,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Effect } from "effect"
 import { SqlClient } from "effect/sql"
-import { execFileSync } from "node:child_process"
+import { execFileSync, spawnSync } from "node:child_process"
 import * as fs from "node:fs"
 import * as os from "node:os"
 import * as path from "node:path"
@@ -12,6 +12,9 @@ import { databaseLayer } from "./support/database.ts"
 const root = path.resolve(import.meta.dirname, "..")
 const project = fs.mkdtempSync(path.join(os.tmpdir(), "quick-start-"))
 const modules = path.join(project, "node_modules")
+const tsc = path.join(root, "node_modules/.bin/tsc")
+const target = ["--module", "nodenext", "--target", "es2024", "--lib", "es2024", "--types", "node"]
+const options = ["--strict", "--noEmit", ...target]
 
 const run = (command: string, args: ReadonlyArray<string>, env: NodeJS.ProcessEnv = {}) => {
   const { DATABASE_URL: _, ...inherited } = process.env
@@ -36,19 +39,14 @@ afterAll(() => fs.rmSync(project, { recursive: true, force: true }))
 
 describe("the package", () => {
   it("type-checks in the README's quick start, under strict", () => {
-    const options = [
-      "--strict",
-      "--noEmit",
-      "--module",
-      "nodenext",
-      "--target",
-      "es2024",
-      "--lib",
-      "es2024",
-      "--types",
-      "node"
-    ]
-    run(path.join(root, "node_modules/.bin/tsc"), [...options, "--skipLibCheck", "quickStart.ts"])
+    run(tsc, [...options, "--skipLibCheck", "quickStart.ts"])
+  })
+
+  it("has declarations that are right in themselves", () => {
+    // Those of PGlite and of Effect ask for types of browsers: of errors, only those of this package count.
+    const { stdout } = spawnSync(tsc, [...options, "quickStart.ts"], { cwd: project, encoding: "utf8" })
+    const errors = stdout.split("\n").filter((line) => line.includes("error"))
+    assert.deepStrictEqual(errors.filter((line) => line.includes("effect-message-store/")), [])
   })
 
   const quickStart = (env: NodeJS.ProcessEnv) => {

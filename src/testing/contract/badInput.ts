@@ -36,7 +36,7 @@ export const badInput: Part = (it) => {
         "pattern: empty": Stream.runDrain(reader.readWildcard("")),
         "pattern: NUL": Stream.runDrain(reader.readWildcard("\0")),
         "pattern: open escape": Stream.runDrain(reader.readWildcard("a\\\\\\")),
-        "fromPosition: negative": Stream.runDrain(reader.readWildcard("%", { fromPosition: -1 })),
+        "fromGlobalPosition: negative": Stream.runDrain(reader.readWildcard("%", { fromGlobalPosition: -1 })),
         "messageId: not a UUID": reader.getMessageById("1"),
         "messageId: one of many": reader.getMessagesByIds([one.messageId, "x' or 1 = 1"])
       }

@@ -97,7 +97,7 @@ export const reading: Part = (it) => {
       assert.deepStrictEqual(positions, positions.toSorted((a, b) => a - b))
       const [, second, third] = positions
       const middle = yield* Stream.runCollect(
-        reader.readWildcard(`${prefix}%`, { fromPosition: second, toPosition: third })
+        reader.readWildcard(`${prefix}%`, { fromGlobalPosition: second, toGlobalPosition: third })
       )
       assert.deepStrictEqual(middle.map(({ globalPosition }) => globalPosition), [second, third])
       assert.strictEqual((yield* Stream.runCollect(reader.readWildcard(`%${prefix}`))).length, 1)
