@@ -3,7 +3,7 @@
  *
  *   node --conditions=@effect-message-store/source examples/02-optimistic-concurrency.ts
  */
-import { Console, Effect, Layer, Ref, Schema, Stream } from "effect"
+import { Console, Effect, Layer, Schema, Stream } from "effect"
 import { Message, MessageStore } from "effect-message-store"
 import { layerDatabase } from "./database.ts"
 
@@ -33,26 +33,34 @@ const bookOnce = Effect.fn("bookOnce")(function*(flight: string, passenger: stri
   return seat
 })
 
+// The answer to a conflict is to read again and decide again. Of those who collide one gets through, so this ends.
+const book = (flight: string, passenger: string) =>
+  bookOnce(flight, passenger).pipe(
+    Effect.tapErrorTag("OptimisticConcurrencyError", () => Console.log("conflict: decide again")),
+    Effect.retry({ while: (error) => error._tag === "OptimisticConcurrencyError" })
+  )
+
+// `update` is this loop, ready made: it folds the stream into a state, asks for a decision, and writes it. Fibers that
+// update the same stream in one process take turns, so that they do not even collide.
+const taken = { initial: 0, evolve: (seat: number) => seat + 1 }
+
+const bookByUpdate = Effect.fn("bookByUpdate")(function*(flight: string, passenger: string) {
+  const flights = yield* Flights
+  return yield* flights.update(flight, taken, (seat) =>
+    seat < seats
+      ? Effect.succeed(new SeatBooked({ passenger, seat: seat + 1 }))
+      : Effect.fail(new FlightFull({ flight })))
+})
+
 const program = Effect.gen(function*() {
   const flights = yield* Flights
-  yield* flights.truncate // so that this example begins anew on a database where it ran before
+  yield* flights.truncate // so that this example starts afresh on a database where it ran before
 
   // A conflict is an error like any other. It says what the version is; nothing was written.
   yield* flights.write("flight-LH454", new SeatBooked({ passenger: "Ada", seat: 1 }), { expectedVersion: 0 })
   yield* flights.write("flight-LH454", new SeatBooked({ passenger: "Grace", seat: 1 }), { expectedVersion: 0 }).pipe(
-    Effect.catchTag(
-      "OptimisticConcurrencyError",
-      (error) => Console.log(`conflict: expected version ${error.expectedVersion}, but it is ${error.actualVersion}`)
-    )
+    Effect.catchTag("OptimisticConcurrencyError", (error) => Console.log(error.message))
   )
-
-  // The answer to a conflict is to read again and decide anew. Of those who collide one gets through, so this ends.
-  const conflicts = yield* Ref.make(0)
-  const book = (flight: string, passenger: string) =>
-    bookOnce(flight, passenger).pipe(
-      Effect.tapErrorTag("OptimisticConcurrencyError", () => Ref.update(conflicts, (n) => n + 1)),
-      Effect.retry({ while: (error) => error._tag === "OptimisticConcurrencyError" })
-    )
 
   // Five passengers at once for three seats: nobody gets a seat twice, and no seat has two passengers.
   const answers = yield* Effect.forEach(
@@ -65,20 +73,10 @@ const program = Effect.gen(function*() {
     { concurrency: "unbounded" }
   )
   yield* Effect.forEach(answers.toSorted(), (answer) => Console.log(answer))
-  yield* Console.log(`${yield* Ref.get(conflicts)} conflicts on the way`)
 
-  // `update` is this loop, ready made: it folds the stream into a state, asks for a decision, and writes it. Those who
-  // update the same stream in this process take turns, so that they do not even collide.
-  const taken = { initial: 0, evolve: (seat: number) => seat + 1 }
-  yield* Effect.forEach(
-    ["Margaret", "Dennis"],
-    (passenger) =>
-      flights.update("flight-UA2", taken, (seat) =>
-        seat < seats
-          ? Effect.succeed(new SeatBooked({ passenger, seat: seat + 1 }))
-          : Effect.fail(new FlightFull({ flight: "flight-UA2" }))),
-    { concurrency: "unbounded" }
-  )
+  yield* Effect.forEach(["Margaret", "Dennis"], (passenger) => bookByUpdate("flight-UA2", passenger), {
+    concurrency: "unbounded"
+  })
   const { version } = yield* flights.head("flight-UA2")
   yield* Console.log(`${version} seats taken, without a conflict`)
 })

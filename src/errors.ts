@@ -19,7 +19,7 @@ export class OptimisticConcurrencyError extends Schema.TaggedError<OptimisticCon
   override get message() {
     return `stream "${this.stream}" is at version ${this.actualVersion}, but the write expected ${
       this.expectedVersion === "exists" ? "it to exist" : `version ${this.expectedVersion}`
-    }: read the stream again and decide anew`
+    }: read the stream again and decide again`
   }
 }
 

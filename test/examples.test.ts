@@ -68,19 +68,22 @@ describe("examples", () => {
   it("02: conflicts, and gives every seat once", async () => {
     const finished = await run("02-optimistic-concurrency.ts")
     assertSucceeded(finished)
-    const [conflict, ...answers] = finished.lines
-    assert.strictEqual(answers.pop(), "2 seats taken, without a conflict")
-    assert.strictEqual(conflict, "conflict: expected version 0, but it is 1")
-    // Who gets which seat is the race's to decide.
+    const [refused, ...rest] = finished.lines
+    assert.strictEqual(
+      refused,
+      "stream \"flight-LH454\" is at version 1, but the write expected version 0: read the stream again and decide again"
+    )
+    assert.strictEqual(rest.pop(), "2 seats taken, without a conflict")
+    // Who gets which seat, and how often they collide before, is the race's to decide.
+    const answers = rest.filter((line) => line !== "conflict: decide again")
+    assert.isAbove(rest.length, answers.length)
     assert.deepStrictEqual(answers.map((line) => line.replace(/(for|:) \w+$/, "")), [
       "no seat ",
       "no seat ",
       "seat 1",
       "seat 2",
-      "seat 3",
-      answers.at(-1)
+      "seat 3"
     ])
-    assert.match(answers.at(-1) ?? "", /^[1-9]\d* conflicts on the way$/)
   })
 
   it("03: commits and rolls back the store together with a table", async () => {
