@@ -4,18 +4,33 @@
  *   npm test -- test/examples.test.ts -t cancelOrder
  */
 import { assert, describe, it } from "@effect/vitest"
-import { DateTime, Effect, Schema, Stream } from "effect"
-import { Message, MessageStore } from "effect-message-store"
+import { DateTime, Effect, Layer, Schema, Stream } from "effect"
+import { AggregatedStream, Handlers, Message, MessageStore, Partitioner, Subscription } from "effect-message-store"
 import { TestClock } from "effect/testing"
 
 // The application. It asks for the store, and does not know on which database.
 
 class OrderPlaced extends Schema.TaggedClass<OrderPlaced>()("OrderPlaced", { ...Message.fields }) {}
 class OrderCancelled extends Schema.TaggedClass<OrderCancelled>()("OrderCancelled", { ...Message.fields }) {}
+class RefundRequested extends Schema.TaggedClass<RefundRequested>()("RefundRequested", { ...Message.fields }) {}
+
+const OrderEvent = Schema.Union([OrderPlaced, OrderCancelled, RefundRequested])
 
 class Orders extends MessageStore.Service<Orders>()("examples/CancellableOrders", {
   name: "example_cancellable_orders",
-  schema: Schema.Union([OrderPlaced, OrderCancelled])
+  schema: OrderEvent
+}) {}
+
+class AllOrders extends AggregatedStream.Service<AllOrders>()("examples/AllOrders", {
+  store: Orders,
+  name: "example_all_orders",
+  patterns: "order-%",
+  partitioner: Partitioner.streamName(4)
+}) {}
+
+class Refunding extends Subscription.Service<Refunding>()("examples/Refunding", {
+  stream: AllOrders,
+  name: "example_refunding"
 }) {}
 
 class CannotCancel extends Schema.TaggedError<CannotCancel>()("CannotCancel", { reason: Schema.String }) {}
@@ -36,6 +51,14 @@ const cancelOrder = Effect.fn("cancelOrder")(function*(order: string) {
     return yield* new CannotCancel({ reason: "placed more than a day ago" })
   }
   yield* orders.write(order, message, { expectedVersion: 1 })
+})
+
+// What comes of a message is a message again. It says which one it was caused by.
+const refund = Handlers.make(OrderEvent, {
+  OrderCancelled: Effect.fn("refund")(function*(_, { messageId, stream }) {
+    const orders = yield* Orders
+    yield* orders.write(stream, yield* RefundRequested.makeEffect({}), { metadata: { causationId: messageId } })
+  })
 })
 
 // Its tests. Each provides a layer, and with it a store that is empty.
@@ -64,4 +87,22 @@ describe("cancelOrder", () => {
       assert.deepStrictEqual(error, new CannotCancel({ reason: "placed more than a day ago" }))
       assert.deepStrictEqual(yield* eventsOf("order-1"), ["OrderPlaced"])
     }).pipe(Effect.provide(Orders.layerMemory)))
+})
+
+describe("refund", () => {
+  const layer = Refunding.layer.pipe(Layer.provideMerge(AllOrders.layer), Layer.provideMerge(Orders.layerMemory))
+
+  it.live("is requested for an order that was cancelled", () =>
+    Effect.gen(function*() {
+      const orders = yield* Orders
+      const all = yield* AllOrders
+      const refunding = yield* Refunding
+      yield* placeOrder("order-1")
+      yield* cancelOrder("order-1")
+      const { globalPosition = 0 } = yield* orders.head("order-1")
+
+      yield* all.projector.runOnce
+      yield* Effect.raceFirst(refunding.run(refund), refunding.waitUntilProcessed(globalPosition, "10 seconds"))
+      assert.deepStrictEqual(yield* eventsOf("order-1"), ["OrderPlaced", "OrderCancelled", "RefundRequested"])
+    }).pipe(Effect.provide(layer)))
 })
