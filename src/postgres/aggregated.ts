@@ -6,6 +6,7 @@ import type { BuiltIn } from "../Partitioner.ts"
 import type { AggregatedStorage, PartitionHead, ProjectedPage, Round, StreamDefinition } from "../Storage.ts"
 import type { Wakeup } from "../Wakeup.ts"
 import type { Objects, StreamObjects } from "./objects.ts"
+import { lastPosition } from "./projection.ts"
 import { type OfStream, type Row, sized, type SizedRow, toStored } from "./queries.ts"
 import { withTransaction } from "./transaction.ts"
 
@@ -174,15 +175,15 @@ export const make = (
       sql<{ readonly linked: bigint | null; readonly stored: bigint }>`select
         (select l.origin_stream_global_position from ${table} l
           order by l.origin_stream_global_position desc limit 1)::bigint as linked,
-        (select case when is_called then last_value else 0 end from ${sql(store.sequence)}) as stored`,
+        ${sql.literal(lastPosition(store))} as stored`,
       ([row]) => ({ linked: Number(row?.linked ?? 0), stored: Number(row?.stored ?? 0) })
     ),
 
     reset: withTransaction(sql)(Effect.gen(function*() {
       yield* sql`truncate table ${table}, ${sql(stream.maximumTable)}`
-      yield* sql`delete from ${sql(stream.projectionTable)}`
       // With the definition: a projector of the old one, in another process, must not be the first.
-      yield* sql`insert into ${sql(stream.projectionTable)} (definition) values (${description})`
+      yield* sql`update ${sql(stream.projectionTable)} set definition = ${description}, marked = '{}', marks = '{}',
+        seen = null, target = null, last = null, cursor = 0`
     })),
 
     drop: withTransaction(sql)(Effect.gen(function*() {

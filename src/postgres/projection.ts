@@ -17,8 +17,13 @@
  * transactions that were running then, each with the last mark below its id as its lower bound, and those that began
  * later. A transaction that is open for hours costs a look back once, when it has ended.
  *
- * Transaction ids belong to a cluster. A store that was restored into another one is noticed by the cluster's identifier:
- * all messages up to there count as seen by everybody, and are gone through once more.
+ * The sequence is read by a function that takes its lock. Read as a table, it shows for a moment a value that `nextval`
+ * writes ahead for a crash: a mark that is too high, behind which messages would be missed for ever.
+ *
+ * Transaction ids belong to a cluster. In a store that was restored into another one, a message can be there whose id has
+ * not been given out yet. So before its first round, and when the cluster's identifier has changed, a projection looks for
+ * messages that it sees in a snapshot which does not see their transactions: up to the last of them, the *epoch*, messages
+ * count as seen by everybody. Then it goes through all messages once.
  */
 import type { Objects, StreamObjects } from "./objects.ts"
 
@@ -106,6 +111,14 @@ const save = (stream: StreamObjects): string =>
     (select _state.definition, _state.cluster, _state.epoch, _state.marked, _state.marks, _state.seen, _state.target,
       _state.last, _state.cursor) where is_only`
 
+const advance = (stream: StreamObjects): string =>
+  `_state.cursor := reached;
+  if state = 'done' then
+    _state.seen := _state.target;
+    _state.target := null;
+  end if;
+  ${save(stream)};`
+
 /** Takes the lock, and begins a round unless one is under way. Without one, `state` says why. */
 const begin = (stream: StreamObjects): string =>
   `lock table ${stream.table} in exclusive mode;
@@ -138,6 +151,9 @@ const declare = (stream: StreamObjects): string =>
 declare
   _state ${stream.projectionTable};`
 
+/** The highest position that was given out; 0: none. */
+export const lastPosition = (store: Objects): string => `coalesce(pg_sequence_last_value('${store.sequence}'), 0)`
+
 /** Tables and functions, made by one migration. */
 export const statements = (store: Objects, stream: StreamObjects): ReadonlyArray<string> => [
   `create table if not exists ${stream.table} (
@@ -167,7 +183,7 @@ export const statements = (store: Objects, stream: StreamObjects): ReadonlyArray
   marks bigint[] not null default '{}',
   seen pg_snapshot,                 -- the target of the last round; null: there was none
   target pg_snapshot,               -- of the round that is under way; null: there is none
-  last bigint,                      -- the target sees no message behind this position
+  last bigint,                      -- where the last round ends: its target sees no message behind this position
   cursor bigint not null default 0  -- the position up to which the round has come
 )`,
   `insert into ${stream.projectionTable} default values on conflict do nothing`,
@@ -179,9 +195,8 @@ declare
   _newest constant int := cardinality(_state.marks);
   _mark bigint;
 begin
-  if _state.cluster <> _cluster then
-    lock table ${store.table} in share mode; -- those of this cluster that have a position already, end first
-    _state.epoch := coalesce((select max(m.global_position) from ${store.table} m), 0);
+  if _state.cluster is distinct from _cluster then
+    _state.cluster := _cluster;
     _state.marked := '{}';
     _state.marks := '{}';
     _state.seen := null;
@@ -189,10 +204,12 @@ begin
   elsif _state.target is not null then
     return _state;
   end if;
-  _state.cluster := _cluster;
 
-  select case when is_called then last_value else last_value - 1 end into _mark from ${store.sequence};
+  _mark := ${lastPosition(store)};
   if cardinality(_state.marks) = 0 then
+    select greatest(_state.epoch, max(m.global_position)) into _state.epoch from ${store.table} m
+    where not pg_visible_in_snapshot(m.tx, pg_current_snapshot())
+      and m.tx is distinct from pg_current_xact_id_if_assigned();
     -- Committed before the first round begins, so that the second one has a mark to look back to.
     _state.marked := array[pg_current_xact_id()];
     _state.marks := array[_mark];
@@ -208,7 +225,7 @@ begin
   _state.marked := _state.marked || pg_current_xact_id();
   _state.marks := _state.marks || _mark;
   _state.target := pg_current_snapshot();
-  select last_value into _state.last from ${store.sequence};
+  select greatest(_state.cursor, max(m.global_position)) into _state.last from ${store.table} m;
   if _state.seen is null then
     _state.cursor := 0;
   else
@@ -242,12 +259,16 @@ $function$`,
   _overlaps boolean;
 begin
   ${begin(stream)}
-  select count(*), coalesce(max(m.global_position), _state.cursor) into _scanned, reached
-  from (
+  select count(*), max(m.global_position) into _scanned, reached from (
     select m.global_position from ${store.table} m
     where m.global_position > _state.cursor and m.global_position <= _state.last
     order by m.global_position limit _limit
   ) m;
+  state := 'more';
+  if _scanned < _limit then
+    state := 'done';
+    reached := _state.last;
+  end if;
   ${overlaps(stream, "reached")}
   ${
     linking(
@@ -260,14 +281,7 @@ begin
         where m.global_position > _state.cursor and m.global_position <= reached and ${isNew} and ${isUnlinked(stream)}`
     )
   }
-  _state.cursor := reached;
-  state := 'more';
-  if _scanned < _limit then
-    state := 'done';
-    _state.seen := _state.target;
-    _state.target := null;
-  end if;
-  ${save(stream)};
+  ${advance(stream)}
 end
 $function$`,
 
@@ -308,16 +322,10 @@ begin
         where ${isUnlinked(stream)}`
     )
   }
-  _state.cursor := _to;
-  state := 'more';
-  if _done then
-    state := 'done';
-    _state.seen := _state.target;
-    _state.target := null;
-  end if;
-  reached := _state.cursor;
   last := _state.last;
-  ${save(stream)};
+  state := case when _done then 'done' else 'more' end;
+  reached := case when _done then last else _to end;
+  ${advance(stream)}
 end
 $function$`
 ]
