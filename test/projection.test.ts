@@ -301,6 +301,28 @@ describe("PostgreSQL", () => {
         yield* Effect.provide(ledger, Layer.fresh(Ledger.layer))
       }))
 
+    for (const layer of [Ledger.layer, Ledger.layerNoMigrations]) {
+      const which = layer === Ledger.layer ? "makes" : "does not make"
+
+      test(`of an aggregated stream are refused to one of another store, which ${which} its objects itself`, () =>
+        Effect.gen(function*() {
+          const transfers = yield* Transfers
+          yield* Effect.provide(ledger, Layer.fresh(Ledger.layer))
+          yield* transfers.write("s", several(2))
+          const stream = yield* transfers.aggregatedStream(inSql)
+          yield* Effect.gen(function*() {
+            const store = yield* Ledger
+            yield* failsWith(store.aggregatedStream(inSql), { _tag: "InvalidNameError", name: "a" })
+            assert.include(yield* stream.projector.runOnce, { linked: 2 })
+            yield* stream.drop
+            if (layer === Ledger.layerNoMigrations) return
+            const own = yield* store.aggregatedStream(inSql)
+            assert.include(yield* own.projector.runOnce, { linked: 1 })
+            yield* failsWith(transfers.aggregatedStream(inSql), { _tag: "InvalidNameError", name: "a" })
+          }).pipe(Effect.provide(Layer.fresh(layer)))
+        }))
+    }
+
     test("may be taken by many at once who mean the same stream", () =>
       Effect.gen(function*() {
         const transfers = yield* Transfers

@@ -8,6 +8,7 @@ import { checkName } from "../arguments.ts"
 import type { InvalidNameError } from "../errors.ts"
 
 export interface Objects {
+  readonly name: string
   readonly table: string
   readonly sequence: string
   readonly versionConstraint: string
@@ -21,6 +22,7 @@ export interface Objects {
 
 export const forStore = (name: string): Result.Result<Objects, InvalidNameError> =>
   Result.map(checkName(name), (n) => ({
+    name: n,
     table: `depeche_msgs_${n}`,
     sequence: `depeche_msgs_${n}_global_seq`,
     versionConstraint: `depeche_msgs_${n}_version_uq`,
@@ -61,7 +63,7 @@ export const forStream = (name: string): Result.Result<StreamObjects, InvalidNam
     projectFunction: `effect_message_store_project_${n}`,
     beginFunction: `effect_message_store_begin_${n}`,
     linkFunction: `effect_message_store_link_${n}`,
-    migrationsTable: `effect_message_store_migrations_${n}`
+    migrationsTable: `effect_message_store_streamed_${n}`
   }))
 
 export interface SubscriptionObjects {

@@ -176,6 +176,7 @@ export const statements = (store: Objects, stream: StreamObjects): ReadonlyArray
 
   `create table if not exists ${stream.projectionTable} (
   is_only boolean primary key default true check (is_only),
+  store text not null default '${store.name}',
   definition text,                  -- what the links follow; null: not projected yet
   cluster bigint,                   -- whose transaction ids these are
   epoch bigint not null default 0,  -- up to this position, transaction ids are another cluster's
