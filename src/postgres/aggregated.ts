@@ -192,6 +192,7 @@ export const make = (
       }
       yield* sql`drop table if exists ${table}, ${sql(stream.maximumTable)}, ${sql(stream.projectionTable)},
         ${sql(stream.migrationsTable)}`
+      yield* sql`drop function if exists ${sql(stream.triggerFunction)}()`
     })),
 
     listen: wakeup.listen(stream.channel),

@@ -133,7 +133,7 @@ const messages = (objects: Objects.Objects, payload: PayloadType): ReadonlyArray
 
 /**
  * depeche_db's own function, which Python calls. It replaces the one that Python made: a transaction has to have its id
- * before it takes positions, which projection.ts relies on. Where Python's trigger tells listeners of every row, this
+ * before it takes positions, which projection.ts relies on, and takes them under the lock of the table. Where Python's trigger tells listeners of every row, this
  * does not.
  */
 const pythonFunction = (objects: Objects.Objects): string =>
@@ -156,12 +156,11 @@ begin
   end if;
   version := _head + 1;
   perform pg_current_xact_id();
-  global_position := nextval('${objects.sequence}');
-  insert into ${objects.table} (message_id, global_position, stream, version, message)
+  insert into ${objects.table} as m (message_id, global_position, stream, version, message)
   values (
-    ${objects.writeFunction}.message_id, ${objects.writeFunction}.global_position,
+    ${objects.writeFunction}.message_id, nextval('${objects.sequence}'),
     ${objects.writeFunction}.stream, ${objects.writeFunction}.version, ${objects.writeFunction}.message
-  );
+  ) returning m.global_position into global_position;
   <notify>
 end
 $function$$text$, '<notify>', case

@@ -40,6 +40,8 @@ export interface StreamObjects {
   readonly maximumTable: string
   readonly positionConstraint: string
   readonly globalPositionIndex: string
+  /** depeche_db's own trigger function. */
+  readonly triggerFunction: string
   /** depeche_db's channel of newly linked messages. */
   readonly channel: string
   /** How far the projector has come. */
@@ -57,6 +59,7 @@ export const forStream = (name: string): Result.Result<StreamObjects, InvalidNam
     maximumTable: `depeche_stream_${n}_maxpos`,
     positionConstraint: `depeche_stream_${n}_uq`,
     globalPositionIndex: `ix_depeche_stream_${n}_origin_stream_global_position`.slice(0, 63),
+    triggerFunction: `depeche_stream_new_msg_${n}`,
     channel: `depeche_${n}_messages`,
     projectionTable: `effect_message_store_projection_${n}`,
     roundFunction: `effect_message_store_round_${n}`,

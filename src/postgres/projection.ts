@@ -171,7 +171,16 @@ export const statements = (store: Objects, stream: StreamObjects): ReadonlyArray
   "set local timezone to 'UTC'",
   `alter table ${stream.table} alter column message_occurred_at type timestamptz,
   alter column origin_stream_added_at type timestamptz`,
-  `create index if not exists ${stream.globalPositionIndex} on ${stream.table} (origin_stream_global_position)`,
+  // By its column: depeche_db shortens long names in a way of its own.
+  `do $migration$ begin
+if not exists (
+  select from pg_index i join pg_attribute a on a.attrelid = i.indrelid and a.attnum = i.indkey[0]
+  where i.indrelid = '${stream.table}'::regclass and a.attname = 'origin_stream_global_position'
+    and i.indpred is null and i.indisvalid
+) then
+  create index ${stream.globalPositionIndex} on ${stream.table} (origin_stream_global_position);
+end if;
+end $migration$`,
   `create table if not exists ${stream.maximumTable} (partition int primary key, max_position int not null)`,
 
   `create table if not exists ${stream.projectionTable} (
