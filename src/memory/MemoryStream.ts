@@ -7,6 +7,7 @@ import { StreamDefinitionError } from "../errors.ts"
 import { partitionOf } from "../Partitioner.ts"
 import type {
   AggregatedStorage,
+  EncodedLinkedMessage,
   EncodedStoredMessage,
   PartitionHead,
   ProjectedPage,
@@ -35,6 +36,9 @@ export interface SourceMessage {
   readonly occurredAt: DateTime.Utc
 }
 
+/** Its message is looked up when it is read: it may have been removed. */
+type Link = Pick<SourceMessage, "messageId" | "globalPosition" | "occurredAt">
+
 interface Links<Message> {
   definition: string | undefined
   seen: number
@@ -43,7 +47,7 @@ interface Links<Message> {
   messages: ReadonlyArray<Message>
   cursor: number
   readonly linked: Set<string>
-  readonly partitions: Map<number, Array<Message>>
+  readonly partitions: Map<number, Array<Link>>
 }
 
 /** What is linked, by the name of the stream: every handle of a stream has the same. */
@@ -125,9 +129,9 @@ export const make = <Message extends SourceMessage>(
       for (const { messageId, partition } of given) {
         const message = source.get(messageId)
         if (message === undefined || links.linked.has(messageId)) continue
-        const messages = links.partitions.get(partition) ?? []
-        messages.push(message)
-        links.partitions.set(partition, messages)
+        const chain = links.partitions.get(partition) ?? []
+        chain.push({ messageId, globalPosition: message.globalPosition, occurredAt: message.occurredAt })
+        links.partitions.set(partition, chain)
         links.linked.add(messageId)
         linked++
       }
@@ -158,38 +162,40 @@ export const make = <Message extends SourceMessage>(
     }
   })
 
-  /** Something about the messages of each partition. */
-  const heads = (position: (messages: ReadonlyArray<Message>) => number) =>
+  /** Something about the links of each partition. */
+  const heads = (position: (links: ReadonlyArray<Link>) => number) =>
     Effect.sync(() =>
-      Array.from(streams.links(name).partitions, ([partition, messages]): PartitionHead => ({
+      Array.from(streams.links(name).partitions, ([partition, links]): PartitionHead => ({
         partition,
-        position: position(messages)
+        position: position(links)
       })).toSorted((a, b) => a.partition - b.partition)
     )
 
   const reads: Pick<AggregatedStorage, "partitions" | "readPartition"> = {
     readPartition: ({ fromPosition, limit, partition }) =>
       Effect.sync(() => {
-        const messages = streams.links(name).partitions.get(partition)?.slice(fromPosition, fromPosition + limit) ?? []
-        return {
-          messages: messages.map((message, i) => ({ ...source.read(message), position: fromPosition + i })),
-          more: messages.length === limit
+        const links = streams.links(name).partitions.get(partition) ?? []
+        const messages: Array<EncodedLinkedMessage> = []
+        for (let position = fromPosition; position < links.length && messages.length < limit; position++) {
+          const message = source.get(links[position]?.messageId ?? "")
+          if (message !== undefined) messages.push({ ...source.read(message), position })
         }
+        return { messages, more: messages.length === limit }
       }),
-    partitions: heads((messages) => messages.length - 1)
+    partitions: heads((links) => links.length - 1)
   }
 
   const place = (globalPosition: number): PartitionHead | undefined => {
-    for (const [partition, messages] of streams.links(name).partitions) {
-      const position = messages.findIndex((message) => message.globalPosition === globalPosition)
+    for (const [partition, links] of streams.links(name).partitions) {
+      const position = links.findIndex((each) => each.globalPosition === globalPosition)
       if (position >= 0) return { partition, position }
     }
     return undefined
   }
 
-  const firstOr = (messages: ReadonlyArray<Message>, isMeant: (message: Message) => boolean): number => {
-    const first = messages.findIndex(isMeant)
-    return first < 0 ? messages.length : first
+  const firstOf = (links: ReadonlyArray<Link>, isMeant: (each: Link) => boolean): number => {
+    const first = links.findIndex(isMeant)
+    return first < 0 ? links.length : first
   }
 
   return {
@@ -199,11 +205,11 @@ export const make = <Message extends SourceMessage>(
     scan,
     link,
     positionsAtTime: (time) =>
-      heads((messages) => firstOr(messages, ({ occurredAt }) => DateTime.isGreaterThanOrEqualTo(occurredAt, time))),
+      heads((links) => firstOf(links, ({ occurredAt }) => DateTime.isGreaterThanOrEqualTo(occurredAt, time))),
     positionsAtGlobalPosition: (position) =>
-      heads((messages) => messages.findLastIndex(({ globalPosition }) => globalPosition <= position)),
+      heads((links) => links.findLastIndex(({ globalPosition }) => globalPosition <= position)),
     positionsAfterGlobalPosition: (position) =>
-      heads((messages) => firstOr(messages, ({ globalPosition }) => globalPosition > position)),
+      heads((links) => firstOf(links, ({ globalPosition }) => globalPosition > position)),
     progress: Effect.sync(() => {
       const linked = Array.from(streams.links(name).partitions.values()).flat()
       return {

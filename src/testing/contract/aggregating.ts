@@ -304,6 +304,29 @@ export const aggregating: Part = (it, { concurrentTransactions }) => {
       assert.deepStrictEqual(yield* contents(stream), { 0: places(name, 4) })
     }))
 
+  it.effect("keeps the places of messages that were removed, and goes on behind them", () =>
+    Effect.gen(function*() {
+      const accounts = yield* Accounts
+      const { truncate } = yield* Storage
+      const name = newStream()
+      const stream = yield* make({ patterns: name, partitioner: Partitioner.constant() })
+      const again = deposit()
+      yield* accounts.write(name, [deposit(), again, deposit()])
+      yield* stream.projector.runOnce
+      yield* truncate
+      assert.deepStrictEqual(yield* Stream.runCollect(stream.read(0)), [])
+      assert.deepStrictEqual(yield* stream.partitions, [{ partition: 0, position: 2 }])
+      yield* accounts.write(name, again)
+      yield* accounts.write(name, deposits(2))
+      // What was linked before is not linked again.
+      assert.include(yield* stream.projector.runOnce, { linked: 2 })
+      assert.include(yield* stream.projector.runOnce, { linked: 0 })
+      const messages = yield* Stream.runCollect(stream.read(0))
+      assert.deepStrictEqual(messages.map(({ position, version }) => [position, version]), [[1, 1], [3, 2], [4, 3]])
+      assert.lengthOf(yield* Stream.runCollect(stream.read(0, { limit: 2 })), 2)
+      assert.deepStrictEqual(yield* stream.partitions, [{ partition: 0, position: 4 }])
+    }))
+
   it.effect("keeps up with the store while it runs", () =>
     Effect.gen(function*() {
       const accounts = yield* Accounts
