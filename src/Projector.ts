@@ -23,7 +23,14 @@ import type { Partitioner } from "./Partitioner.ts"
 import { isPassing, whatPasses } from "./passing.ts"
 import { decodeRow } from "./Reader.ts"
 import type { MessageCodec } from "./Serializer.ts"
-import type { AggregatedStorage, ProjectedPage, Round, ScannedPage, Storage } from "./Storage.ts"
+import {
+  type AggregatedStorage,
+  isRound,
+  type ProjectedPage,
+  type Round,
+  type ScannedPage,
+  type Storage
+} from "./Storage.ts"
 
 /** Why a projection may fail. */
 export type ProjectionError =
@@ -37,9 +44,9 @@ export type ProjectionError =
 export interface Progress {
   /** How many messages it has linked. */
   readonly linked: number
-  /** The global position up to which it has come. */
+  /** The global position up to which it has come; what is committed late, below it, is linked later. */
   readonly position: number
-  /** The global position up to which it will go. */
+  /** The global position up to which it will go. Where nothing is new, it has come there. */
   readonly target: number
 }
 
@@ -130,14 +137,16 @@ const partitionedHere = <A>(
   return Stream.unwrap(Effect.map(Effect.scope, (scope) => {
     const begin = Effect.map(
       stream.beginRound,
-      (round): State | undefined => round && { round, scanned: stream.scan(round, round.cursor, pageSize) }
+      (begun): State | ProjectedPage =>
+        isRound(begun) ? { round: begun, scanned: stream.scan(begun, begun.cursor, pageSize) } : begun
     )
 
     return Stream.paginate(
       undefined as State | undefined,
       Effect.fnUntraced(function*(state: State | undefined) {
-        const { round, scanned } = state ?? (yield* begin) ?? {}
-        if (round === undefined || scanned === undefined) return [[idle], Option.some(undefined)] as const
+        const begun = state ?? (yield* begin)
+        if (!("round" in begun)) return [[begun], Option.some(undefined)] as const
+        const { round, scanned } = begun
         const page = yield* scanned
         const next = page.done
           ? undefined
@@ -157,8 +166,6 @@ const partitionedHere = <A>(
     )
   }))
 }
-
-const idle: ProjectedPage = { linked: 0, position: 0, target: 0, began: true, done: true }
 
 /** Up to the first message that cannot be decoded or has no partition. */
 const partitionAll = <A>(

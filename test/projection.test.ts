@@ -274,6 +274,28 @@ describe("PostgreSQL", () => {
       }))
   }
 
+  test("reads no more into the application at a time than a page's bytes", () =>
+    Effect.gen(function*() {
+      const transfers = yield* Transfers
+      const sql = yield* SqlClient.SqlClient
+      const stream = yield* transfers.aggregatedStream({ ...inCode, patterns: "large" })
+      yield* transfers.write("other", several(10))
+      // A mebibyte each that does not compress, the last of them alone larger than a page.
+      yield* sql`insert into depeche_msgs_transfers (message_id, global_position, stream, version, message)
+        select id, nextval('depeche_msgs_transfers_global_seq'), case when i % 2 = 0 then 'large' else 'none' end, i,
+          json_build_object('_tag', 'Moved', 'messageId', id, 'occurredAt', '2026-01-01T00:00:00.000Z', 'amount', i,
+            'noise', (select string_agg(sha512((i || '-' || n)::bytea)::text, '') from generate_series(1, size) n))
+        from (select i, gen_random_uuid() as id, case i when 24 then 50000 else 8192 end as size
+          from generate_series(1, 25) i) given`
+      yield* transfers.write("large", moved())
+      const pages = yield* Stream.runCollect(stream.projector.pages)
+      const linked = pages.map((page, i) => page.linked - (pages[i - 1]?.linked ?? 0)).filter((count) => count > 0)
+      assert.strictEqual(linked.reduce((sum, count) => sum + count, 0), 13)
+      assert.isAtLeast(linked.length, 3)
+      assert.isAtMost(Math.max(...linked), 5)
+      yield* assertLinked("a", 13, "large")
+    }))
+
   describe("names", () => {
     class Ledger extends MessageStore.Service<Ledger>()("test/Ledger", { name: "ledger", schema: Moved }) {}
     const ledger = Effect.flatMap(Ledger, (store) => store.write("s", moved()))

@@ -5,14 +5,15 @@
 import { DateTime, Effect } from "effect"
 import { StreamDefinitionError } from "../errors.ts"
 import { partitionOf } from "../Partitioner.ts"
-import type {
-  AggregatedStorage,
-  EncodedLinkedMessage,
-  EncodedStoredMessage,
-  PartitionHead,
-  ProjectedPage,
-  Round,
-  StreamDefinition
+import {
+  type AggregatedStorage,
+  type EncodedLinkedMessage,
+  type EncodedStoredMessage,
+  isRound,
+  type PartitionHead,
+  type ProjectedPage,
+  type Round,
+  type StreamDefinition
 } from "../Storage.ts"
 import { Listeners } from "../Wakeup.ts"
 import * as MemorySubscription from "./MemorySubscription.ts"
@@ -92,21 +93,25 @@ export const make = <Message extends SourceMessage>(
   const description = JSON.stringify({ patterns, partitioner: partitioner ?? "function" })
   const matchers = patterns.map(compilePattern)
 
-  const beginRound: AggregatedStorage["beginRound"] = Effect.suspend(() => {
-    const links = streams.links(name)
-    links.definition ??= description
-    if (links.definition !== description) {
-      return Effect.fail(new StreamDefinitionError({ name, stored: links.definition, given: description }))
+  const beginRound: AggregatedStorage["beginRound"] = Effect.suspend(
+    (): Effect.Effect<Round | ProjectedPage, StreamDefinitionError> => {
+      const links = streams.links(name)
+      links.definition ??= description
+      if (links.definition !== description) {
+        return Effect.fail(new StreamDefinitionError({ name, stored: links.definition, given: description }))
+      }
+      if (links.round !== undefined) return Effect.succeed({ ...links.round, began: false, cursor: links.cursor })
+      const target = source.lastCommit
+      if (target === links.seen) {
+        return Effect.succeed({ linked: 0, position: links.cursor, target: links.cursor, began: true, done: true })
+      }
+      links.messages = source.committed(links.seen, target)
+      const last = Math.max(links.cursor, links.messages.at(-1)?.globalPosition ?? 0)
+      links.cursor = 0
+      links.round = { began: true, cursor: 0, last, target: String(target), seen: String(links.seen), epoch: 0 }
+      return Effect.succeed(links.round)
     }
-    if (links.round !== undefined) return Effect.succeed({ ...links.round, began: false, cursor: links.cursor })
-    const target = source.lastCommit
-    if (target === links.seen) return Effect.as(Effect.void, undefined)
-    links.cursor = 0
-    links.messages = source.committed(links.seen, target)
-    const last = links.messages.at(-1)?.globalPosition ?? 0
-    links.round = { began: true, cursor: 0, last, target: String(target), seen: String(links.seen), epoch: 0 }
-    return Effect.succeed(links.round)
-  })
+  )
 
   const scan: AggregatedStorage["scan"] = (_round, from, limit) =>
     Effect.sync(() => {
@@ -135,12 +140,12 @@ export const make = <Message extends SourceMessage>(
         links.linked.add(messageId)
         linked++
       }
-      links.cursor = to
+      links.cursor = done ? round.last : to
       if (done) {
         links.seen = Number(round.target)
         links.round = undefined
       }
-      const page: ProjectedPage = { linked, position: to, target: round.last, began: round.began, done }
+      const page: ProjectedPage = { linked, position: links.cursor, target: round.last, began: round.began, done }
       if (linked > 0) streams.listeners.wake(name)
       return Effect.succeed(page)
     })
@@ -148,7 +153,7 @@ export const make = <Message extends SourceMessage>(
   const project = Effect.fnUntraced(function*(limit: number) {
     while (true) {
       const round = yield* beginRound
-      if (round === undefined) return { linked: 0, position: 0, target: 0, began: true, done: true }
+      if (!isRound(round)) return round
       const page = yield* scan(round, round.cursor, limit)
       const links = yield* Effect.forEach(page.messages, (message) =>
         Effect.map(

@@ -7,7 +7,7 @@ import type { AggregatedStorage, PartitionHead, ProjectedPage, Round, StreamDefi
 import type { Wakeup } from "../Wakeup.ts"
 import type { Objects, StreamObjects } from "./objects.ts"
 import { lastPosition } from "./projection.ts"
-import { type OfStream, type Row, sized, type SizedRow, toStored } from "./queries.ts"
+import { type OfStream, pageBytes, sized, type SizedRow, toStored } from "./queries.ts"
 import { withTransaction } from "./transaction.ts"
 
 /** What the projection functions answer. */
@@ -83,21 +83,21 @@ export const make = (
     beginRound: sql<BeginOutcome>`select * from ${sql(stream.beginFunction)}(${description})`.pipe(
       Effect.flatMap(([outcome]) => matching(outcome)),
       Effect.repeat({ until: ({ state, target }) => target !== null || state === "idle" }),
-      Effect.map(({ began, epoch, last, reached, seen, target }): Round | undefined =>
-        target === null ? undefined : {
-          began: began === true,
-          cursor: Number(reached),
-          last: Number(last),
-          target,
-          seen: seen ?? undefined,
-          epoch: Number(epoch)
+      Effect.map((outcome): Round | ProjectedPage =>
+        outcome.target === null ? toPage(outcome) : {
+          began: outcome.began === true,
+          cursor: Number(outcome.reached),
+          last: Number(outcome.last),
+          target: outcome.target,
+          seen: outcome.seen ?? undefined,
+          epoch: Number(outcome.epoch)
         }
       )
     ),
 
     scan: ({ epoch, last, seen, target }, from, limit) =>
       Effect.map(
-        sql<Row & OfStream & { readonly is_new: boolean }>`
+        sql<SizedRow & OfStream & { readonly is_new: boolean }>`
           with scanned as (
             select m.*, m.stream like any(${patterns}::text[])
               and (m.tx is null or m.global_position <= ${BigInt(epoch)}
@@ -109,13 +109,17 @@ export const make = (
             order by m.global_position limit ${limit}
           )
           select is_new, global_position, message_id, stream, version, added_at,
-            case when is_new then message end as message, case when is_new then metadata::text end as metadata
-          from scanned order by global_position`,
+            case when is_new then message end as message, case when is_new then metadata::text end as metadata,
+            bytes::int as bytes
+          from (
+            select *, sum(size) over (order by global_position rows unbounded preceding) as bytes
+            from (select *, case when is_new then pg_column_size(message) else 0 end as size from scanned) sized
+          ) summed where bytes - size < ${pageBytes} order by global_position`,
         (rows) => ({
           messages: toStored(rows.filter((row) => row.is_new), (row) => row.stream),
           from,
           to: Number(rows.at(-1)?.global_position ?? from),
-          done: rows.length < limit
+          done: rows.length < limit && (rows.at(-1)?.bytes ?? 0) < pageBytes
         })
       ),
 

@@ -304,6 +304,26 @@ export const aggregating: Part = (it, { concurrentTransactions }) => {
       assert.deepStrictEqual(yield* contents(stream), { 0: places(name, 4) })
     }))
 
+  it.effect("tells how far it has come, whether or not there was something new", () =>
+    Effect.gen(function*() {
+      const accounts = yield* Accounts
+      for (const partitioner of [Partitioner.constant(), () => 0]) {
+        const name = newStream()
+        const stream = yield* make({ patterns: name, partitioner })
+        const { globalPosition } = yield* accounts.write(name, deposits(3))
+        for (let i = 0; i < 3; i++) {
+          assert.deepStrictEqual(yield* stream.projector.runOnce, {
+            linked: i === 0 ? 3 : 0,
+            position: globalPosition,
+            target: globalPosition
+          })
+        }
+        const { globalPosition: elsewhere } = yield* accounts.write(newStream(), deposit())
+        assert.deepStrictEqual(yield* stream.projector.runOnce, { linked: 0, position: elsewhere, target: elsewhere })
+        assert.include(yield* stream.rebuild, { linked: 3, position: elsewhere })
+      }
+    }))
+
   it.effect("keeps the places of messages that were removed, and goes on behind them", () =>
     Effect.gen(function*() {
       const accounts = yield* Accounts
