@@ -142,6 +142,21 @@ describe("wake-ups", () => {
       assert.deepStrictEqual(heard.map((payload) => (payload as { readonly version: number }).version), [1, 201])
     }))
 
+  test("that wait when the writer's layer closes are sent", () =>
+    Effect.gen(function*() {
+      const heard = yield* hear("depeche_transfers_messages")
+      yield* Effect.gen(function*() {
+        const transfers = yield* Effect.provide(Transfers, yield* application("writer"))
+        yield* transfers.write("a", moved())
+        yield* Effect.repeat(Effect.yieldNow, { until: () => heard.length > 0 })
+        yield* transfers.write("b", moved())
+        yield* transfers.write("c", moved())
+        assert.lengthOf(heard, 1)
+      }).pipe(Effect.scoped, Effect.provide(TestClock.layer()))
+      yield* untilHeard(heard, 3)
+      assert.deepStrictEqual(heard.map((payload) => (payload as { readonly stream: string }).stream), ["a", "b", "c"])
+    }))
+
   test("reach other processes", () =>
     Effect.gen(function*() {
       const here = yield* application("here")
