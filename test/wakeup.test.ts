@@ -201,6 +201,24 @@ describe("wake-ups", () => {
       yield* untilLinked(stream.partitions, written + 1)
     }))
 
+  test("come back at once, however often the session was lost before", () =>
+    Effect.gen(function*() {
+      const sql = yield* SqlClient.SqlClient
+      const here = yield* application("here")
+      const stream = yield* Effect.provide(Effect.flatMap(Transfers, (store) => store.aggregatedStream(all)), here)
+      // The clock of this process stands still unless it is told: no delay ends.
+      const clock = yield* Layer.build(TestClock.layer())
+      yield* Effect.forkScoped(Effect.provide(stream.projector.run({ pollInterval: "1 day" }), clock))
+      let before = -1
+      for (let losses = 0; losses < 15; losses++) {
+        yield* until("another session listens", Effect.map(listening("here"), ([pid = before]) => pid !== before))
+        before = (yield* listening("here"))[0] ?? -1
+        yield* Effect.provide(TestClock.adjust("1 second"), clock)
+        yield* sql`select pg_terminate_backend(${before}, 5000)`
+      }
+      yield* until("another session listens", Effect.map(listening("here"), ([pid = before]) => pid !== before))
+    }))
+
   test("are made up for when a session could not be had for a while", () =>
     Effect.gen(function*() {
       const sql = yield* SqlClient.SqlClient
