@@ -6,7 +6,8 @@
  * - Each message of a matching stream is linked exactly once, whatever is committed late, rolled back, or interrupted.
  * - Each partition keeps the order of every stream; its positions are 0, 1, 2, … without gaps.
  * - Work is committed page by page: whoever is interrupted has lost a page at most, and the next one goes on there.
- * - Any number of projectors may run, in any number of processes, Python's included. One works at a time.
+ * - Any number of projectors may run, in any number of processes, Python's included. One works at a time; another waits,
+ *   and fails after 5 seconds with an `SqlError` that is retryable (`run` tries again).
  */
 import { Effect, Fiber, Option, Result, Stream } from "effect"
 import type { Duration } from "effect"
@@ -50,6 +51,7 @@ export interface Progress {
   readonly target: number
 }
 
+/** How `run` waits. */
 export interface RunOptions {
   /**
    * How long a projector waits for a wake-up before it looks for itself, should one have been lost. Default 5 seconds.
@@ -57,17 +59,19 @@ export interface RunOptions {
   readonly pollInterval?: Duration.Input | undefined
 }
 
+/** Links the messages of a stream. */
 export interface Projector {
   /**
    * Links all messages that were committed before the call, and perhaps later ones. Each element tells of a page that
    * has been committed. Not inside a transaction.
    */
   readonly pages: Stream.Stream<Progress, ProjectionError>
-  /** The same, in one effect; answers how far it has come. */
+  /** The same, in one effect; returns how far it has come. */
   readonly runOnce: Effect.Effect<Progress, ProjectionError>
   /**
-   * Links messages as they come, until it is interrupted. Lost connections are waited out; it fails when a partitioner
-   * or the definition of the stream is at fault.
+   * Links messages as they come, until it is interrupted. Lost connections and locks that others hold are waited out, and
+   * logged: the first failure of a row as a warning. It fails when a partitioner or the definition of the stream is at
+   * fault, or a message cannot be decoded.
    */
   readonly run: (options?: RunOptions) => Effect.Effect<never, ProjectionError>
 }
@@ -115,8 +119,16 @@ export const make = <A>(
     run: ({ pollInterval = defaultPollInterval } = {}) =>
       Effect.scoped(Effect.gen(function*() {
         const listener = yield* storage.listen
+        let hasFailed = false
+        const attempt = Effect.tapError(runOnce, (error) => {
+          if (!isPassing(error)) return Effect.void
+          const level = hasFailed ? "Debug" : "Warn"
+          hasFailed = true
+          return Effect.logWithLevel(level)(`The projector of ${name} tries again`, error)
+        })
         while (true) {
-          yield* Effect.retry(runOnce, { schedule: whatPasses, while: isPassing })
+          yield* Effect.retry(attempt, { schedule: whatPasses, while: isPassing })
+          hasFailed = false
           yield* listener.wait(pollInterval)
         }
       }))

@@ -187,7 +187,7 @@ export interface AggregatedStorage {
   readonly beginRound: Effect.Effect<Round | ProjectedPage, StreamDefinitionError | SqlError>
   /** A page of at most `limit` messages, or less where they are large. */
   readonly scan: (round: Round, from: number, limit: number) => Effect.Effect<ScannedPage, SqlError>
-  /** Links what was scanned; nothing if somebody else has gone on meanwhile: the round has to be asked for anew. */
+  /** Links what was scanned; nothing if somebody else has gone on meanwhile: the round has to be asked for again. */
   readonly link: (
     round: Round,
     page: Omit<ScannedPage, "messages">,

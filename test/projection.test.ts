@@ -274,6 +274,24 @@ describe("PostgreSQL", () => {
       }))
   }
 
+  test("tells where each partition was at any global position", () =>
+    Effect.gen(function*() {
+      const transfers = yield* Transfers
+      const stream = yield* transfers.aggregatedStream({
+        ...inCode,
+        partitioner: ({ globalPosition }) => globalPosition < 30 ? 0 : globalPosition % 3
+      })
+      yield* fill(120, 10)
+      yield* stream.projector.runOnce
+      const linked = yield* Effect.forEach([0, 1, 2], (partition) => Stream.runCollect(stream.read(partition)))
+      for (let position = 0; position <= 121; position++) {
+        assert.deepStrictEqual(
+          Array.from(yield* stream.positionsAtGlobalPosition(position)),
+          linked.map((messages, i) => [i, messages.findLastIndex((each) => each.globalPosition <= position)])
+        )
+      }
+    }))
+
   test("reads no more into the application at a time than a page's bytes", () =>
     Effect.gen(function*() {
       const transfers = yield* Transfers

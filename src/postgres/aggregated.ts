@@ -161,12 +161,23 @@ export const make = (
             as position
         from ${table} group by partition order by partition`,
 
+    // In the lower half all links up to there, in the upper half each partition from its end: the less of the two.
     positionsAtGlobalPosition: (position) =>
-      sql<PartitionHead>`select x.partition, coalesce((
+      sql<PartitionHead>`with asked as materialized (
+          select ${BigInt(position)}::int8 < (
+            select l.origin_stream_global_position from ${table} l order by l.origin_stream_global_position desc limit 1
+          ) / 2 as is_low
+        ), low as (
+          select l.partition, max(l.position) as position from ${table} l
+          where (select is_low from asked) and l.origin_stream_global_position <= ${BigInt(position)}
+          group by l.partition
+        )
+        select x.partition, coalesce(case when (select is_low from asked) then low.position else (
           select l.position from ${table} l
           where l.partition = x.partition and l.origin_stream_global_position <= ${BigInt(position)}
           order by l.position desc limit 1
-        ), -1) as position from ${sql(stream.maximumTable)} x order by x.partition`,
+        ) end, -1) as position
+        from ${sql(stream.maximumTable)} x left join low using (partition) order by x.partition`,
 
     positionsAfterGlobalPosition: (position) =>
       sql<PartitionHead>`select x.partition, coalesce(after.position, x.max_position + 1) as position
