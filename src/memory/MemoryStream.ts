@@ -15,7 +15,7 @@ import {
   type Round,
   type StreamDefinition
 } from "../Storage.ts"
-import { Listeners } from "../Wakeup.ts"
+import type { Wakeup } from "../Wakeup.ts"
 import * as MemorySubscription from "./MemorySubscription.ts"
 import { compilePattern } from "./pattern.ts"
 
@@ -53,7 +53,6 @@ interface Links<Message> {
 
 /** What is linked, by the name of the stream: every handle of a stream has the same. */
 export class Streams<Message> {
-  readonly listeners = new Listeners()
   private readonly byName = new Map<string, Links<Message>>()
   private readonly subscriptions = new Map<string, MemorySubscription.Subscribed>()
 
@@ -88,8 +87,10 @@ export class Streams<Message> {
 export const make = <Message extends SourceMessage>(
   streams: Streams<Message>,
   source: Source<Message>,
-  { name, partitioner, patterns }: StreamDefinition
+  { name, partitioner, patterns }: StreamDefinition,
+  wakeup: Wakeup["Service"]
 ): AggregatedStorage => {
+  const channel = `stream ${name}`
   const description = JSON.stringify({ patterns, partitioner: partitioner ?? "function" })
   const matchers = patterns.map(compilePattern)
 
@@ -146,8 +147,7 @@ export const make = <Message extends SourceMessage>(
         links.round = undefined
       }
       const page: ProjectedPage = { linked, position: links.cursor, target: round.last, began: round.began, done }
-      if (linked > 0) streams.listeners.wake(name)
-      return Effect.succeed(page)
+      return Effect.as(wakeup.signal(channel, linked > 0 ? [{ key: channel, payload: "" }] : []), page)
     })
 
   const project = Effect.fnUntraced(function*(limit: number) {
@@ -227,7 +227,7 @@ export const make = <Message extends SourceMessage>(
       streams.links(name).definition = description
     }),
     drop: Effect.sync(() => streams.remove(name)),
-    listen: streams.listeners.listen(name),
+    listen: wakeup.listen(channel),
     subscription: (subscription) =>
       Effect.sync(() => MemorySubscription.make(streams.subscribed(subscription), reads, place))
   }
