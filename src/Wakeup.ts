@@ -1,8 +1,8 @@
 /**
  * Wake-ups: hints that something new was committed.
  *
- * A hint may be lost, or come for nothing: who waits for one looks for itself after a timeout, and finds what there is.
- * A lost wake-up costs time, never a message.
+ * A hint may be lost, or come for nothing, or name only some of what is new: who is woken, or has waited long enough,
+ * looks for itself, and finds what there is. A lost wake-up costs time, never a message.
  */
 import { Context, Effect, Latch } from "effect"
 import type { Duration, Scope } from "effect"

@@ -8,7 +8,7 @@ import { TestClock } from "effect/testing"
 import { Storage } from "../src/Storage.ts"
 import { Listeners } from "../src/Wakeup.ts"
 import { backends } from "./support/backends.ts"
-import { hold, moved, rolledBack, several, test } from "./support/links.ts"
+import { fill, hold, moved, rolledBack, several, test } from "./support/links.ts"
 import { clientNamed, until } from "./support/processes.ts"
 import { Moved, Transfers } from "./support/transfers.ts"
 
@@ -125,6 +125,20 @@ describe("wake-ups", () => {
         { message_id: messages[3]?.messageId, partition: 0, position: 1 },
         { message_id: messages[4]?.messageId, partition: 1, position: 2 }
       ])
+    }))
+
+  test("name so many partitions of a page as a hint needs", () =>
+    Effect.gen(function*() {
+      const transfers = yield* Transfers
+      const stream = yield* transfers.aggregatedStream({ ...all, partitioner: Partitioner.depeche })
+      const heard = yield* hear("depeche_a_messages")
+      yield* fill(900, 900)
+      yield* stream.projector.runOnce
+      yield* untilHeard(heard, 100)
+      yield* transfers.write("last", moved())
+      yield* stream.projector.runOnce
+      yield* untilHeard(heard, 101)
+      assert.lengthOf(heard, 101)
     }))
 
   test("of a writer in a loop leave together, the last of each stream", () =>

@@ -36,6 +36,9 @@ interface LinkedRow extends SizedRow, OfStream {
   readonly position: number
 }
 
+/** Of a page: it may have a message in each of a thousand partitions. */
+const maximumSignals = 100
+
 export const make = (
   sql: SqlClient,
   store: Objects,
@@ -57,13 +60,13 @@ export const make = (
       ? Effect.fail(new StreamDefinitionError({ name, stored: String(outcome.stored), given: description }))
       : Effect.succeed(outcome)
 
-  /** Tells who listens of the new heads, as depeche_db does. */
+  /** Tells who listens of the new heads, as depeche_db does: of as many as a hint needs. */
   const tell = ({ ids, partitions, positions }: Outcome): Effect.Effect<void> =>
     partitions === null
       ? Effect.void
       : wakeup.signal(
         stream.channel,
-        partitions.map((partition, i) => ({
+        partitions.slice(0, maximumSignals).map((partition, i) => ({
           key: String(partition),
           payload: JSON.stringify({ message_id: ids?.[i], partition, position: positions?.[i] })
         }))
