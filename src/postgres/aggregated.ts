@@ -18,7 +18,7 @@ interface Outcome {
   readonly stored: string | null
   readonly began: boolean | null
   readonly linked: bigint
-  /** Of each partition that has grown: its number, its last position, and the message there. */
+  /** Of partitions that have grown, a hundred at most: their numbers, last positions, and the messages there. */
   readonly partitions: ReadonlyArray<number> | null
   readonly positions: ReadonlyArray<number> | null
   readonly ids: ReadonlyArray<string> | null
@@ -35,9 +35,6 @@ interface BeginOutcome extends Outcome {
 interface LinkedRow extends SizedRow, OfStream {
   readonly position: number
 }
-
-/** Of a page: it may have a message in each of a thousand partitions. */
-const maximumSignals = 100
 
 export const make = (
   sql: SqlClient,
@@ -60,13 +57,13 @@ export const make = (
       ? Effect.fail(new StreamDefinitionError({ name, stored: String(outcome.stored), given: description }))
       : Effect.succeed(outcome)
 
-  /** Tells who listens of the new heads, as depeche_db does: of as many as a hint needs. */
+  /** Tells who listens of new heads, as depeche_db does. */
   const tell = ({ ids, partitions, positions }: Outcome): Effect.Effect<void> =>
     partitions === null
       ? Effect.void
       : wakeup.signal(
         stream.channel,
-        partitions.slice(0, maximumSignals).map((partition, i) => ({
+        partitions.map((partition, i) => ({
           key: String(partition),
           payload: JSON.stringify({ message_id: ids?.[i], partition, position: positions?.[i] })
         }))

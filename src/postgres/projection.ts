@@ -48,6 +48,9 @@ const overlaps = (stream: StreamObjects, to: string): string =>
     where l.origin_stream_global_position > _state.cursor and l.origin_stream_global_position <= ${to}
   );`
 
+/** The new heads of so many partitions are told, as a hint: a page may have a message in each of a thousand. */
+const maximumTold = 100
+
 /** Links, and once more with care where that met a message that is linked. */
 const linking = (stream: StreamObjects, fresh: string): string =>
   `for _attempt in 1..2 loop
@@ -55,7 +58,10 @@ const linking = (stream: StreamObjects, fresh: string): string =>
       with fresh as materialized (
         ${fresh}
       ), ${link(stream)}
-      select ${summary} into linked, partitions, positions, ids;
+      select (select count(*) from places),
+        array_agg(h.partition), array_agg(h.position), array_agg(h.message_id)
+      into linked, partitions, positions, ids
+      from (select * from places where is_last limit ${maximumTold}) h;
       exit;
     exception when unique_violation then
       if _overlaps then
@@ -81,16 +87,17 @@ const partition = `case _kind
 
 /** Links what `fresh` has, behind what each partition has already. */
 const link = (stream: StreamObjects): string =>
-  `heads as (
-    select partition, coalesce(
-      (select x.max_position from ${stream.maximumTable} x where x.partition = touched.partition),
-      (select l.position from ${stream.table} l where l.partition = touched.partition order by l.position desc limit 1),
-      -1
-    ) as head from (select distinct f.partition from fresh f) touched
-  ), places as materialized (
-    select f.*, (h.head + row_number() over (partition by f.partition order by f.global_position))::int as position,
+  `numbered as (
+    select f.*, row_number() over (partition by f.partition order by f.global_position) as number,
       lead(f.partition) over (partition by f.partition order by f.global_position) is null as is_last
-    from fresh f join heads h using (partition)
+    from fresh f
+  ), places as materialized (
+    select n.*, (n.number + max(case when n.number = 1 then coalesce(
+      (select x.max_position from ${stream.maximumTable} x where x.partition = n.partition),
+      (select l.position from ${stream.table} l where l.partition = n.partition order by l.position desc limit 1),
+      -1
+    ) end) over (partition by n.partition))::int as position
+    from numbered n
   ), linked as (
     insert into ${stream.table} (message_id, origin_stream, origin_stream_version, partition, position,
       message_occurred_at, origin_stream_global_position, origin_stream_added_at)
@@ -101,10 +108,6 @@ const link = (stream: StreamObjects): string =>
     select partition, position from places where is_last
     on conflict (partition) do update set max_position = excluded.max_position
   )`
-
-/** How many, and the new head of each partition. */
-const summary = `(select count(*) from places), (select array_agg(partition) from places where is_last),
-      (select array_agg(position) from places where is_last), (select array_agg(message_id) from places where is_last)`
 
 const save = (stream: StreamObjects): string =>
   `update ${stream.projectionTable} set (definition, cluster, epoch, marked, marks, seen, target, last, cursor) =
