@@ -135,7 +135,7 @@ export class PartitionError extends Schema.TaggedError<PartitionError>("effect-m
 ) {
   override get message() {
     return `the partitioner of "${this.aggregatedStream}" ${this.reason} for message ${this.messageId} of stream ` +
-      `"${this.stream}" at version ${this.version}: mend it, and the projection goes on from there`
+      `"${this.stream}" at version ${this.version}: fix it, and the projection goes on from there`
   }
 }
 

@@ -223,7 +223,7 @@ begin
   _mark := ${lastPosition(store)};
   if cardinality(_state.marks) = 0 then
     select greatest(_state.epoch, max(m.global_position)) into _state.epoch from ${store.table} m
-    where not pg_visible_in_snapshot(m.tx, pg_current_snapshot())
+    where not pg_visible_in_snapshot(m.tx, (select pg_current_snapshot()))
       and m.tx is distinct from pg_current_xact_id_if_assigned();
     -- Committed before the first round begins, so that the second one has a mark to look back to.
     _state.marked := array[pg_current_xact_id()];
