@@ -20,6 +20,7 @@ import * as Subscription from "./Subscription.ts"
 
 export type { AggregatedMessage, PartitionHead }
 
+/** Of what an aggregated stream is made. */
 export interface Options<in A> {
   /**
    * Part of the names of the database objects: 1 to 30 of `a-z`, `0-9` and `_`, not beginning with a digit. Not the name
@@ -31,10 +32,14 @@ export interface Options<in A> {
    * literally. A stream that several patterns match is woven in once.
    */
   readonly patterns: string | Arr.NonEmptyReadonlyArray<string>
-  /** Which partition a message belongs to. */
+  /**
+   * Which partition a message belongs to. Another one needs a `rebuild`, and the projector says so; a change inside a
+   * function cannot be noticed: it holds for what is linked from then on.
+   */
   readonly partitioner: Partitioner<A>
 }
 
+/** Which messages of a partition are read. */
 export interface ReadPartitionOptions {
   /** The first position that is read, included; 0 or more. Default 0. */
   readonly fromPosition?: number | undefined
@@ -42,8 +47,11 @@ export interface ReadPartitionOptions {
   readonly limit?: number | undefined
 }
 
+/** How large a stream is, and how far it is behind its store. */
 export interface Statistics {
+  /** How many partitions have messages. */
   readonly partitions: number
+  /** How many messages were linked: those that were removed from the store since count, too. */
   readonly messages: number
   /** The highest global position that is linked; 0 if none is. */
   readonly linkedPosition: number
@@ -51,7 +59,9 @@ export interface Statistics {
   readonly storePosition: number
 }
 
+/** The messages of many streams, in numbered partitions. */
 export interface AggregatedStream<in out A> extends Subscription.Subscribable<A> {
+  /** The one of its options. */
   readonly name: string
   /** The messages of a partition in the order of positions; in pages, with no connection held between them. */
   readonly read: (
@@ -62,20 +72,25 @@ export interface AggregatedStream<in out A> extends Subscription.Subscribable<A>
   readonly partitions: Effect.Effect<ReadonlyArray<PartitionHead>, SqlError>
   /**
    * Of each partition the position of the first message that occurred at that time or later; one behind its last
-   * position where none did.
+   * position where none did. This reads all links of the stream.
    */
   readonly positionsAtTime: (time: DateTime.DateTime) => Effect.Effect<ReadonlyMap<number, number>, SqlError>
-  /** Of each partition the last position whose message has this global position or a lower one; -1 where none has. */
+  /**
+   * Of each partition the last position whose message has this global position or a lower one; -1 where none has. This
+   * reads the links from there to the end, or from the beginning if that is nearer.
+   */
   readonly positionsAtGlobalPosition: (
     globalPosition: number
   ) => Effect.Effect<ReadonlyMap<number, number>, InvalidArgumentError | SqlError>
+  /** How large the stream is, and how far it is behind its store. */
   readonly statistics: Effect.Effect<Statistics, SqlError>
   /** Links new messages. */
   readonly projector: Projector.Projector
   /**
-   * Links all messages anew, by the patterns and the partitioner that the stream has now. Positions change: what has
-   * remembered one has to begin again. Readers find the stream empty, and growing, meanwhile; writers are not blocked.
-   * Interrupted, it goes on with the next run of a projector.
+   * Links all messages again, by the patterns and the partitioner that the stream has now. Positions are given from the
+   * start: `reset` every subscription of the stream, or it takes the new positions for the ones that it remembers, and
+   * leaves messages out. Readers find the stream empty, and growing, meanwhile; writers are not blocked. Interrupted, it
+   * goes on with the next run of a projector.
    */
   readonly rebuild: Effect.Effect<Projector.Progress, Projector.ProjectionError>
   /** Removes the stream and its database objects. Its messages stay in the store. */

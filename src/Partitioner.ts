@@ -20,7 +20,8 @@ const BuiltIn = Data.taggedEnum<BuiltIn>()
 
 /**
  * A function has to be total and deterministic: the same partition for the same message, always. When it changes,
- * the stream has to be rebuilt.
+ * the stream has to be rebuilt. Nobody can tell that it has: nothing fails until then, and what is linked by the old
+ * function stays where it is.
  */
 export type Partitioner<A> = BuiltIn | ((stored: StoredMessage<A>) => number)
 
@@ -32,7 +33,8 @@ export const depeche: BuiltIn = BuiltIn.Depeche()
 
 /**
  * Spreads messages over `count` partitions (1 to 2147483647), numbered from 0, by a hash of a field of their stored
- * JSON: a name, or the names on the way to a field of nested objects.
+ * JSON: a name, or the names on the way to a field of nested objects. A name must not be empty or begin with a digit, as
+ * if it were the index of an array.
  *
  * **Details**
  *

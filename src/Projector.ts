@@ -6,7 +6,8 @@
  * - Each message of a matching stream is linked exactly once, whatever is committed late, rolled back, or interrupted.
  * - Each partition keeps the order of every stream; its positions are 0, 1, 2, … without gaps.
  * - Work is committed page by page: whoever is interrupted has lost a page at most, and the next one goes on there.
- * - Any number of projectors may run, in any number of processes, Python's included. One works at a time.
+ * - Any number of projectors may run, in any number of processes, Python's included. One works at a time; another waits,
+ *   and fails after 5 seconds with an `SqlError` that is retryable (`run` tries again).
  */
 import { Effect, Fiber, Option, Result, Stream } from "effect"
 import type { Duration } from "effect"
@@ -23,7 +24,14 @@ import type { Partitioner } from "./Partitioner.ts"
 import { isPassing, whatPasses } from "./passing.ts"
 import { decodeRow } from "./Reader.ts"
 import type { MessageCodec } from "./Serializer.ts"
-import type { AggregatedStorage, ProjectedPage, Round, ScannedPage, Storage } from "./Storage.ts"
+import {
+  type AggregatedStorage,
+  isRound,
+  type ProjectedPage,
+  type Round,
+  type ScannedPage,
+  type Storage
+} from "./Storage.ts"
 
 /** Why a projection may fail. */
 export type ProjectionError =
@@ -37,12 +45,13 @@ export type ProjectionError =
 export interface Progress {
   /** How many messages it has linked. */
   readonly linked: number
-  /** The global position up to which it has come. */
+  /** The global position up to which it has come; what is committed late, below it, is linked later. */
   readonly position: number
-  /** The global position up to which it will go. */
+  /** The global position up to which it will go. Where nothing is new, it has come there. */
   readonly target: number
 }
 
+/** How `run` waits. */
 export interface RunOptions {
   /**
    * How long a projector waits for a wake-up before it looks for itself, should one have been lost. Default 5 seconds.
@@ -50,17 +59,19 @@ export interface RunOptions {
   readonly pollInterval?: Duration.Input | undefined
 }
 
+/** Links the messages of a stream. */
 export interface Projector {
   /**
    * Links all messages that were committed before the call, and perhaps later ones. Each element tells of a page that
    * has been committed. Not inside a transaction.
    */
   readonly pages: Stream.Stream<Progress, ProjectionError>
-  /** The same, in one effect; answers how far it has come. */
+  /** The same, in one effect; returns how far it has come. */
   readonly runOnce: Effect.Effect<Progress, ProjectionError>
   /**
-   * Links messages as they come, until it is interrupted. Lost connections are waited out; it fails when a partitioner
-   * or the definition of the stream is at fault.
+   * Links messages as they come, until it is interrupted. Lost connections and locks that others hold are waited out, and
+   * logged: the first failure of a row as a warning. It fails when a partitioner or the definition of the stream is at
+   * fault, or a message cannot be decoded.
    */
   readonly run: (options?: RunOptions) => Effect.Effect<never, ProjectionError>
 }
@@ -108,8 +119,16 @@ export const make = <A>(
     run: ({ pollInterval = defaultPollInterval } = {}) =>
       Effect.scoped(Effect.gen(function*() {
         const listener = yield* storage.listen
+        let hasFailed = false
+        const attempt = Effect.tapError(runOnce, (error) => {
+          if (!isPassing(error)) return Effect.void
+          const level = hasFailed ? "Debug" : "Warn"
+          hasFailed = true
+          return Effect.logWithLevel(level)(`The projector of ${name} tries again`, error)
+        })
         while (true) {
-          yield* Effect.retry(runOnce, { schedule: whatPasses, while: isPassing })
+          yield* Effect.retry(attempt, { schedule: whatPasses, while: isPassing })
+          hasFailed = false
           yield* listener.wait(pollInterval)
         }
       }))
@@ -130,14 +149,16 @@ const partitionedHere = <A>(
   return Stream.unwrap(Effect.map(Effect.scope, (scope) => {
     const begin = Effect.map(
       stream.beginRound,
-      (round): State | undefined => round && { round, scanned: stream.scan(round, round.cursor, pageSize) }
+      (begun): State | ProjectedPage =>
+        isRound(begun) ? { round: begun, scanned: stream.scan(begun, begun.cursor, pageSize) } : begun
     )
 
     return Stream.paginate(
       undefined as State | undefined,
       Effect.fnUntraced(function*(state: State | undefined) {
-        const { round, scanned } = state ?? (yield* begin) ?? {}
-        if (round === undefined || scanned === undefined) return [[idle], Option.some(undefined)] as const
+        const begun = state ?? (yield* begin)
+        if (!("round" in begun)) return [[begun], Option.some(undefined)] as const
+        const { round, scanned } = begun
         const page = yield* scanned
         const next = page.done
           ? undefined
@@ -157,8 +178,6 @@ const partitionedHere = <A>(
     )
   }))
 }
-
-const idle: ProjectedPage = { linked: 0, position: 0, target: 0, began: true, done: true }
 
 /** Up to the first message that cannot be decoded or has no partition. */
 const partitionAll = <A>(

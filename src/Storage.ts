@@ -125,7 +125,7 @@ export interface ProjectedPage {
   readonly linked: number
   /** Up to this global position all is linked that the round can see. */
   readonly position: number
-  /** Where the round will end. */
+  /** Where the round ends, or the last one ended if nothing is new: at a position that no message it sees is behind. */
   readonly target: number
   /** Whether the round, which links what was committed when it began, began with this page. */
   readonly began: boolean
@@ -143,6 +143,9 @@ export interface Round {
   readonly seen: string | undefined
   readonly epoch: number
 }
+
+/** Whether there is a round, and not a page that says that nothing is new. */
+export const isRound = (begun: Round | ProjectedPage): begun is Round => "cursor" in begun
 
 /** The messages that are new to a round, among those behind `from` and up to `to`. */
 export interface ScannedPage {
@@ -171,14 +174,20 @@ export interface AggregatedStorage {
   readonly positionsAtTime: (time: DateTime.Utc) => Effect.Effect<ReadonlyArray<PartitionHead>, SqlError>
   /** Of each partition the last position whose message has this global position or a lower one; -1 if none has. */
   readonly positionsAtGlobalPosition: (position: number) => Effect.Effect<ReadonlyArray<PartitionHead>, SqlError>
+  /**
+   * Of each partition the first position whose message has a higher global position than this; behind the head if none
+   * has. What is linked late may be behind messages with higher ones: those from here on may have lower ones too.
+   */
+  readonly positionsAfterGlobalPosition: (position: number) => Effect.Effect<ReadonlyArray<PartitionHead>, SqlError>
   /** The highest global position that is linked, and the highest that the store has given out; 0: none. */
   readonly progress: Effect.Effect<{ readonly linked: number; readonly stored: number }, SqlError>
   /** Scans and links a page with the built-in partitioner. */
   readonly project: (limit: number) => Effect.Effect<ProjectedPage, StreamDefinitionError | SqlError>
-  /** The round that is under way, else a new one; none if nothing is new. */
-  readonly beginRound: Effect.Effect<Round | undefined, StreamDefinitionError | SqlError>
+  /** The round that is under way, else a new one; if nothing is new, a page that says so. */
+  readonly beginRound: Effect.Effect<Round | ProjectedPage, StreamDefinitionError | SqlError>
+  /** A page of at most `limit` messages, or less where they are large. */
   readonly scan: (round: Round, from: number, limit: number) => Effect.Effect<ScannedPage, SqlError>
-  /** Links what was scanned; nothing if somebody else has gone on meanwhile: the round has to be asked for anew. */
+  /** Links what was scanned; nothing if somebody else has gone on meanwhile: the round has to be asked for again. */
   readonly link: (
     round: Round,
     page: Omit<ScannedPage, "messages">,

@@ -1,12 +1,13 @@
 /**
  * Wake-ups: hints that something new was committed.
  *
- * A hint may be lost, or come for nothing: who waits for one looks for itself after a timeout, and finds what there is.
- * A lost wake-up costs time, never a message.
+ * A hint may be lost, or come for nothing, or name only some of what is new: who is woken, or has waited long enough,
+ * looks for itself, and finds what there is. A lost wake-up costs time, never a message.
  */
 import { Context, Effect, Latch } from "effect"
 import type { Duration, Scope } from "effect"
 
+/** What is told to those who listen. */
 export interface Signal {
   /** Of the signals of a channel that wait to be sent, the last of each key is. */
   readonly key: string
@@ -14,11 +15,16 @@ export interface Signal {
   readonly payload: string
 }
 
+/** Somebody who waits for wake-ups. */
 export interface Listener {
   /** Ends at once if something was signalled since the last wait, else when it is, or when the time is over. */
   readonly wait: (timeout: Duration.Input) => Effect.Effect<void>
 }
 
+/**
+ * The port: what a backend tells by, and listens to. On PostgreSQL these are LISTEN and NOTIFY, in memory the listeners
+ * of the process.
+ */
 export class Wakeup extends Context.Service<Wakeup, {
   /**
    * Tells all who listen, here and in other processes: at once, or, in a transaction, after its commit. It does not wait

@@ -106,14 +106,14 @@ export class InvalidNameError extends Schema.TaggedError<InvalidNameError>(
 
 /**
  * The messages linked so far follow other patterns, or another partitioner, than the stream has now. Nothing was linked:
- * rebuild the stream, or give it another name.
+ * rebuild the stream and reset its subscriptions, since positions change, or give it another name.
  */
 export class StreamDefinitionError extends Schema.TaggedError<StreamDefinitionError>(
   "effect-message-store/errors/StreamDefinitionError"
 )("StreamDefinitionError", { name: Schema.String, stored: Schema.String, given: Schema.String }) {
   override get message() {
     return `aggregated stream "${this.name}" was built by ${this.stored}, and is now defined by ${this.given}: ` +
-      "rebuild it, or use another name"
+      "rebuild it and reset its subscriptions, since positions change, or use another name"
   }
 }
 
@@ -134,7 +134,7 @@ export class PartitionError extends Schema.TaggedError<PartitionError>("effect-m
 ) {
   override get message() {
     return `the partitioner of "${this.aggregatedStream}" ${this.reason} for message ${this.messageId} of stream ` +
-      `"${this.stream}" at version ${this.version}: mend it, and the projection goes on from there`
+      `"${this.stream}" at version ${this.version}: fix it, and the projection goes on from there`
   }
 }
 

@@ -230,7 +230,7 @@ describe("PostgreSQL", () => {
           const subscription = yield* stream.subscription({ name: "by_hand_subscription" })
           assert.strictEqual(yield* subscription.lag, 1)
         }).pipe(Effect.provide(ByHand.layerNoMigrations))
-        const made = yield* sql`select 1 from pg_class where relname = 'effect_message_store_migrations_by_hand_stream'`
+        const made = yield* sql`select 1 from pg_class where relname = 'effect_message_store_streamed_by_hand_stream'`
         assert.lengthOf(made, 0)
       }))
 

@@ -1,11 +1,11 @@
 /** What is PostgreSQL's own in projecting: who commits when, other clusters, names, and plans. */
 import { PgClient } from "@effect/sql-pg"
 import { assert, describe } from "@effect/vitest"
-import { Effect, Exit, Fiber, Layer, Stream } from "effect"
+import { Deferred, Effect, Exit, Fiber, Layer, Stream } from "effect"
 import { MessageStore, Partitioner } from "effect-message-store"
 import { SqlClient } from "effect/sql"
 import { failsWith, outsider } from "../src/testing/contract/fixture.ts"
-import { assertLinked, blocked, fill, hold, inspect, moved, rolledBack, several, test } from "./support/links.ts"
+import { assertLinked, fill, hold, inspect, moved, rolledBack, several, test } from "./support/links.ts"
 import { Moved, Transfers } from "./support/transfers.ts"
 
 const inSql = { name: "a", patterns: "%", partitioner: Partitioner.constant() }
@@ -80,6 +80,33 @@ describe("PostgreSQL", () => {
       }
     }
   })
+
+  test("takes no mark that is ahead of the positions given out, whoever takes one at that moment", () =>
+    Effect.gen(function*() {
+      const transfers = yield* Transfers
+      const sql = yield* SqlClient.SqlClient
+      yield* transfers.aggregatedStream(inSql)
+      const [began, finished] = [yield* Deferred.make<void>(), yield* Deferred.make<void>()]
+      const taking = yield* Effect.forkScoped(Effect.repeat(
+        Effect.andThen(
+          sql`select count(nextval('depeche_msgs_transfers_global_seq')) from generate_series(1, 20000)`,
+          Deferred.succeed(began, undefined)
+        ),
+        { until: () => Deferred.isDone(finished) }
+      ))
+      yield* Deferred.await(began)
+      // The mark that a first round would take, again and again: positions only rise.
+      const [row] = yield* sql<{ readonly reads: number; readonly falls: number }>`
+        select count(*)::int as reads, count(*) filter (where mark < before)::int as falls from (
+          select mark, lag(mark) over (order by i) as before from (
+            select i, (effect_message_store_round_a(p)).marks[1] as mark
+            from generate_series(1, 150000) i, effect_message_store_projection_a p order by i
+          ) taken
+        ) compared`
+      yield* Deferred.succeed(finished, undefined)
+      yield* Fiber.join(taking)
+      assert.deepStrictEqual(row, { reads: 150000, falls: 0 })
+    }))
 
   describe("a transaction that stays open", () => {
     for (const [where, definition] of definitions) {
@@ -185,7 +212,36 @@ describe("PostgreSQL", () => {
           yield* assertLinked("a", 4502)
         }))
 
-      test(`waits for who has a position already, partitioned ${where}`, () =>
+      test(`links what was written there to a stream that is new, or rebuilt, partitioned ${where}`, () =>
+        Effect.gen(function*() {
+          const transfers = yield* Transfers
+          const sql = yield* SqlClient.SqlClient
+          const stream = yield* transfers.aggregatedStream(definition)
+          yield* transfers.write("s", several(30))
+          yield* stream.projector.runOnce
+          yield* restore
+          yield* transfers.write("s", several(2))
+          const other = yield* transfers.aggregatedStream({ ...definition, name: "b" })
+          for (const { name, projector, rebuild } of [stream, other]) {
+            if (name === "a") assert.include(yield* rebuild, { linked: 32 })
+            else assert.include(yield* projector.runOnce, { linked: 34 })
+            const release = yield* hold(transfers.write("late", moved()))
+            yield* transfers.write("s", moved())
+            assert.include(yield* projector.runOnce, { linked: 1 })
+            yield* release
+            yield* projector.runOnce
+          }
+          assert.include(yield* stream.rebuild, { linked: 36 })
+          assert.deepStrictEqual(
+            yield* sql`select epoch::int from effect_message_store_projection_a`,
+            [{ epoch: 30 }]
+          )
+          yield* other.projector.runOnce
+          yield* assertLinked("a", 36)
+          yield* assertLinked("b", 36)
+        }))
+
+      test(`waits for nobody who has a position already, partitioned ${where}`, () =>
         Effect.gen(function*() {
           const transfers = yield* Transfers
           const stream = yield* transfers.aggregatedStream(definition)
@@ -194,15 +250,69 @@ describe("PostgreSQL", () => {
           yield* restore
           const release = yield* hold(transfers.write("late", moved()))
           yield* transfers.write("s", moved())
-          const running = yield* Effect.forkScoped(stream.projector.runOnce)
-          yield* blocked("effect_message_store_")
+          assert.include(yield* stream.projector.runOnce, { linked: 1 })
           yield* release
-          yield* Fiber.join(running)
-          yield* stream.projector.runOnce
+          assert.include(yield* stream.projector.runOnce, { linked: 1 })
           yield* assertLinked("a", 5)
         }))
     }
   })
+
+  for (const [where, definition] of definitions) {
+    test(`links messages that the sequence knows nothing of, partitioned ${where}`, () =>
+      Effect.gen(function*() {
+        const transfers = yield* Transfers
+        const sql = yield* SqlClient.SqlClient
+        yield* fill(2500, 10)
+        yield* sql`select setval('depeche_msgs_transfers_global_seq', 1, false)` // as restored data leaves it
+        const stream = yield* transfers.aggregatedStream(definition)
+        assert.include(yield* stream.projector.runOnce, { linked: 2500, position: 2500, target: 2500 })
+        yield* sql`select setval('depeche_msgs_transfers_global_seq', 2500)`
+        yield* transfers.write("s-1", moved())
+        assert.include(yield* stream.projector.runOnce, { linked: 1 })
+        yield* assertLinked("a", 2501)
+      }))
+  }
+
+  test("tells where each partition was at any global position", () =>
+    Effect.gen(function*() {
+      const transfers = yield* Transfers
+      const stream = yield* transfers.aggregatedStream({
+        ...inCode,
+        partitioner: ({ globalPosition }) => globalPosition < 30 ? 0 : globalPosition % 3
+      })
+      yield* fill(120, 10)
+      yield* stream.projector.runOnce
+      const linked = yield* Effect.forEach([0, 1, 2], (partition) => Stream.runCollect(stream.read(partition)))
+      for (let position = 0; position <= 121; position++) {
+        assert.deepStrictEqual(
+          Array.from(yield* stream.positionsAtGlobalPosition(position)),
+          linked.map((messages, i) => [i, messages.findLastIndex((each) => each.globalPosition <= position)])
+        )
+      }
+    }))
+
+  test("reads no more into the application at a time than a page's bytes", () =>
+    Effect.gen(function*() {
+      const transfers = yield* Transfers
+      const sql = yield* SqlClient.SqlClient
+      const stream = yield* transfers.aggregatedStream({ ...inCode, patterns: "large" })
+      yield* transfers.write("other", several(10))
+      // A mebibyte each that does not compress, the last of them alone larger than a page.
+      yield* sql`insert into depeche_msgs_transfers (message_id, global_position, stream, version, message)
+        select id, nextval('depeche_msgs_transfers_global_seq'), case when i % 2 = 0 then 'large' else 'none' end, i,
+          json_build_object('_tag', 'Moved', 'messageId', id, 'occurredAt', '2026-01-01T00:00:00.000Z', 'amount', i,
+            'noise', (select string_agg(sha512((i || '-' || n)::bytea)::text, '') from generate_series(1, size) n))
+        from (select i, gen_random_uuid() as id, case i when 24 then 50000 else 8192 end as size
+          from generate_series(1, 25) i) given`
+      yield* transfers.write("large", moved())
+      const pages = yield* Stream.runCollect(stream.projector.pages)
+      const linked = pages.map((page, i) => page.linked - (pages[i - 1]?.linked ?? 0)).filter((count) => count > 0)
+      assert.strictEqual(linked.reduce((sum, count) => sum + count, 0), 13)
+      assert.isAtLeast(linked.length, 3)
+      assert.isAtMost(Math.max(...linked), 5)
+      yield* assertLinked("a", 13, "large")
+    }))
 
   describe("names", () => {
     class Ledger extends MessageStore.Service<Ledger>()("test/Ledger", { name: "ledger", schema: Moved }) {}
@@ -230,6 +340,28 @@ describe("PostgreSQL", () => {
         yield* stream.drop
         yield* Effect.provide(ledger, Layer.fresh(Ledger.layer))
       }))
+
+    for (const layer of [Ledger.layer, Ledger.layerNoMigrations]) {
+      const which = layer === Ledger.layer ? "makes" : "does not make"
+
+      test(`of an aggregated stream are refused to one of another store, which ${which} its objects itself`, () =>
+        Effect.gen(function*() {
+          const transfers = yield* Transfers
+          yield* Effect.provide(ledger, Layer.fresh(Ledger.layer))
+          yield* transfers.write("s", several(2))
+          const stream = yield* transfers.aggregatedStream(inSql)
+          yield* Effect.gen(function*() {
+            const store = yield* Ledger
+            yield* failsWith(store.aggregatedStream(inSql), { _tag: "InvalidNameError", name: "a" })
+            assert.include(yield* stream.projector.runOnce, { linked: 2 })
+            yield* stream.drop
+            if (layer === Ledger.layerNoMigrations) return
+            const own = yield* store.aggregatedStream(inSql)
+            assert.include(yield* own.projector.runOnce, { linked: 1 })
+            yield* failsWith(transfers.aggregatedStream(inSql), { _tag: "InvalidNameError", name: "a" })
+          }).pipe(Effect.provide(Layer.fresh(layer)))
+        }))
+    }
 
     test("may be taken by many at once who mean the same stream", () =>
       Effect.gen(function*() {

@@ -28,7 +28,7 @@ const createDepecheStream = Effect.gen(function*() {
       constraint depeche_stream_a_uq unique (partition, position)
     )`,
     "create index ix_depeche_stream_a_partition on depeche_stream_a (partition)",
-    `create index ix_depeche_stream_a_origin_stream_global_position
+    `create index ix_depeche_stream_a_shortened_in_another_way
       on depeche_stream_a (origin_stream_global_position)`,
     "create table depeche_stream_a_maxpos (partition integer primary key, max_position integer not null)",
     `create function depeche_stream_new_msg_a() returns trigger language plpgsql as $$
@@ -231,6 +231,23 @@ describe("PostgreSQL", () => {
         assert.include(yield* inspect("a"), { links: 8, missing: 0, gaps: 0, disorder: 0, heads: 0 })
       }).pipe(
         Effect.provide(Layer.fresh(Layer.provideMerge(Transfers.layer, PgClient.layer(sql.config))))
+      )
+    }))
+
+  test("takes the indexes of an adopted stream that are there, and leaves nothing of it when it is dropped", () =>
+    Effect.gen(function*() {
+      const sql = yield* SqlClient.SqlClient
+      const transfers = yield* Transfers
+      yield* createDepecheStream
+      const stream = yield* transfers.aggregatedStream(inSql)
+      const [indexes] = yield* sql<{ readonly count: number }>`select count(*)::int as count from pg_indexes
+        where tablename = 'depeche_stream_a' and indexdef like '%(origin_stream_global_position)'`
+      assert.deepStrictEqual(indexes, { count: 1 })
+      yield* stream.drop
+      assert.deepStrictEqual(
+        yield* sql`select relname::text as name from pg_class where relname like '%stream\_a%'
+          union all select proname::text from pg_proc where proname like '%stream%\_a'`,
+        []
       )
     }))
 

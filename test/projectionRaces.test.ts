@@ -1,7 +1,7 @@
 /** Projecting while writers, other projectors and faults are at work. */
 import { PgClient } from "@effect/sql-pg"
 import { assert, describe } from "@effect/vitest"
-import { Context, Deferred, Effect, Fiber, Layer, Random, Result, Stream } from "effect"
+import { Context, Deferred, Effect, Fiber, Layer, Logger, Random, Result, Stream } from "effect"
 import { type MessageStore, Partitioner } from "effect-message-store"
 import { SqlClient } from "effect/sql"
 import { type ChildProcess, fork } from "node:child_process"
@@ -224,7 +224,13 @@ describe("PostgreSQL", () => {
         const stream = yield* transfers.aggregatedStream({ name: "a", patterns: "%", partitioner: () => 0 })
         yield* transfers.write("s", several(5))
         const release = yield* hold(sql`lock table depeche_stream_a in exclusive mode`)
-        const running = yield* Effect.forkScoped(stream.projector.run({ pollInterval: "10 millis" }))
+        const logged: Array<string> = []
+        const logger = Logger.layer([
+          Logger.make(({ logLevel, message }) => void logged.push(`${logLevel} ${message}`))
+        ])
+        const running = yield* Effect.forkScoped(
+          Effect.provide(stream.projector.run({ pollInterval: "10 millis" }), logger)
+        )
         const first = yield* blocked("effect_message_store_")
         yield* Effect.repeat(blocked("effect_message_store_"), {
           until: ([now]) => now !== undefined && now.began !== first[0]?.began
@@ -232,6 +238,8 @@ describe("PostgreSQL", () => {
         yield* release
         yield* Effect.repeat(stream.partitions, { until: ([head]) => head?.position === 4 })
         assert.isUndefined(running.pollUnsafe())
+        assert.lengthOf(logged, 1)
+        assert.match(logged[0] ?? "", /^Warn The projector of a tries again/)
       }))
 
     test("is rebuilt by its new definition, though a projector of the old one is at work", () =>

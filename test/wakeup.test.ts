@@ -8,7 +8,7 @@ import { TestClock } from "effect/testing"
 import { Storage } from "../src/Storage.ts"
 import { Listeners } from "../src/Wakeup.ts"
 import { backends } from "./support/backends.ts"
-import { hold, moved, rolledBack, several, test } from "./support/links.ts"
+import { fill, hold, moved, rolledBack, several, test } from "./support/links.ts"
 import { clientNamed, until } from "./support/processes.ts"
 import { Moved, Transfers } from "./support/transfers.ts"
 
@@ -127,6 +127,20 @@ describe("wake-ups", () => {
       ])
     }))
 
+  test("name so many partitions of a page as a hint needs", () =>
+    Effect.gen(function*() {
+      const transfers = yield* Transfers
+      const stream = yield* transfers.aggregatedStream({ ...all, partitioner: Partitioner.depeche })
+      const heard = yield* hear("depeche_a_messages")
+      yield* fill(900, 900)
+      yield* stream.projector.runOnce
+      yield* untilHeard(heard, 100)
+      yield* transfers.write("last", moved())
+      yield* stream.projector.runOnce
+      yield* untilHeard(heard, 101)
+      assert.lengthOf(heard, 101)
+    }))
+
   test("of a writer in a loop leave together, the last of each stream", () =>
     Effect.gen(function*() {
       const heard = yield* hear("depeche_transfers_messages")
@@ -140,6 +154,21 @@ describe("wake-ups", () => {
         yield* Effect.repeat(Effect.yieldNow, { until: () => heard.length > 1 })
       }).pipe(Effect.provide(TestClock.layer()))
       assert.deepStrictEqual(heard.map((payload) => (payload as { readonly version: number }).version), [1, 201])
+    }))
+
+  test("that wait when the writer's layer closes are sent", () =>
+    Effect.gen(function*() {
+      const heard = yield* hear("depeche_transfers_messages")
+      yield* Effect.gen(function*() {
+        const transfers = yield* Effect.provide(Transfers, yield* application("writer"))
+        yield* transfers.write("a", moved())
+        yield* Effect.repeat(Effect.yieldNow, { until: () => heard.length > 0 })
+        yield* transfers.write("b", moved())
+        yield* transfers.write("c", moved())
+        assert.lengthOf(heard, 1)
+      }).pipe(Effect.scoped, Effect.provide(TestClock.layer()))
+      yield* untilHeard(heard, 3)
+      assert.deepStrictEqual(heard.map((payload) => (payload as { readonly stream: string }).stream), ["a", "b", "c"])
     }))
 
   test("reach other processes", () =>
@@ -184,6 +213,24 @@ describe("wake-ups", () => {
       yield* untilListening("here")
       yield* there.write("s", moved())
       yield* untilLinked(stream.partitions, written + 1)
+    }))
+
+  test("come back at once, however often the session was lost before", () =>
+    Effect.gen(function*() {
+      const sql = yield* SqlClient.SqlClient
+      const here = yield* application("here")
+      const stream = yield* Effect.provide(Effect.flatMap(Transfers, (store) => store.aggregatedStream(all)), here)
+      // The clock of this process stands still unless it is told: no delay ends.
+      const clock = yield* Layer.build(TestClock.layer())
+      yield* Effect.forkScoped(Effect.provide(stream.projector.run({ pollInterval: "1 day" }), clock))
+      let before = -1
+      for (let losses = 0; losses < 15; losses++) {
+        yield* until("another session listens", Effect.map(listening("here"), ([pid = before]) => pid !== before))
+        before = (yield* listening("here"))[0] ?? -1
+        yield* Effect.provide(TestClock.adjust("1 second"), clock)
+        yield* sql`select pg_terminate_backend(${before}, 5000)`
+      }
+      yield* until("another session listens", Effect.map(listening("here"), ([pid = before]) => pid !== before))
     }))
 
   test("are made up for when a session could not be had for a while", () =>

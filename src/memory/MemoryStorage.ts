@@ -12,8 +12,9 @@ import {
   Storage,
   type StreamQuery
 } from "../Storage.ts"
-import { Listeners } from "../Wakeup.ts"
+import { type Signal, Wakeup } from "../Wakeup.ts"
 import * as MemoryStream from "./MemoryStream.ts"
+import * as MemoryWakeup from "./MemoryWakeup.ts"
 import { compilePattern } from "./pattern.ts"
 import * as Transaction from "./Transaction.ts"
 
@@ -37,7 +38,6 @@ class SnapshotCommit extends Context.Service<SnapshotCommit, number>()("effect-m
 
 class Messages implements Transaction.Participant<Row>, MemoryStream.Source<Row> {
   readonly locks = new Transaction.Locks()
-  readonly listeners = new Listeners()
   lastCommit = 0
   lastPosition = 0
   /** In the order of global positions. */
@@ -88,7 +88,6 @@ class Messages implements Transaction.Participant<Row>, MemoryStream.Source<Row>
       else stream.push(row)
     }
     if (late) this.log = this.log.toSorted(byPosition)
-    this.listeners.wake("")
   }
 
   committed(after: number, upTo: number): ReadonlyArray<Row> {
@@ -176,51 +175,60 @@ const streamPage = (rows: ReadonlyArray<Row>, page: StreamQuery): ReadonlyArray<
 }
 
 /** A store of its own, empty, for each time the layer is built. */
-export const layer: Layer.Layer<Storage> = Layer.sync(Storage, () => {
-  const messages = new Messages()
-  const streams = new MemoryStream.Streams<Row>()
+export const layer: Layer.Layer<Storage> = Layer.effect(
+  Storage,
+  Effect.map(Wakeup, (wakeup) => {
+    const messages = new Messages()
+    const streams = new MemoryStream.Streams<Row>()
 
-  const currentView: Effect.Effect<View> = Effect.gen(function*() {
-    const snapshot = yield* Effect.serviceOption(SnapshotCommit)
-    if (Option.isSome(snapshot)) return { commit: snapshot.value, own: [] }
-    const transaction = yield* Transaction.current
-    return { commit: Infinity, own: Option.isSome(transaction) ? transaction.value.journal(messages) : [] }
-  })
+    const currentView: Effect.Effect<View> = Effect.gen(function*() {
+      const snapshot = yield* Effect.serviceOption(SnapshotCommit)
+      if (Option.isSome(snapshot)) return { commit: snapshot.value, own: [] }
+      const transaction = yield* Transaction.current
+      return { commit: Infinity, own: Option.isSome(transaction) ? transaction.value.journal(messages) : [] }
+    })
 
-  return Storage.of({
-    append: (items, { atomic }) =>
-      Transaction.required((transaction) =>
-        Effect.gen(function*() {
-          const names = new Set(items.map((item) => `stream ${item.stream}`))
-          const ids = items.flatMap((item) => item.messages.map((message) => `id ${message.messageId}`))
-          yield* messages.locks.acquire(transaction, [...Array.from(names).toSorted(), ...ids])
-          const addedAt = DateTime.makeUnsafe(yield* Clock.currentTimeMillis)
-          return messages.append(transaction.journal(messages), items, atomic, addedAt)
-        })
-      ),
-    readStream: (query) =>
-      Effect.map(currentView, (view) => toPage(streamPage(messages.stream(view, query.stream), query), query.limit)),
-    readPattern: (query) => Effect.map(currentView, (view) => toPage(messages.pattern(view, query), query.limit)),
-    readByIds: (messageIds) => Effect.map(currentView, (view) => messages.ids(view, messageIds).map(toStored)),
-    messageIds: ({ fromVersion, limit, stream }) =>
-      Effect.map(
-        currentView,
-        (view) =>
-          messages.stream(view, stream).slice(fromVersion - 1, fromVersion - 1 + limit).map((row) => row.messageId)
-      ),
-    head: (stream) =>
-      Effect.map(currentView, (view) => {
-        const rows = messages.stream(view, stream)
-        return { stream, version: rows.length, globalPosition: rows.at(-1)?.globalPosition }
-      }),
-    truncate: Effect.andThen(messages.locks.idle, Effect.sync(() => messages.truncate())),
-    withTransaction: Transaction.withTransaction,
-    inTransaction: Effect.map(Transaction.current, Option.isSome),
-    snapshot: Effect.map(Transaction.current, (transaction): Snapshot =>
-      Option.isSome(transaction)
-        ? identity
-        : Effect.provideService(SnapshotCommit, messages.lastCommit) as Snapshot),
-    listen: messages.listeners.listen(""),
-    aggregatedStream: (definition) => Effect.succeed(MemoryStream.make(streams, messages, definition))
+    return Storage.of({
+      append: (items, { atomic }) =>
+        Transaction.required((transaction) =>
+          Effect.gen(function*() {
+            const names = new Set(items.map((item) => `stream ${item.stream}`))
+            const ids = items.flatMap((item) => item.messages.map((message) => `id ${message.messageId}`))
+            yield* messages.locks.acquire(transaction, [...Array.from(names).toSorted(), ...ids])
+            const addedAt = DateTime.makeUnsafe(yield* Clock.currentTimeMillis)
+            return messages.append(transaction.journal(messages), items, atomic, addedAt)
+          })
+        ).pipe(Effect.tap((outcomes) => wakeup.signal(channel, outcomes.flatMap(signals)))),
+      readStream: (query) =>
+        Effect.map(currentView, (view) => toPage(streamPage(messages.stream(view, query.stream), query), query.limit)),
+      readPattern: (query) => Effect.map(currentView, (view) => toPage(messages.pattern(view, query), query.limit)),
+      readByIds: (messageIds) => Effect.map(currentView, (view) => messages.ids(view, messageIds).map(toStored)),
+      messageIds: ({ fromVersion, limit, stream }) =>
+        Effect.map(
+          currentView,
+          (view) =>
+            messages.stream(view, stream).slice(fromVersion - 1, fromVersion - 1 + limit).map((row) => row.messageId)
+        ),
+      head: (stream) =>
+        Effect.map(currentView, (view) => {
+          const rows = messages.stream(view, stream)
+          return { stream, version: rows.length, globalPosition: rows.at(-1)?.globalPosition }
+        }),
+      truncate: Effect.andThen(messages.locks.idle, Effect.sync(() => messages.truncate())),
+      withTransaction: Transaction.withTransaction,
+      inTransaction: Effect.map(Transaction.current, Option.isSome),
+      snapshot: Effect.map(Transaction.current, (transaction): Snapshot =>
+        Option.isSome(transaction)
+          ? identity
+          : Effect.provideService(SnapshotCommit, messages.lastCommit) as Snapshot),
+      listen: wakeup.listen(channel),
+      aggregatedStream: (definition) => Effect.succeed(MemoryStream.make(streams, messages, definition, wakeup))
+    })
   })
-})
+).pipe(Layer.provide(Layer.fresh(MemoryWakeup.layer)))
+
+const channel = "messages"
+
+/** Nobody reads payloads here. */
+const signals = (outcome: AppendOutcome): ReadonlyArray<Signal> =>
+  outcome._tag === "Written" ? [{ key: channel, payload: "" }] : []

@@ -5,15 +5,17 @@
 import { DateTime, Effect } from "effect"
 import { StreamDefinitionError } from "../errors.ts"
 import { partitionOf } from "../Partitioner.ts"
-import type {
-  AggregatedStorage,
-  EncodedStoredMessage,
-  PartitionHead,
-  ProjectedPage,
-  Round,
-  StreamDefinition
+import {
+  type AggregatedStorage,
+  type EncodedLinkedMessage,
+  type EncodedStoredMessage,
+  isRound,
+  type PartitionHead,
+  type ProjectedPage,
+  type Round,
+  type StreamDefinition
 } from "../Storage.ts"
-import { Listeners } from "../Wakeup.ts"
+import type { Wakeup } from "../Wakeup.ts"
 import * as MemorySubscription from "./MemorySubscription.ts"
 import { compilePattern } from "./pattern.ts"
 
@@ -35,6 +37,9 @@ export interface SourceMessage {
   readonly occurredAt: DateTime.Utc
 }
 
+/** Its message is looked up when it is read: it may have been removed. */
+type Link = Pick<SourceMessage, "messageId" | "globalPosition" | "occurredAt">
+
 interface Links<Message> {
   definition: string | undefined
   seen: number
@@ -43,12 +48,11 @@ interface Links<Message> {
   messages: ReadonlyArray<Message>
   cursor: number
   readonly linked: Set<string>
-  readonly partitions: Map<number, Array<Message>>
+  readonly partitions: Map<number, Array<Link>>
 }
 
 /** What is linked, by the name of the stream: every handle of a stream has the same. */
 export class Streams<Message> {
-  readonly listeners = new Listeners()
   private readonly byName = new Map<string, Links<Message>>()
   private readonly subscriptions = new Map<string, MemorySubscription.Subscribed>()
 
@@ -83,26 +87,32 @@ export class Streams<Message> {
 export const make = <Message extends SourceMessage>(
   streams: Streams<Message>,
   source: Source<Message>,
-  { name, partitioner, patterns }: StreamDefinition
+  { name, partitioner, patterns }: StreamDefinition,
+  wakeup: Wakeup["Service"]
 ): AggregatedStorage => {
+  const channel = `stream ${name}`
   const description = JSON.stringify({ patterns, partitioner: partitioner ?? "function" })
   const matchers = patterns.map(compilePattern)
 
-  const beginRound: AggregatedStorage["beginRound"] = Effect.suspend(() => {
-    const links = streams.links(name)
-    links.definition ??= description
-    if (links.definition !== description) {
-      return Effect.fail(new StreamDefinitionError({ name, stored: links.definition, given: description }))
+  const beginRound: AggregatedStorage["beginRound"] = Effect.suspend(
+    (): Effect.Effect<Round | ProjectedPage, StreamDefinitionError> => {
+      const links = streams.links(name)
+      links.definition ??= description
+      if (links.definition !== description) {
+        return Effect.fail(new StreamDefinitionError({ name, stored: links.definition, given: description }))
+      }
+      if (links.round !== undefined) return Effect.succeed({ ...links.round, began: false, cursor: links.cursor })
+      const target = source.lastCommit
+      if (target === links.seen) {
+        return Effect.succeed({ linked: 0, position: links.cursor, target: links.cursor, began: true, done: true })
+      }
+      links.messages = source.committed(links.seen, target)
+      const last = Math.max(links.cursor, links.messages.at(-1)?.globalPosition ?? 0)
+      links.cursor = 0
+      links.round = { began: true, cursor: 0, last, target: String(target), seen: String(links.seen), epoch: 0 }
+      return Effect.succeed(links.round)
     }
-    if (links.round !== undefined) return Effect.succeed({ ...links.round, began: false, cursor: links.cursor })
-    const target = source.lastCommit
-    if (target === links.seen) return Effect.as(Effect.void, undefined)
-    links.cursor = 0
-    links.messages = source.committed(links.seen, target)
-    const last = links.messages.at(-1)?.globalPosition ?? 0
-    links.round = { began: true, cursor: 0, last, target: String(target), seen: String(links.seen), epoch: 0 }
-    return Effect.succeed(links.round)
-  })
+  )
 
   const scan: AggregatedStorage["scan"] = (_round, from, limit) =>
     Effect.sync(() => {
@@ -125,26 +135,25 @@ export const make = <Message extends SourceMessage>(
       for (const { messageId, partition } of given) {
         const message = source.get(messageId)
         if (message === undefined || links.linked.has(messageId)) continue
-        const messages = links.partitions.get(partition) ?? []
-        messages.push(message)
-        links.partitions.set(partition, messages)
+        const chain = links.partitions.get(partition) ?? []
+        chain.push({ messageId, globalPosition: message.globalPosition, occurredAt: message.occurredAt })
+        links.partitions.set(partition, chain)
         links.linked.add(messageId)
         linked++
       }
-      links.cursor = to
+      links.cursor = done ? round.last : to
       if (done) {
         links.seen = Number(round.target)
         links.round = undefined
       }
-      const page: ProjectedPage = { linked, position: to, target: round.last, began: round.began, done }
-      if (linked > 0) streams.listeners.wake(name)
-      return Effect.succeed(page)
+      const page: ProjectedPage = { linked, position: links.cursor, target: round.last, began: round.began, done }
+      return Effect.as(wakeup.signal(channel, linked > 0 ? [{ key: channel, payload: "" }] : []), page)
     })
 
   const project = Effect.fnUntraced(function*(limit: number) {
     while (true) {
       const round = yield* beginRound
-      if (round === undefined) return { linked: 0, position: 0, target: 0, began: true, done: true }
+      if (!isRound(round)) return round
       const page = yield* scan(round, round.cursor, limit)
       const links = yield* Effect.forEach(page.messages, (message) =>
         Effect.map(
@@ -158,33 +167,40 @@ export const make = <Message extends SourceMessage>(
     }
   })
 
-  /** Something about the messages of each partition. */
-  const heads = (position: (messages: ReadonlyArray<Message>) => number) =>
+  /** Something about the links of each partition. */
+  const heads = (position: (links: ReadonlyArray<Link>) => number) =>
     Effect.sync(() =>
-      Array.from(streams.links(name).partitions, ([partition, messages]): PartitionHead => ({
+      Array.from(streams.links(name).partitions, ([partition, links]): PartitionHead => ({
         partition,
-        position: position(messages)
+        position: position(links)
       })).toSorted((a, b) => a.partition - b.partition)
     )
 
   const reads: Pick<AggregatedStorage, "partitions" | "readPartition"> = {
     readPartition: ({ fromPosition, limit, partition }) =>
       Effect.sync(() => {
-        const messages = streams.links(name).partitions.get(partition)?.slice(fromPosition, fromPosition + limit) ?? []
-        return {
-          messages: messages.map((message, i) => ({ ...source.read(message), position: fromPosition + i })),
-          more: messages.length === limit
+        const links = streams.links(name).partitions.get(partition) ?? []
+        const messages: Array<EncodedLinkedMessage> = []
+        for (let position = fromPosition; position < links.length && messages.length < limit; position++) {
+          const message = source.get(links[position]?.messageId ?? "")
+          if (message !== undefined) messages.push({ ...source.read(message), position })
         }
+        return { messages, more: messages.length === limit }
       }),
-    partitions: heads((messages) => messages.length - 1)
+    partitions: heads((links) => links.length - 1)
   }
 
   const place = (globalPosition: number): PartitionHead | undefined => {
-    for (const [partition, messages] of streams.links(name).partitions) {
-      const position = messages.findIndex((message) => message.globalPosition === globalPosition)
+    for (const [partition, links] of streams.links(name).partitions) {
+      const position = links.findIndex((each) => each.globalPosition === globalPosition)
       if (position >= 0) return { partition, position }
     }
     return undefined
+  }
+
+  const firstOf = (links: ReadonlyArray<Link>, isMeant: (each: Link) => boolean): number => {
+    const first = links.findIndex(isMeant)
+    return first < 0 ? links.length : first
   }
 
   return {
@@ -194,12 +210,11 @@ export const make = <Message extends SourceMessage>(
     scan,
     link,
     positionsAtTime: (time) =>
-      heads((messages) => {
-        const first = messages.findIndex(({ occurredAt }) => DateTime.isGreaterThanOrEqualTo(occurredAt, time))
-        return first < 0 ? messages.length : first
-      }),
+      heads((links) => firstOf(links, ({ occurredAt }) => DateTime.isGreaterThanOrEqualTo(occurredAt, time))),
     positionsAtGlobalPosition: (position) =>
-      heads((messages) => messages.findLastIndex(({ globalPosition }) => globalPosition <= position)),
+      heads((links) => links.findLastIndex(({ globalPosition }) => globalPosition <= position)),
+    positionsAfterGlobalPosition: (position) =>
+      heads((links) => firstOf(links, ({ globalPosition }) => globalPosition > position)),
     progress: Effect.sync(() => {
       const linked = Array.from(streams.links(name).partitions.values()).flat()
       return {
@@ -212,7 +227,7 @@ export const make = <Message extends SourceMessage>(
       streams.links(name).definition = description
     }),
     drop: Effect.sync(() => streams.remove(name)),
-    listen: streams.listeners.listen(name),
+    listen: wakeup.listen(channel),
     subscription: (subscription) =>
       Effect.sync(() => MemorySubscription.make(streams.subscribed(subscription), reads, place))
   }

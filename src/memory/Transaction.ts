@@ -16,6 +16,8 @@ export interface Participant<Entry> {
 export class Transaction {
   readonly journals = new Map<Participant<unknown>, Array<unknown>>()
   readonly locks: Array<Lock> = []
+  /** What is done when it has committed. */
+  readonly afterCommit: Array<Effect.Effect<void>> = []
   /** The owners of the locks that fibers of this transaction wait for: one entry a fiber. */
   readonly waitsFor: Array<Transaction> = []
 
@@ -29,17 +31,22 @@ export class Transaction {
   savepoint(): () => void {
     const lengths = new Map(Array.from(this.journals, ([participant, journal]) => [participant, journal.length]))
     const held = this.locks.length
+    const deferred = this.afterCommit.length
     return () => {
       for (const [participant, journal] of this.journals) journal.length = lengths.get(participant) ?? 0
+      this.afterCommit.length = deferred
       this.release(held)
     }
   }
 
-  end(exit: Exit.Exit<unknown, unknown>): void {
-    if (Exit.isSuccess(exit)) {
-      for (const [participant, journal] of this.journals) participant.commit(journal)
-    }
-    this.release(0)
+  end(exit: Exit.Exit<unknown, unknown>): Effect.Effect<void> {
+    return Effect.suspend(() => {
+      if (Exit.isSuccess(exit)) {
+        for (const [participant, journal] of this.journals) participant.commit(journal)
+      }
+      this.release(0)
+      return Exit.isSuccess(exit) ? Effect.all(this.afterCommit, { discard: true }) : Effect.void
+    })
   }
 
   private release(from: number): void {
@@ -135,11 +142,18 @@ export const required = <A, E>(
   Effect.flatMap(current, (open) => {
     if (Option.isSome(open)) return effect(open.value)
     const transaction = new Transaction()
-    return Effect.onExit(
-      Effect.suspend(() => effect(transaction)),
-      (exit) => Effect.sync(() => transaction.end(exit))
-    )
+    return Effect.onExit(Effect.suspend(() => effect(transaction)), (exit) => transaction.end(exit))
   })
+
+/** `SqlClient.afterCommit`, in memory: does this when the open transaction has committed; now if none is open. */
+export const afterCommit = (effect: Effect.Effect<void>): Effect.Effect<void> =>
+  Effect.flatMap(
+    current,
+    Option.match({
+      onNone: () => effect,
+      onSome: (transaction) => Effect.sync(() => void transaction.afterCommit.push(effect))
+    })
+  )
 
 /** `SqlClient.withTransaction`, in memory. */
 export const withTransaction = <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
@@ -153,7 +167,7 @@ export const withTransaction = <A, E, R>(effect: Effect.Effect<A, E, R>): Effect
       onSome: ({ nested, transaction }) =>
         nested.withPermit(Effect.suspend(() => {
           const rollback = transaction.savepoint()
-          return within(transaction, effect, (exit) => Exit.isSuccess(exit) ? undefined : rollback())
+          return within(transaction, effect, (exit) => Exit.isSuccess(exit) ? Effect.void : Effect.sync(rollback))
         }))
     })
   )
@@ -161,9 +175,9 @@ export const withTransaction = <A, E, R>(effect: Effect.Effect<A, E, R>): Effect
 const within = <A, E, R>(
   transaction: Transaction,
   effect: Effect.Effect<A, E, R>,
-  end: (exit: Exit.Exit<A, E>) => void
+  end: (exit: Exit.Exit<A, E>) => Effect.Effect<void>
 ): Effect.Effect<A, E, R> =>
   Effect.onExit(
     Effect.provideService(effect, CurrentLevel, { transaction, nested: Semaphore.makeUnsafe(1) }) as typeof effect,
-    (exit) => Effect.sync(() => end(exit))
+    end
   )

@@ -57,6 +57,7 @@ export const layer = (
           if (options?.migrate !== false) {
             yield* Effect.provideService(Migrations.runStream(name, definition.name), SqlClient.SqlClient, sql)
           }
+          yield* Effect.provideService(Migrations.checkStore(name, definition.name), SqlClient.SqlClient, sql)
           const subscription: AggregatedStorage["subscription"] = Effect.fnUntraced(function*(subscriptionName) {
             const subscribed = yield* Effect.fromResult(Objects.forSubscription(subscriptionName))
             if (options?.migrate !== false) {

@@ -6,7 +6,8 @@ import type { BuiltIn } from "../Partitioner.ts"
 import type { AggregatedStorage, PartitionHead, ProjectedPage, Round, StreamDefinition } from "../Storage.ts"
 import type { Wakeup } from "../Wakeup.ts"
 import type { Objects, StreamObjects } from "./objects.ts"
-import { type OfStream, type Row, sized, type SizedRow, toStored } from "./queries.ts"
+import { lastPosition } from "./projection.ts"
+import { type OfStream, pageBytes, sized, type SizedRow, toStored } from "./queries.ts"
 import { withTransaction } from "./transaction.ts"
 
 /** What the projection functions answer. */
@@ -17,7 +18,7 @@ interface Outcome {
   readonly stored: string | null
   readonly began: boolean | null
   readonly linked: bigint
-  /** Of each partition that has grown: its number, its last position, and the message there. */
+  /** Of partitions that have grown, a hundred at most: their numbers, last positions, and the messages there. */
   readonly partitions: ReadonlyArray<number> | null
   readonly positions: ReadonlyArray<number> | null
   readonly ids: ReadonlyArray<string> | null
@@ -56,7 +57,7 @@ export const make = (
       ? Effect.fail(new StreamDefinitionError({ name, stored: String(outcome.stored), given: description }))
       : Effect.succeed(outcome)
 
-  /** Tells who listens of the new heads, as depeche_db does. */
+  /** Tells who listens of new heads, as depeche_db does. */
   const tell = ({ ids, partitions, positions }: Outcome): Effect.Effect<void> =>
     partitions === null
       ? Effect.void
@@ -82,21 +83,21 @@ export const make = (
     beginRound: sql<BeginOutcome>`select * from ${sql(stream.beginFunction)}(${description})`.pipe(
       Effect.flatMap(([outcome]) => matching(outcome)),
       Effect.repeat({ until: ({ state, target }) => target !== null || state === "idle" }),
-      Effect.map(({ began, epoch, last, reached, seen, target }): Round | undefined =>
-        target === null ? undefined : {
-          began: began === true,
-          cursor: Number(reached),
-          last: Number(last),
-          target,
-          seen: seen ?? undefined,
-          epoch: Number(epoch)
+      Effect.map((outcome): Round | ProjectedPage =>
+        outcome.target === null ? toPage(outcome) : {
+          began: outcome.began === true,
+          cursor: Number(outcome.reached),
+          last: Number(outcome.last),
+          target: outcome.target,
+          seen: outcome.seen ?? undefined,
+          epoch: Number(outcome.epoch)
         }
       )
     ),
 
     scan: ({ epoch, last, seen, target }, from, limit) =>
       Effect.map(
-        sql<Row & OfStream & { readonly is_new: boolean }>`
+        sql<SizedRow & OfStream & { readonly is_new: boolean }>`
           with scanned as (
             select m.*, m.stream like any(${patterns}::text[])
               and (m.tx is null or m.global_position <= ${BigInt(epoch)}
@@ -108,13 +109,17 @@ export const make = (
             order by m.global_position limit ${limit}
           )
           select is_new, global_position, message_id, stream, version, added_at,
-            case when is_new then message end as message, case when is_new then metadata::text end as metadata
-          from scanned order by global_position`,
+            case when is_new then message end as message, case when is_new then metadata::text end as metadata,
+            bytes::int as bytes
+          from (
+            select *, sum(size) over (order by global_position rows unbounded preceding) as bytes
+            from (select *, case when is_new then pg_column_size(message) else 0 end as size from scanned) sized
+          ) summed where bytes - size < ${pageBytes} order by global_position`,
         (rows) => ({
           messages: toStored(rows.filter((row) => row.is_new), (row) => row.stream),
           from,
           to: Number(rows.at(-1)?.global_position ?? from),
-          done: rows.length < limit
+          done: rows.length < limit && (rows.at(-1)?.bytes ?? 0) < pageBytes
         })
       ),
 
@@ -156,26 +161,44 @@ export const make = (
             as position
         from ${table} group by partition order by partition`,
 
+    // In the lower half all links up to there, in the upper half each partition from its end: the less of the two.
     positionsAtGlobalPosition: (position) =>
-      sql<PartitionHead>`select x.partition, coalesce((
+      sql<PartitionHead>`with asked as materialized (
+          select ${BigInt(position)}::int8 < (
+            select l.origin_stream_global_position from ${table} l order by l.origin_stream_global_position desc limit 1
+          ) / 2 as is_low
+        ), low as (
+          select l.partition, max(l.position) as position from ${table} l
+          where (select is_low from asked) and l.origin_stream_global_position <= ${BigInt(position)}
+          group by l.partition
+        )
+        select x.partition, coalesce(case when (select is_low from asked) then low.position else (
           select l.position from ${table} l
           where l.partition = x.partition and l.origin_stream_global_position <= ${BigInt(position)}
           order by l.position desc limit 1
-        ), -1) as position from ${sql(stream.maximumTable)} x order by x.partition`,
+        ) end, -1) as position
+        from ${sql(stream.maximumTable)} x left join low using (partition) order by x.partition`,
+
+    positionsAfterGlobalPosition: (position) =>
+      sql<PartitionHead>`select x.partition, coalesce(after.position, x.max_position + 1) as position
+        from ${sql(stream.maximumTable)} x left join (
+          select l.partition, min(l.position) as position from ${table} l
+          where l.origin_stream_global_position > ${BigInt(position)} group by l.partition
+        ) after using (partition) order by x.partition`,
 
     progress: Effect.map(
       sql<{ readonly linked: bigint | null; readonly stored: bigint }>`select
         (select l.origin_stream_global_position from ${table} l
           order by l.origin_stream_global_position desc limit 1)::bigint as linked,
-        (select case when is_called then last_value else 0 end from ${sql(store.sequence)}) as stored`,
+        ${sql.literal(lastPosition(store))} as stored`,
       ([row]) => ({ linked: Number(row?.linked ?? 0), stored: Number(row?.stored ?? 0) })
     ),
 
     reset: withTransaction(sql)(Effect.gen(function*() {
       yield* sql`truncate table ${table}, ${sql(stream.maximumTable)}`
-      yield* sql`delete from ${sql(stream.projectionTable)}`
       // With the definition: a projector of the old one, in another process, must not be the first.
-      yield* sql`insert into ${sql(stream.projectionTable)} (definition) values (${description})`
+      yield* sql`update ${sql(stream.projectionTable)} set definition = ${description}, marked = '{}', marks = '{}',
+        seen = null, target = null, last = null, cursor = 0`
     })),
 
     drop: withTransaction(sql)(Effect.gen(function*() {
@@ -184,6 +207,7 @@ export const make = (
       }
       yield* sql`drop table if exists ${table}, ${sql(stream.maximumTable)}, ${sql(stream.projectionTable)},
         ${sql(stream.migrationsTable)}`
+      yield* sql`drop function if exists ${sql(stream.triggerFunction)}()`
     })),
 
     listen: wakeup.listen(stream.channel),

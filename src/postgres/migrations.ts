@@ -59,7 +59,7 @@ export const run = Effect.fnUntraced(function*(
   yield* runAll(migrationsTable, yield* Effect.fromResult(forStore(name, options)))
 })
 
-/** The same for an aggregated stream. */
+/** The same for an aggregated stream: `effect_message_store_streamed_{name}`. */
 export const runStream = Effect.fnUntraced(function*(
   storeName: string,
   name: string
@@ -75,7 +75,7 @@ export const forSubscription = (name: string): Result.Result<ReadonlyArray<Migra
     { id: 1, name: "subscription", statements: subscriptionStatements(subscription) }
   ])
 
-/** The same for a subscription. */
+/** The same for a subscription: `effect_message_store_subscribed_{name}`. */
 export const runSubscription = Effect.fnUntraced(function*(
   name: string
 ): Effect.fn.Return<void, InvalidNameError | Migrator.MigrationError | SqlError, SqlClient.SqlClient> {
@@ -88,6 +88,19 @@ const checkUntaken = Effect.fnUntraced(function*(name: string, table: string, ow
   const sql = (yield* SqlClient.SqlClient).withoutTransforms()
   const [row] = yield* sql<{ readonly taken: boolean }>`select to_regclass(${table}) is not null as taken`
   if (row?.taken === true) return yield* new InvalidNameError({ name, reason: `is taken by ${owner}` })
+})
+
+/** Of two stores that want a stream of one name, the first one has it: its functions link the messages of that one. */
+export const checkStore = Effect.fnUntraced(function*(
+  storeName: string,
+  name: string
+): Effect.fn.Return<void, InvalidNameError | SqlError, SqlClient.SqlClient> {
+  const sql = (yield* SqlClient.SqlClient).withoutTransforms()
+  const { projectionTable } = yield* Effect.fromResult(Objects.forStream(name))
+  const [row] = yield* sql<{ readonly store: string }>`select store from ${sql(projectionTable)}`
+  if (row !== undefined && row.store !== storeName) {
+    return yield* new InvalidNameError({ name, reason: `is taken by an aggregated stream of the store "${row.store}"` })
+  }
 })
 
 const runAll = Effect.fnUntraced(function*(table: string, migrations: ReadonlyArray<Migration>) {
@@ -120,7 +133,7 @@ const messages = (objects: Objects.Objects, payload: PayloadType): ReadonlyArray
 
 /**
  * depeche_db's own function, which Python calls. It replaces the one that Python made: a transaction has to have its id
- * before it takes positions, which projection.ts relies on. Where Python's trigger tells listeners of every row, this
+ * before it takes positions, which projection.ts relies on, and takes them under the lock of the table. Where Python's trigger tells listeners of every row, this
  * does not.
  */
 const pythonFunction = (objects: Objects.Objects): string =>
@@ -143,12 +156,11 @@ begin
   end if;
   version := _head + 1;
   perform pg_current_xact_id();
-  global_position := nextval('${objects.sequence}');
-  insert into ${objects.table} (message_id, global_position, stream, version, message)
+  insert into ${objects.table} as m (message_id, global_position, stream, version, message)
   values (
-    ${objects.writeFunction}.message_id, ${objects.writeFunction}.global_position,
+    ${objects.writeFunction}.message_id, nextval('${objects.sequence}'),
     ${objects.writeFunction}.stream, ${objects.writeFunction}.version, ${objects.writeFunction}.message
-  );
+  ) returning m.global_position into global_position;
   <notify>
 end
 $function$$text$, '<notify>', case

@@ -8,6 +8,7 @@ import { checkName } from "../arguments.ts"
 import type { InvalidNameError } from "../errors.ts"
 
 export interface Objects {
+  readonly name: string
   readonly table: string
   readonly sequence: string
   readonly versionConstraint: string
@@ -21,6 +22,7 @@ export interface Objects {
 
 export const forStore = (name: string): Result.Result<Objects, InvalidNameError> =>
   Result.map(checkName(name), (n) => ({
+    name: n,
     table: `depeche_msgs_${n}`,
     sequence: `depeche_msgs_${n}_global_seq`,
     versionConstraint: `depeche_msgs_${n}_version_uq`,
@@ -38,6 +40,8 @@ export interface StreamObjects {
   readonly maximumTable: string
   readonly positionConstraint: string
   readonly globalPositionIndex: string
+  /** depeche_db's own trigger function. */
+  readonly triggerFunction: string
   /** depeche_db's channel of newly linked messages. */
   readonly channel: string
   /** How far the projector has come. */
@@ -55,13 +59,14 @@ export const forStream = (name: string): Result.Result<StreamObjects, InvalidNam
     maximumTable: `depeche_stream_${n}_maxpos`,
     positionConstraint: `depeche_stream_${n}_uq`,
     globalPositionIndex: `ix_depeche_stream_${n}_origin_stream_global_position`.slice(0, 63),
+    triggerFunction: `depeche_stream_new_msg_${n}`,
     channel: `depeche_${n}_messages`,
     projectionTable: `effect_message_store_projection_${n}`,
     roundFunction: `effect_message_store_round_${n}`,
     projectFunction: `effect_message_store_project_${n}`,
     beginFunction: `effect_message_store_begin_${n}`,
     linkFunction: `effect_message_store_link_${n}`,
-    migrationsTable: `effect_message_store_migrations_${n}`
+    migrationsTable: `effect_message_store_streamed_${n}`
   }))
 
 export interface SubscriptionObjects {

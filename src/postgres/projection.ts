@@ -17,8 +17,13 @@
  * transactions that were running then, each with the last mark below its id as its lower bound, and those that began
  * later. A transaction that is open for hours costs a look back once, when it has ended.
  *
- * Transaction ids belong to a cluster. A store that was restored into another one is noticed by the cluster's identifier:
- * all messages up to there count as seen by everybody, and are gone through once more.
+ * The sequence is read by a function that takes its lock. Read as a table, it shows for a moment a value that `nextval`
+ * writes ahead for a crash: a mark that is too high, behind which messages would be missed for ever.
+ *
+ * Transaction ids belong to a cluster. In a store that was restored into another one, a message can be there whose id has
+ * not been given out yet. So before its first round, and when the cluster's identifier has changed, a projection looks for
+ * messages that it sees in a snapshot which does not see their transactions: up to the last of them, the *epoch*, messages
+ * count as seen by everybody. Then it goes through all messages once.
  */
 import type { Objects, StreamObjects } from "./objects.ts"
 
@@ -43,6 +48,9 @@ const overlaps = (stream: StreamObjects, to: string): string =>
     where l.origin_stream_global_position > _state.cursor and l.origin_stream_global_position <= ${to}
   );`
 
+/** The new heads of so many partitions are told, as a hint: a page may have a message in each of a thousand. */
+const maximumTold = 100
+
 /** Links, and once more with care where that met a message that is linked. */
 const linking = (stream: StreamObjects, fresh: string): string =>
   `for _attempt in 1..2 loop
@@ -50,7 +58,10 @@ const linking = (stream: StreamObjects, fresh: string): string =>
       with fresh as materialized (
         ${fresh}
       ), ${link(stream)}
-      select ${summary} into linked, partitions, positions, ids;
+      select (select count(*) from places),
+        array_agg(h.partition), array_agg(h.position), array_agg(h.message_id)
+      into linked, partitions, positions, ids
+      from (select * from places where is_last limit ${maximumTold}) h;
       exit;
     exception when unique_violation then
       if _overlaps then
@@ -76,16 +87,17 @@ const partition = `case _kind
 
 /** Links what `fresh` has, behind what each partition has already. */
 const link = (stream: StreamObjects): string =>
-  `heads as (
-    select partition, coalesce(
-      (select x.max_position from ${stream.maximumTable} x where x.partition = touched.partition),
-      (select l.position from ${stream.table} l where l.partition = touched.partition order by l.position desc limit 1),
-      -1
-    ) as head from (select distinct f.partition from fresh f) touched
-  ), places as materialized (
-    select f.*, (h.head + row_number() over (partition by f.partition order by f.global_position))::int as position,
+  `numbered as (
+    select f.*, row_number() over (partition by f.partition order by f.global_position) as number,
       lead(f.partition) over (partition by f.partition order by f.global_position) is null as is_last
-    from fresh f join heads h using (partition)
+    from fresh f
+  ), places as materialized (
+    select n.*, (n.number + max(case when n.number = 1 then coalesce(
+      (select x.max_position from ${stream.maximumTable} x where x.partition = n.partition),
+      (select l.position from ${stream.table} l where l.partition = n.partition order by l.position desc limit 1),
+      -1
+    ) end) over (partition by n.partition))::int as position
+    from numbered n
   ), linked as (
     insert into ${stream.table} (message_id, origin_stream, origin_stream_version, partition, position,
       message_occurred_at, origin_stream_global_position, origin_stream_added_at)
@@ -97,14 +109,18 @@ const link = (stream: StreamObjects): string =>
     on conflict (partition) do update set max_position = excluded.max_position
   )`
 
-/** How many, and the new head of each partition. */
-const summary = `(select count(*) from places), (select array_agg(partition) from places where is_last),
-      (select array_agg(position) from places where is_last), (select array_agg(message_id) from places where is_last)`
-
 const save = (stream: StreamObjects): string =>
   `update ${stream.projectionTable} set (definition, cluster, epoch, marked, marks, seen, target, last, cursor) =
     (select _state.definition, _state.cluster, _state.epoch, _state.marked, _state.marks, _state.seen, _state.target,
       _state.last, _state.cursor) where is_only`
+
+const advance = (stream: StreamObjects): string =>
+  `_state.cursor := reached;
+  if state = 'done' then
+    _state.seen := _state.target;
+    _state.target := null;
+  end if;
+  ${save(stream)};`
 
 /** Takes the lock, and begins a round unless one is under way. Without one, `state` says why. */
 const begin = (stream: StreamObjects): string =>
@@ -138,8 +154,13 @@ const declare = (stream: StreamObjects): string =>
 declare
   _state ${stream.projectionTable};`
 
+/** The highest position that was given out; 0: none. */
+export const lastPosition = (store: Objects): string => `coalesce(pg_sequence_last_value('${store.sequence}'), 0)`
+
 /** Tables and functions, made by one migration. */
 export const statements = (store: Objects, stream: StreamObjects): ReadonlyArray<string> => [
+  // Autovacuum's lock is in the way of the projector's: rather often for 50 milliseconds than seldom for the second
+  // after which PostgreSQL ends an autovacuum that keeps others waiting.
   `create table if not exists ${stream.table} (
   message_id uuid primary key,
   origin_stream varchar(255) not null,
@@ -150,16 +171,26 @@ export const statements = (store: Objects, stream: StreamObjects): ReadonlyArray
   origin_stream_global_position bigint not null,
   origin_stream_added_at timestamptz not null,
   constraint ${stream.positionConstraint} unique (partition, position)
-)`,
+) with (autovacuum_vacuum_insert_scale_factor = 0, autovacuum_vacuum_insert_threshold = 20000)`,
   // depeche_db's timestamps without time zone hold UTC; under this setting no row is rewritten.
   "set local timezone to 'UTC'",
   `alter table ${stream.table} alter column message_occurred_at type timestamptz,
   alter column origin_stream_added_at type timestamptz`,
-  `create index if not exists ${stream.globalPositionIndex} on ${stream.table} (origin_stream_global_position)`,
+  // By its column: depeche_db shortens long names in a way of its own.
+  `do $migration$ begin
+if not exists (
+  select from pg_index i join pg_attribute a on a.attrelid = i.indrelid and a.attnum = i.indkey[0]
+  where i.indrelid = '${stream.table}'::regclass and a.attname = 'origin_stream_global_position'
+    and i.indpred is null and i.indisvalid
+) then
+  create index ${stream.globalPositionIndex} on ${stream.table} (origin_stream_global_position);
+end if;
+end $migration$`,
   `create table if not exists ${stream.maximumTable} (partition int primary key, max_position int not null)`,
 
   `create table if not exists ${stream.projectionTable} (
   is_only boolean primary key default true check (is_only),
+  store text not null default '${store.name}',
   definition text,                  -- what the links follow; null: not projected yet
   cluster bigint,                   -- whose transaction ids these are
   epoch bigint not null default 0,  -- up to this position, transaction ids are another cluster's
@@ -167,7 +198,7 @@ export const statements = (store: Objects, stream: StreamObjects): ReadonlyArray
   marks bigint[] not null default '{}',
   seen pg_snapshot,                 -- the target of the last round; null: there was none
   target pg_snapshot,               -- of the round that is under way; null: there is none
-  last bigint,                      -- the target sees no message behind this position
+  last bigint,                      -- where the last round ends: its target sees no message behind this position
   cursor bigint not null default 0  -- the position up to which the round has come
 )`,
   `insert into ${stream.projectionTable} default values on conflict do nothing`,
@@ -179,9 +210,8 @@ declare
   _newest constant int := cardinality(_state.marks);
   _mark bigint;
 begin
-  if _state.cluster <> _cluster then
-    lock table ${store.table} in share mode; -- those of this cluster that have a position already, end first
-    _state.epoch := coalesce((select max(m.global_position) from ${store.table} m), 0);
+  if _state.cluster is distinct from _cluster then
+    _state.cluster := _cluster;
     _state.marked := '{}';
     _state.marks := '{}';
     _state.seen := null;
@@ -189,10 +219,12 @@ begin
   elsif _state.target is not null then
     return _state;
   end if;
-  _state.cluster := _cluster;
 
-  select case when is_called then last_value else last_value - 1 end into _mark from ${store.sequence};
+  _mark := ${lastPosition(store)};
   if cardinality(_state.marks) = 0 then
+    select greatest(_state.epoch, max(m.global_position)) into _state.epoch from ${store.table} m
+    where not pg_visible_in_snapshot(m.tx, (select pg_current_snapshot()))
+      and m.tx is distinct from pg_current_xact_id_if_assigned();
     -- Committed before the first round begins, so that the second one has a mark to look back to.
     _state.marked := array[pg_current_xact_id()];
     _state.marks := array[_mark];
@@ -208,7 +240,7 @@ begin
   _state.marked := _state.marked || pg_current_xact_id();
   _state.marks := _state.marks || _mark;
   _state.target := pg_current_snapshot();
-  select last_value into _state.last from ${store.sequence};
+  select greatest(_state.cursor, max(m.global_position)) into _state.last from ${store.table} m;
   if _state.seen is null then
     _state.cursor := 0;
   else
@@ -242,12 +274,16 @@ $function$`,
   _overlaps boolean;
 begin
   ${begin(stream)}
-  select count(*), coalesce(max(m.global_position), _state.cursor) into _scanned, reached
-  from (
+  select count(*), max(m.global_position) into _scanned, reached from (
     select m.global_position from ${store.table} m
     where m.global_position > _state.cursor and m.global_position <= _state.last
     order by m.global_position limit _limit
   ) m;
+  state := 'more';
+  if _scanned < _limit then
+    state := 'done';
+    reached := _state.last;
+  end if;
   ${overlaps(stream, "reached")}
   ${
     linking(
@@ -260,14 +296,7 @@ begin
         where m.global_position > _state.cursor and m.global_position <= reached and ${isNew} and ${isUnlinked(stream)}`
     )
   }
-  _state.cursor := reached;
-  state := 'more';
-  if _scanned < _limit then
-    state := 'done';
-    _state.seen := _state.target;
-    _state.target := null;
-  end if;
-  ${save(stream)};
+  ${advance(stream)}
 end
 $function$`,
 
@@ -308,16 +337,10 @@ begin
         where ${isUnlinked(stream)}`
     )
   }
-  _state.cursor := _to;
-  state := 'more';
-  if _done then
-    state := 'done';
-    _state.seen := _state.target;
-    _state.target := null;
-  end if;
-  reached := _state.cursor;
   last := _state.last;
-  ${save(stream)};
+  state := case when _done then 'done' else 'more' end;
+  reached := case when _done then last else _to end;
+  ${advance(stream)}
 end
 $function$`
 ]

@@ -53,7 +53,7 @@ export const toStored = <R extends Row>(
  * A page ends with the row that brings its messages to this size, in bytes as they are stored (compressed, if they are
  * large): pages of large messages do not fill the memory.
  */
-const pageBytes = 4 * 1024 * 1024
+export const pageBytes = 4 * 1024 * 1024
 
 export interface SizedRow extends Row {
   /** Of the messages of the page, up to this one. */

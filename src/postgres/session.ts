@@ -1,10 +1,10 @@
 /**
  * One session outside of the pool, for what belongs to a session: LISTEN, and advisory locks. It is opened when it is
- * first needed, and opened again, with growing delays up to 5 seconds, whenever it was lost.
+ * first needed, and opened again whenever it was lost: at once, and with growing delays up to 5 seconds while it does not last.
  */
 import type { PgClientConfig } from "@effect/sql-pg/PgClient"
 import type * as PgConnection from "@effect/sql-pg/PgConnection"
-import { Context, Deferred, Effect, Fiber, FiberSet, Layer, Schedule } from "effect"
+import { Clock, Context, Deferred, Effect, Fiber, FiberSet, Layer, Schedule } from "effect"
 import type { Scope } from "effect"
 import { SqlClient } from "effect/sql"
 import type { SqlError } from "effect/sql/SqlError"
@@ -38,8 +38,12 @@ const keepAlive = Effect.fnUntraced(function*(connection: Connection) {
   }
 })
 
+/** A connection that lasted for this long, in milliseconds, was one. A server that is no primary refuses LISTEN at once. */
+const lasting = 1000
+
+/** Jitter adds a fifth at most. */
 const reconnects = Schedule.jittered(
-  Schedule.min([Schedule.exponential("20 millis"), Schedule.spaced("5 seconds")])
+  Schedule.min([Schedule.exponential("20 millis"), Schedule.spaced("4 seconds")])
 )
 
 export const layer = perClient(() =>
@@ -55,21 +59,23 @@ export const layer = perClient(() =>
       let start: ((tenant: Tenant) => void) | undefined
       let isSupervised = false
       let isLost = false
+      let connectedAt = Infinity
 
       const connected = Effect.gen(function*() {
         // An optional peer: loaded by those who use it.
         const { make } = yield* Effect.promise(() => import("@effect/sql-pg/PgConnection"))
         const connection = yield* Effect.flatMap(make(config), ({ pin }) => pin)
+        connectedAt = yield* Clock.currentTimeMillis
         if (isLost) yield* Effect.logInfo("The database session of listeners and locks is back")
         isLost = false
         const lost = yield* Deferred.make<never, SqlError>()
         const run = yield* FiberSet.makeRuntime<never, void, never>()
         start = (tenant) => {
-          const lasting = Effect.catchCause(
+          const untilLost = Effect.catchCause(
             Effect.scoped(tenant(connection)),
             (cause) => Effect.asVoid(Deferred.failCause(lost, cause))
           )
-          tenants.set(tenant, run(lasting))
+          tenants.set(tenant, run(untilLost))
         }
         for (const tenant of tenants.keys()) start(tenant)
         return yield* Effect.raceFirst(Deferred.await(lost), keepAlive(connection))
@@ -82,15 +88,19 @@ export const layer = perClient(() =>
 
       const supervised = connected.pipe(
         Effect.sandbox,
-        Effect.tapError((cause) => {
+        Effect.catch(Effect.fnUntraced(function*(cause) {
           const level = isLost ? "Debug" : "Warn" // once for each outage
           isLost = true
-          return Effect.logWithLevel(level)(
+          yield* Effect.logWithLevel(level)(
             "The database session of listeners and locks was lost; it is opened again",
             cause
           )
-        }),
-        Effect.retry(reconnects)
+          const lasted = (yield* Clock.currentTimeMillis) - connectedAt
+          connectedAt = Infinity
+          if (lasted < lasting) return yield* Effect.fail(cause)
+        })),
+        Effect.retry(reconnects),
+        Effect.forever // the delays begin again
       )
 
       return Session.of({

@@ -7,7 +7,7 @@
  *
  * All channels are listened to on one session; when it was lost and is back, all listeners are woken.
  */
-import { Effect, FiberSet, Layer, Queue, RcMap } from "effect"
+import { Effect, FiberSet, Latch, Layer, Queue, RcMap } from "effect"
 import type { Duration } from "effect"
 import { SqlClient } from "effect/sql"
 import { Listeners, type Signal, Wakeup } from "../Wakeup.ts"
@@ -20,6 +20,9 @@ const maximumSignals = 1000
 /** Writers in a loop would otherwise pay for a NOTIFY each. */
 const pause: Duration.Input = "5 millis"
 
+/** How long a layer that closes waits for its last signals to be sent. */
+const lastWait: Duration.Input = "1 second"
+
 interface Notification extends Signal {
   readonly channel: string
 }
@@ -30,7 +33,9 @@ export const layer = perClient(() =>
     Effect.gen(function*() {
       const sql = (yield* SqlClient.SqlClient).withoutTransforms()
       const session = yield* Session.Session
-      const run = yield* FiberSet.makeRuntime<never, void, never>()
+      const sending = yield* FiberSet.make<void>()
+      const run = yield* FiberSet.runtime(sending)<never>()
+      const closing = Latch.makeUnsafe(false)
       const listeners = new Listeners()
       const waiting = new Map<string, Notification>()
       let isSending = false
@@ -39,17 +44,20 @@ export const layer = perClient(() =>
         while (waiting.size > 0) {
           const batch = Array.from(waiting.values()).slice(0, maximumSignals)
           for (const { channel, key } of batch) waiting.delete(nameOf(channel, key))
-          yield* Effect.ignore(
+          yield* Effect.ignoreCause(
             sql`select pg_notify(channel, payload) from unnest(
             ${batch.map(({ channel }) => channel)}::text[], ${batch.map(({ payload }) => payload)}::text[]
           ) signal(channel, payload)`,
             { log: "Debug", message: "A wake-up was not sent: who waits for it looks for itself later" }
           )
-          yield* Effect.sleep(pause)
+          yield* Effect.timeoutOption(closing.await, pause)
         }
-      }).pipe(Effect.ensuring(Effect.sync(() => {
         isSending = false
-      })))
+      })
+      // What waits when the layer closes leaves at once.
+      yield* Effect.addFinalizer(() =>
+        Effect.andThen(closing.open, Effect.timeoutOption(FiberSet.awaitEmpty(sending), lastWait))
+      )
 
       const tell = (channel: string, signals: ReadonlyArray<Signal>) =>
         Effect.sync(() => {

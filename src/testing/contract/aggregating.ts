@@ -1,6 +1,6 @@
 /** Aggregated streams: what is linked, where, and in which order. */
 import { assert } from "@effect/vitest"
-import { Array as Arr, DateTime, Deferred, Effect, Fiber, Random, Stream } from "effect"
+import { Array as Arr, Deferred, Effect, Fiber, Random, Stream } from "effect"
 import type { AggregatedStream } from "../../AggregatedStream.ts"
 import * as Partitioner from "../../Partitioner.ts"
 import {
@@ -20,9 +20,9 @@ type Account = Deposited | Noted
 let streams = 0
 
 /** The name of an aggregated stream that no other test uses. */
-const newName = (): string => `aggregated_${++streams}`
+export const newName = (): string => `aggregated_${++streams}`
 
-const make = (options: {
+export const make = (options: {
   readonly patterns: string | Arr.NonEmptyReadonlyArray<string>
   readonly partitioner: Partitioner.Partitioner<Account>
 }) => Effect.flatMap(Accounts, (accounts) => accounts.aggregatedStream({ name: newName(), ...options }))
@@ -189,37 +189,6 @@ export const aggregating: Part = (it, { concurrentTransactions }) => {
           1: [`${name}@3`]
         })
       }
-    }))
-
-  it.effect("tells positions at a time and at a global position", () =>
-    Effect.gen(function*() {
-      const accounts = yield* Accounts
-      const prefix = newStream()
-      const [a, b] = [`${prefix}-a`, `${prefix}-b`]
-      const at = (second: number, amount: number) => {
-        const { messageId } = deposit()
-        return { messageId, occurredAt: DateTime.makeUnsafe(second * 1000), amount: BigInt(amount) }
-      }
-      const Message = deposit().constructor as new(fields: ReturnType<typeof at>) => Deposited
-      const first = yield* accounts.write(a, [new Message(at(10, 1)), new Message(at(20, 1))])
-      const second = yield* accounts.write(b, new Message(at(30, 1)))
-      const stream = yield* make({
-        patterns: `${prefix}%`,
-        partitioner: (stored) => stored.stream === a ? 0 : 1
-      })
-      yield* stream.projector.runOnce
-      const atTime = (time: number) =>
-        Effect.map(stream.positionsAtTime(DateTime.makeUnsafe(time * 1000)), (positions) => Array.from(positions))
-      assert.deepStrictEqual(yield* atTime(0), [[0, 0], [1, 0]])
-      assert.deepStrictEqual(yield* atTime(20), [[0, 1], [1, 0]])
-      assert.deepStrictEqual(yield* atTime(25), [[0, 2], [1, 0]])
-      assert.deepStrictEqual(yield* atTime(31), [[0, 2], [1, 1]])
-      const atPosition = (position: number) =>
-        Effect.map(stream.positionsAtGlobalPosition(position), (positions) => Array.from(positions))
-      assert.deepStrictEqual(yield* atPosition(first.globalPosition - 2), [[0, -1], [1, -1]])
-      assert.deepStrictEqual(yield* atPosition(first.globalPosition - 1), [[0, 0], [1, -1]])
-      assert.deepStrictEqual(yield* atPosition(second.globalPosition), [[0, 1], [1, 0]])
-      yield* failsWith(stream.positionsAtGlobalPosition(-1), { _tag: "InvalidArgumentError" })
     }))
 
   it.effect("rebuilds, is dropped, and refuses to go on by another definition", () =>
