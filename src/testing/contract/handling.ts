@@ -1,7 +1,7 @@
 /** Subscriptions: what is handled, in which order, and what is remembered of it. */
 import { assert } from "@effect/vitest"
 import { DateTime, Effect, Fiber, Latch, Stream } from "effect"
-import type { Options } from "../../Subscription.ts"
+import type { Options, Unacknowledged } from "../../Subscription.ts"
 import { deposit, deposits, failsWith, type Part } from "./fixture.ts"
 import { during, newSubscription, positions, recorder, subscribe, until } from "./subscription.ts"
 
@@ -195,5 +195,68 @@ export const handling: Part = (it) => {
       for (const name of ["", "A", "a-b", "a".repeat(31)]) {
         yield* failsWith(make({ name }), { _tag: "InvalidNameError" }, name)
       }
+    }))
+
+  it.effect("holds many messages unacknowledged, and stores each acknowledgement, whatever the options say", () =>
+    Effect.gen(function*() {
+      const { make, write } = yield* subscribe({ delivery: "transactional", acknowledge: "batch" })
+      const partitions = 14
+      for (let partition = 0; partition < partitions; partition++) yield* write(partition, 2)
+      const subscription = yield* make()
+      const held: Array<Unacknowledged<unknown>> = []
+      yield* during(
+        Stream.runForEach(subscription.messages, (message) => Effect.sync(() => held.push(message))),
+        Effect.gen(function*() {
+          yield* until(Effect.sync(() => held.length === partitions))
+          yield* Effect.forEach(held.slice(0, partitions), ({ acknowledge }) => acknowledge)
+          yield* until(Effect.map(subscription.lag, (lag) => lag === partitions))
+        })
+      )
+    }))
+
+  it.effect("belongs to one aggregated stream, until it is dropped", () =>
+    Effect.gen(function*() {
+      const one = yield* subscribe()
+      const other = yield* subscribe()
+      const subscription = yield* one.make({ start: "next" })
+      const { name } = subscription
+      yield* failsWith(other.make({ name }), { _tag: "InvalidNameError", name })
+      yield* failsWith(one.accounts.withTransaction(subscription.drop), { _tag: "InvalidArgumentError" })
+      yield* subscription.drop
+      yield* other.write(0, 2)
+      const second = yield* other.make({ name })
+      assert.strictEqual(yield* second.lag, 2)
+      yield* failsWith(one.make(), { _tag: "InvalidNameError", name })
+      yield* second.drop
+      yield* other.make({ name })
+    }))
+
+  it.effect("does not run inside a transaction", () =>
+    Effect.gen(function*() {
+      const { accounts, make } = yield* subscribe()
+      const subscription = yield* make()
+      for (
+        const running of [
+          subscription.run(() => Effect.void),
+          subscription.runBatches(() => Effect.void),
+          Stream.runDrain(subscription.messages)
+        ]
+      ) yield* failsWith(accounts.withTransaction(running), { _tag: "InvalidArgumentError" })
+    }))
+
+  it.effect("rolls a reset back with the transaction", () =>
+    Effect.gen(function*() {
+      const { accounts, make, write } = yield* subscribe()
+      yield* write(0, 3)
+      const subscription = yield* make()
+      const record = recorder()
+      yield* during(subscription.run(record.handler), until(Effect.map(subscription.lag, (lag) => lag === 0)))
+      const rolledBack = accounts.withTransaction(Effect.gen(function*() {
+        yield* subscription.reset()
+        assert.strictEqual(yield* subscription.lag, 3)
+        return yield* Effect.fail("rolled back")
+      }))
+      assert.strictEqual(yield* Effect.flip(rolledBack), "rolled back")
+      assert.strictEqual(yield* subscription.lag, 0)
     }))
 }
