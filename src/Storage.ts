@@ -171,6 +171,11 @@ export interface AggregatedStorage {
   readonly positionsAtTime: (time: DateTime.Utc) => Effect.Effect<ReadonlyArray<PartitionHead>, SqlError>
   /** Of each partition the last position whose message has this global position or a lower one; -1 if none has. */
   readonly positionsAtGlobalPosition: (position: number) => Effect.Effect<ReadonlyArray<PartitionHead>, SqlError>
+  /**
+   * Of each partition the first position whose message has a higher global position than this; behind the head if none
+   * has. What is linked late may be behind messages with higher ones: those from here on may have lower ones too.
+   */
+  readonly positionsAfterGlobalPosition: (position: number) => Effect.Effect<ReadonlyArray<PartitionHead>, SqlError>
   /** The highest global position that is linked, and the highest that the store has given out; 0: none. */
   readonly progress: Effect.Effect<{ readonly linked: number; readonly stored: number }, SqlError>
   /** Scans and links a page with the built-in partitioner. */

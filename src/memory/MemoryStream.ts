@@ -192,6 +192,11 @@ export const make = <Message extends SourceMessage>(
     return undefined
   }
 
+  const firstOr = (messages: ReadonlyArray<Message>, isMeant: (message: Message) => boolean): number => {
+    const first = messages.findIndex(isMeant)
+    return first < 0 ? messages.length : first
+  }
+
   return {
     ...reads,
     project,
@@ -199,12 +204,11 @@ export const make = <Message extends SourceMessage>(
     scan,
     link,
     positionsAtTime: (time) =>
-      heads((messages) => {
-        const first = messages.findIndex(({ occurredAt }) => DateTime.isGreaterThanOrEqualTo(occurredAt, time))
-        return first < 0 ? messages.length : first
-      }),
+      heads((messages) => firstOr(messages, ({ occurredAt }) => DateTime.isGreaterThanOrEqualTo(occurredAt, time))),
     positionsAtGlobalPosition: (position) =>
       heads((messages) => messages.findLastIndex(({ globalPosition }) => globalPosition <= position)),
+    positionsAfterGlobalPosition: (position) =>
+      heads((messages) => firstOr(messages, ({ globalPosition }) => globalPosition > position)),
     progress: Effect.sync(() => {
       const linked = Array.from(streams.links(name).partitions.values()).flat()
       return {

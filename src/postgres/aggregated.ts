@@ -163,6 +163,13 @@ export const make = (
           order by l.position desc limit 1
         ), -1) as position from ${sql(stream.maximumTable)} x order by x.partition`,
 
+    positionsAfterGlobalPosition: (position) =>
+      sql<PartitionHead>`select x.partition, coalesce(after.position, x.max_position + 1) as position
+        from ${sql(stream.maximumTable)} x left join (
+          select l.partition, min(l.position) as position from ${table} l
+          where l.origin_stream_global_position > ${BigInt(position)} group by l.partition
+        ) after using (partition) order by x.partition`,
+
     progress: Effect.map(
       sql<{ readonly linked: bigint | null; readonly stored: bigint }>`select
         (select l.origin_stream_global_position from ${table} l

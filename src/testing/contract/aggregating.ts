@@ -3,6 +3,7 @@ import { assert } from "@effect/vitest"
 import { Array as Arr, DateTime, Deferred, Effect, Fiber, Random, Stream } from "effect"
 import type { AggregatedStream } from "../../AggregatedStream.ts"
 import * as Partitioner from "../../Partitioner.ts"
+import { Storage } from "../../Storage.ts"
 import {
   Accounts,
   deposit,
@@ -338,6 +339,40 @@ export const aggregating: Part = (it, { concurrentTransactions }) => {
       yield* accounts.write(late, deposit())
       assert.include(yield* stream.projector.runOnce, { linked: 1 })
       assert.deepStrictEqual(yield* contents(stream), { 0: [...places(early, 3), ...places(late, 4)] })
+    }))
+
+  it.effect("tells where what is behind a global position begins, though some of it is linked late", () =>
+    Effect.gen(function*() {
+      const accounts = yield* Accounts
+      const storage = yield* Storage
+      const prefix = newStream()
+      const stream = yield* storage.aggregatedStream({
+        name: newName(),
+        patterns: [`${prefix}%`],
+        partitioner: Partitioner.constant(3)
+      })
+      const project = Effect.repeat(stream.project(1000), { until: ({ began, done }) => began && done })
+      const outside = yield* outsider
+      const after = (position: number) => stream.positionsAfterGlobalPosition(position)
+      assert.deepStrictEqual(yield* after(0), [])
+      const early = yield* accounts.write(`${prefix}-early`, deposit())
+      const [late, between] = yield* accounts.withTransaction(Effect.gen(function*() {
+        const written = yield* accounts.write(`${prefix}-late`, deposit())
+        const other = yield* outside(accounts.write(`${prefix}-early`, deposit()))
+        yield* outside(project)
+        return [written, other] as const
+      }))
+      const last = yield* accounts.write(`${prefix}-early`, deposit())
+      yield* project
+      // In this order: early, between, late, last. Whoever wants what is behind `late` gets it from `between` on.
+      assert.isBelow(late.globalPosition, between.globalPosition)
+      assert.deepStrictEqual(
+        yield* Effect.forEach(
+          [0, early, late, between, last].map((place) => typeof place === "number" ? place : place.globalPosition),
+          after
+        ),
+        [0, 1, 1, 3, 4].map((position) => [{ partition: 3, position }])
+      )
     }))
 
   it.effect("links every message once, with writers, transactions and projectors at random", () =>
