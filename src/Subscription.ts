@@ -293,16 +293,13 @@ const positionsOf = (
 ): Effect.Effect<ReadonlyArray<PartitionHead>, InvalidArgumentError | SqlError> => {
   if (start === "beginning") return Effect.succeed([])
   if (start === "next") return stream.partitions
-  if ("globalPosition" in start) {
-    return Effect.flatMap(
+  const firsts = "time" in start
+    ? stream.positionsAtTime(DateTime.toUtc(start.time))
+    : Effect.flatMap(
       Effect.fromResult(checkWhole("globalPosition", start.globalPosition, 0)),
-      stream.positionsAtGlobalPosition
+      stream.positionsAfterGlobalPosition
     )
-  }
-  return Effect.map(
-    stream.positionsAtTime(DateTime.toUtc(start.time)),
-    (heads) => heads.map(({ partition, position }) => ({ partition, position: position - 1 }))
-  )
+  return Effect.map(firsts, (heads) => heads.map(({ partition, position }) => ({ partition, position: position - 1 })))
 }
 
 /** A subscription as a service: the class is its key, its layers are its static members. */

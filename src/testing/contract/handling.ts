@@ -2,10 +2,10 @@
 import { assert } from "@effect/vitest"
 import { DateTime, Effect, Fiber, Latch, Stream } from "effect"
 import type { Options, Unacknowledged } from "../../Subscription.ts"
-import { deposit, deposits, failsWith, type Part } from "./fixture.ts"
+import { deposit, deposits, failsWith, outsider, type Part } from "./fixture.ts"
 import { during, newSubscription, positions, recorder, subscribe, until } from "./subscription.ts"
 
-export const handling: Part = (it) => {
+export const handling: Part = (it, { concurrentTransactions }) => {
   it.effect("handles what there is and what comes, each partition in order", () =>
     Effect.gen(function*() {
       const { make, write } = yield* subscribe()
@@ -258,5 +258,28 @@ export const handling: Part = (it) => {
       }))
       assert.strictEqual(yield* Effect.flip(rolledBack), "rolled back")
       assert.strictEqual(yield* subscription.lag, 0)
+    }))
+
+  it.effect("begins behind a global position, and misses nothing that was committed late", (context) =>
+    Effect.gen(function*() {
+      if (!concurrentTransactions) return context.skip()
+      const { accounts, make, origin, stream } = yield* subscribe()
+      const outside = yield* outsider
+      const [late, early] = [`${origin(0)}-late-0`, origin(0)]
+      // Linked in this order: 1, 4, 2, 3.
+      const first = yield* accounts.write(early, deposit())
+      yield* stream.projector.runOnce
+      const [second, third] = yield* accounts.withTransaction(Effect.gen(function*() {
+        const written = [yield* accounts.write(late, deposit()), yield* accounts.write(late, deposit())] as const
+        yield* outside(Effect.andThen(accounts.write(early, deposit()), stream.projector.runOnce))
+        return written
+      }))
+      yield* stream.projector.runOnce
+      for (const [{ globalPosition }, from] of [[first, 1], [second, 1], [third, 1]] as const) {
+        const subscription = yield* make({ name: newSubscription(), start: { globalPosition } })
+        const record = recorder()
+        yield* during(subscription.run(record.handler), until(Effect.map(subscription.lag, (lag) => lag === 0)))
+        assert.deepStrictEqual(record.seen(0), positions(4 - from, from))
+      }
     }))
 }
