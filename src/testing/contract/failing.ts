@@ -1,6 +1,7 @@
 /** Subscriptions: what becomes of a message whose handler fails. */
 import { assert } from "@effect/vitest"
 import { Array as Arr, Effect, Fiber, Option, Schedule, Stream } from "effect"
+import { ConnectionError, SqlError } from "effect/sql/SqlError"
 import { deposit, failsWith, newStream, outsider, type Part } from "./fixture.ts"
 import { during, failing, type Handled, positions, recorder, subscribe, until } from "./subscription.ts"
 
@@ -145,6 +146,29 @@ export const failures: Part = (it, { concurrentTransactions }) => {
           assert.include(parked, { position: 1, attempts: 3 })
           assert.include(parked?.error, "interrupted")
         }
+      }
+    }))
+
+  it.effect("takes a handler that loses a connection of its own for one that fails", () =>
+    Effect.gen(function*() {
+      const lost = new SqlError({ reason: new ConnectionError({ cause: new Error("elsewhere") }) })
+      for (const delivery of ["atLeastOnce", "transactional"] as const) {
+        const { make, write } = yield* subscribe({ delivery, retry: Schedule.recurs(2) })
+        yield* write(0, 2)
+        const subscription = yield* make()
+        const attempts: Array<number> = []
+        const handler = (_: unknown, { attempt, position }: Handled) =>
+          Effect.suspend(() => {
+            if (position !== 1) return Effect.void
+            attempts.push(attempt)
+            return Effect.fail(lost)
+          })
+        yield* during(subscription.run(handler), until(Effect.map(subscription.lag, (lag) => lag === 0)))
+        assert.deepStrictEqual(attempts, [1, 2, 3])
+        assert.include((yield* subscription.parked)[0], { position: 1, attempts: 3 })
+        // Not an attempt: nothing is known of the handler.
+        assert.deepStrictEqual(yield* subscription.replay(handler), { handled: 0, failed: 1 })
+        assert.include((yield* subscription.parked)[0], { position: 1, attempts: 3 })
       }
     }))
 
