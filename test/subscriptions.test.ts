@@ -145,6 +145,34 @@ describe("PostgreSQL subscriptions", () => {
     }
   })
 
+  for (const delivery of ["transactional", "atLeastOnce"] as const) {
+    test(`a handler whose connection is lost is called again: ${delivery}`, () =>
+      Effect.gen(function*() {
+        yield* write(4)
+        const sql = yield* SqlClient.SqlClient
+        const subscription = yield* (yield* stream(1)).subscription({ name: "lost", delivery })
+        const insert = record(sql, "lost", "us")
+        const attempts: Array<number> = []
+        const lose = sql`select pg_terminate_backend(pg_backend_pid())`
+        const running = yield* Effect.forkScoped(subscription.run((message, { attempt, ...delivered }) =>
+          Effect.suspend(() => {
+            if (delivered.position !== 2) return insert(message, delivered)
+            attempts.push(attempt)
+            return attempt < 3 ? lose : insert(message, delivered)
+          })
+        ))
+        yield* until(
+          "all is handled",
+          Effect.map(subscription.lag, (lag) =>
+            lag === 0)
+        )
+        yield* Fiber.interrupt(running)
+        assert.deepStrictEqual(attempts, [1, 2, 3])
+        assert.deepStrictEqual(yield* handled(), [0, 1, 2, 3])
+        assert.deepStrictEqual(yield* subscription.parked, [])
+      }))
+  }
+
   describe("a claim", () => {
     test("that was lost moves no checkpoint, and none moves it from elsewhere, or back", () =>
       Effect.gen(function*() {

@@ -26,7 +26,9 @@ describe("PostgreSQL workers", () => {
           yield* Effect.timeoutOption(running, yield* Random.nextIntBetween(1, 400))
           const owned = yield* sql`select to_regclass(${`effect_message_store_claims_${name}`}) is not null as made`
           if (owned[0]?.["made"] === true) {
-            const owners = yield* sql`select owner from ${sql(`effect_message_store_claims_${name}`)} where partition >= 0 and owner <> ''`
+            const owners = yield* sql`select owner from ${
+              sql(`effect_message_store_claims_${name}`)
+            } where partition >= 0 and owner <> ''`
             assert.lengthOf(owners, 0, `${index}`)
             const [{ wrong, open } = { wrong: NaN, open: NaN }] = yield* sql<Record<"wrong" | "open", number>>`
               with done as (select partition, position, count(*) as times from effects where subscription = ${name}
@@ -83,7 +85,10 @@ describe("PostgreSQL workers", () => {
           // At least once, each partition may have handled one whose acknowledgement it was about to note.
           assert.isAtMost(done - (row?.acknowledged ?? 0), delivery === "transactional" ? 0 : 4)
           assert.isAtLeast(done, row?.acknowledged ?? 0)
-          assert.lengthOf(yield* sql`select from effect_message_store_claims_terminated where partition >= 0 and owner <> ''`, 0)
+          assert.lengthOf(
+            yield* sql`select from effect_message_store_claims_terminated where partition >= 0 and owner <> ''`,
+            0
+          )
           yield* until(
             "no connection is left",
             Effect.map(sql`select from pg_stat_activity where application_name = 'terminated'`, (rows) =>
