@@ -251,9 +251,14 @@ export interface EncodedParkedMessage extends ParkedEntry {
   readonly stored: EncodedStoredMessage | undefined
 }
 
+/** How far a subscription has come in a partition. */
 export interface PartitionStatus extends PendingPartition {
-  /** Who holds the claim, as far as it is known. */
+  /**
+   * What holds the claim: an id that each database client of a process makes up when it starts. Undefined if nothing does,
+   * or a Python process.
+   */
   readonly claimedBy: string | undefined
+  /** How many of its messages are parked. */
   readonly parked: number
 }
 

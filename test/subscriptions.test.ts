@@ -1,6 +1,6 @@
 /** Subscriptions on PostgreSQL: claims and what they exclude, processes that stall, clients that are lost. */
 import { assert, describe, it } from "@effect/vitest"
-import { Array as Arr, Deferred, Effect, Fiber, Layer, Schedule } from "effect"
+import { Array as Arr, Deferred, Effect, Fiber, Layer, Logger, Schedule } from "effect"
 import type { Handlers } from "effect-message-store"
 import { SqlClient } from "effect/sql"
 import * as fs from "node:fs/promises"
@@ -274,6 +274,44 @@ describe("PostgreSQL subscriptions", () => {
         yield* lease.claims.release(second)
         assert.isFalse(yield* lease.claims.confirm(second))
         assert.isDefined(yield* session.claims.claim(0))
+      }))
+
+    test("is by a lease where the client cannot open a session, which is told once", () =>
+      Effect.gen(function*() {
+        yield* write(3)
+        const warnings: Array<string> = []
+        const logger = Logger.make<unknown, void>(({ logLevel, message }) => {
+          if (logLevel === "Warn") warnings.push(String(Array.isArray(message) ? message[0] : message))
+        })
+        const sessionless = Layer.effect(
+          SqlClient.SqlClient,
+          Effect.map(SqlClient.SqlClient, (sql) =>
+            new Proxy(sql, {
+              get: (target, key) => key === "config" ? undefined : Reflect.get(target, key)
+            }))
+        )
+        const running = Effect.gen(function*() {
+          const worked = yield* stream(1)
+          for (const name of ["one", "two"]) {
+            const subscription = yield* worked.subscription({ name })
+            yield* Effect.forkScoped(subscription.run(() => Effect.void))
+            yield* until(`${name} is done`, Effect.map(subscription.lag, (lag) => lag === 0))
+          }
+        })
+        yield* running.pipe(
+          Effect.scoped,
+          Effect.provide(Layer.fresh(Layer.provide(Work.layer, sessionless))),
+          Effect.provide(Logger.layer([logger]))
+        )
+        assert.deepStrictEqual(
+          warnings.filter((line) => line.includes("leases of 30 seconds")).length,
+          1,
+          `${warnings}`
+        )
+        const sql = yield* SqlClient.SqlClient
+        const [left] =
+          yield* sql`select count(*)::int as count from effect_message_store_claims_one where expires_at > now()`
+        assert.deepStrictEqual(left, { count: 0 })
       }))
 
     test("by a lease is kept while handlers have all connections of the pool", () =>

@@ -13,7 +13,9 @@ describe("PostgreSQL workers", () => {
       Effect.gen(function*() {
         const sql = yield* SqlClient.SqlClient
         const kinds = (["transactional", "atLeastOnce"] as const).flatMap((delivery) =>
-          (["message", "batch"] as const).map((acknowledge) => ({ delivery, acknowledge }))
+          (["message", "batch"] as const).flatMap((acknowledge) =>
+            (["session", { lease: "2 seconds" }] as const).map((claims) => ({ delivery, acknowledge, claims }))
+          )
         )
         const seed = Number(process.env["SHUTDOWN_SEED"] ?? Math.floor(Math.random() * 1e6))
         console.log(`shutdown: seed ${seed}`)

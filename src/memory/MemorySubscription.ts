@@ -24,6 +24,8 @@ type Parked = ParkedEntry & { readonly parkedAt: DateTime.Utc }
 
 const placeOf = ({ partition, position }: PartitionHead): string => `${partition} ${position}`
 
+const checkpointOf = (partition: number): string => `checkpoint ${partition}`
+
 /** What is known after some changes. */
 class State {
   readonly checkpoints: Map<number, number>
@@ -98,10 +100,13 @@ export const make = (
 ): SubscriptionStorage => {
   const view = Effect.map(Transaction.current, (transaction) => subscribed.view(transaction))
 
-  const change = (lock: string, decide: (state: State) => Effect.Effect<Change | undefined>) =>
+  const change = (
+    locks: ReadonlyArray<string>,
+    decide: (state: State) => Effect.Effect<Change | undefined>
+  ) =>
     Transaction.required((transaction) =>
       Effect.gen(function*() {
-        yield* subscribed.locks.acquire(transaction, [lock])
+        yield* subscribed.locks.acquire(transaction, locks)
         const decided = yield* decide(subscribed.view(Option.some(transaction)))
         if (decided !== undefined) transaction.journal<Change>(subscribed).push(decided)
         return decided !== undefined
@@ -133,7 +138,7 @@ export const make = (
         yield* Transaction.required((transaction) => subscribed.locks.acquire(transaction, ["init"]))
         if ((yield* view).isInitialised) return
         const starts = (yield* positions).filter(({ position }) => position >= 0)
-        yield* change("init", () => Effect.succeed({ _tag: "Begin", starts }))
+        yield* change(["init"], () => Effect.succeed({ _tag: "Begin", starts }))
       })),
     claims: () =>
       Effect.gen(function*() {
@@ -163,7 +168,7 @@ export const make = (
     checkpoint: (partition) => Effect.map(view, ({ checkpoints }) => checkpoints.get(partition) ?? -1),
     advance: ({ partition, token }, from, to) =>
       Effect.map(
-        change(`checkpoint ${partition}`, ({ checkpoints }) =>
+        change([checkpointOf(partition)], ({ checkpoints }) =>
           Effect.succeed(
             subscribed.tokens.get(partition) === token && (checkpoints.get(partition) ?? -1) === from && to > from
               ? { _tag: "Advance", partition, position: to }
@@ -173,12 +178,12 @@ export const make = (
       ),
     park: (entry) =>
       Effect.asVoid(
-        change(`parked ${placeOf(entry)}`, () =>
+        change([`parked ${placeOf(entry)}`], () =>
           Effect.map(Clock.currentTimeMillis, (now) => ({ _tag: "Park", entry, parkedAt: DateTime.makeUnsafe(now) })))
       ),
     repark: (entry) =>
       change(
-        `parked ${placeOf(entry)}`,
+        [`parked ${placeOf(entry)}`],
         ({ parked }) =>
           Effect.map(Clock.currentTimeMillis, (now) =>
             parked.has(placeOf(entry))
@@ -194,7 +199,7 @@ export const make = (
           .map((entry): EncodedParkedMessage => ({ ...entry, stored: read(entry.messageId) }))
       }),
     unpark: (partition, position) =>
-      change(`parked ${partition} ${position}`, ({ parked }) =>
+      change([`parked ${partition} ${position}`], ({ parked }) =>
         Effect.succeed(
           parked.has(placeOf({ partition, position })) ? { _tag: "Unpark", partition, position } : undefined
         )),
@@ -208,7 +213,12 @@ export const make = (
       }))
     }),
     place: (globalPosition) => Effect.sync(() => place(globalPosition)),
-    reset: Effect.asVoid(change("init", () => Effect.succeed({ _tag: "Reset" }))),
+    // What is being acknowledged comes before it.
+    reset: Effect.flatMap(view, ({ checkpoints }) =>
+      Effect.asVoid(change(
+        ["init", ...Array.from(checkpoints.keys(), checkpointOf)],
+        () => Effect.succeed({ _tag: "Reset" })
+      ))),
     drop: Effect.sync(drop)
   }
 }
