@@ -15,6 +15,7 @@ import type { Claim, EncodedLinkedMessage, Storage, SubscriptionStorage } from "
 /** `"park"` puts the message aside, to be replayed or discarded later; `"skip"` acknowledges it as if it were handled. */
 export type OnFailure = "park" | "skip" | "haltPartition" | "stop"
 
+/** What becomes of the messages of a subscription. */
 export interface DeliveryOptions {
   readonly name: string
   readonly delivery: "atLeastOnce" | "transactional"

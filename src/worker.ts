@@ -14,6 +14,7 @@ import type { HandlerError } from "./errors.ts"
 import { isPassing, whatPasses } from "./passing.ts"
 import type { AggregatedStorage, Claim, ClaimMode, EncodedLinkedMessage, SubscriptionStorage } from "./Storage.ts"
 
+/** How a subscription is run. */
 export interface WorkerOptions<R> {
   readonly name: string
   readonly mode: ClaimMode

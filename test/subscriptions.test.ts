@@ -300,8 +300,7 @@ describe("PostgreSQL subscriptions", () => {
         })
         yield* running.pipe(
           Effect.scoped,
-          Effect.provide(Layer.fresh(Layer.provide(Work.layer, sessionless))),
-          Effect.provide(Logger.layer([logger]))
+          Effect.provide([Layer.fresh(Layer.provide(Work.layer, sessionless)), Logger.layer([logger])])
         )
         assert.deepStrictEqual(
           warnings.filter((line) => line.includes("leases of 30 seconds")).length,

@@ -1,14 +1,18 @@
 /**
- * Claims: who may handle a partition.
+ * Claims: which process may handle a partition.
  *
  * **By session**: depeche_db's advisory lock, held by the session of this process that is outside of the pool; so that
  * TypeScript and Python exclude each other. When that session ends, whatever the reason, the claims are free.
  *
- * **By lease**: a row with a time of expiry, renewed three times in that time, by the clock of the database. For those
- * who reach it through a pooler that shares sessions out by transaction, such as PgBouncer.
+ * **By lease**: a row with a time of expiry, by the clock of the database, renewed three times in that time. For processes
+ * that reach it through a pooler which shares sessions out by transaction, such as PgBouncer. It counts as lost before it
+ * ends, when it could not be renewed.
  *
- * Either way each claim gets a token, higher than that of the one before it. Acknowledgements name it: whoever goes on
- * after he has lost a claim is refused as soon as another has made one.
+ * A claim of either kind respects those of the other, though not at the very same moment: the processes of a subscription
+ * should use one of them.
+ *
+ * Either way each claim gets a token, higher than that of the one before it. Acknowledgements name it: a process that goes
+ * on after it has lost a claim is refused as soon as another has made one.
  */
 import type * as PgConnection from "@effect/sql-pg/PgConnection"
 import { Clock, Context, Deferred, Effect, Latch, Layer, Schedule } from "effect"

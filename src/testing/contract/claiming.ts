@@ -140,7 +140,7 @@ export const claiming: Part = (it) => {
             yield* until(Effect.map(subscription.lag, (lag) => lag === 0))
             if (round === 1) yield* subscription.reset()
           }
-        })
+        }).pipe(Effect.timeout("10 seconds")) // long before an idle worker would leave by itself
       )
       assert.deepStrictEqual(record.seen(0), [...positions(4), ...positions(4)])
     }))
