@@ -155,7 +155,7 @@ export const make = <A, R>(
         if (!(yield* held.confirm)) return yield* new Interruption({ reason: "fenced" })
         held.confirmedAt = now
       })
-      /** Before a handler is called: who was stopped for a while may have lost the claim without having noticed. */
+      /** Before a handler is called: a process that was stopped may have lost the claim without having noticed. */
       const standing = Effect.flatMap(
         Clock.currentTimeMillis,
         (now) => now - held.confirmedAt < held.validity ? Effect.void : confirm
@@ -197,7 +197,7 @@ export const make = <A, R>(
               ? Effect.andThen(acknowledgeHandled(position), standing)
               : standing
           }).pipe(
-            // The messages before the one that failed. Who may not acknowledge them must not go on.
+            // The messages before the one that failed. If they may not be acknowledged, the claim is another's.
             Effect.tapErrorTag("HandlerFailure", () => acknowledgeHandled(handled)),
             Effect.andThen(Effect.suspend(() => {
               handled = last

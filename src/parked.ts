@@ -117,7 +117,7 @@ export const replay = Effect.fnUntraced(function*<A, E, R>(
     yield* Effect.logWarning(`subscription ${name}: a replayed message failed again`, cause).pipe(
       Effect.annotateLogs(annotations({ ...entry, stream, attempt: attempts }))
     )
-    // A lost connection says nothing of the handler. And who was replayed or discarded meanwhile stays so.
+    // A lost connection says nothing of the handler. A message that was discarded meanwhile, or handled, stays so.
     if (!isConnectionError(cause)) yield* subscribed.repark({ ...entry, attempts, error: textOf(cause) })
   })
 

@@ -82,7 +82,7 @@ export const run = <R>(
     const workers = new Map<number, Worker>()
     /** Left alone: for good, or until a time. */
     const resting = new Map<number, number>()
-    /** Those who gave their place up to others are the last to get one, in this order. */
+    /** Partitions that gave their place up to others are the last to get one, in this order. */
     let lastInLine = new Set<number>()
     let isCrowded = false
     const placeIsFree = Latch.makeUnsafe(false)
