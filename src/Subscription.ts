@@ -249,18 +249,19 @@ export const make = Effect.fnUntraced(function*<A>(
     ),
     status: subscribed.status,
     lag: pendingTotal,
-    waitUntilProcessed: (globalPosition, timeout) => {
-      let place: PartitionHead | undefined
-      const isProcessed = Effect.gen(function*() {
-        if (place === undefined) place = yield* subscribed.place(globalPosition)
-        return place !== undefined && (yield* subscribed.checkpoint(place.partition)) >= place.position
-      })
-      return isProcessed.pipe(
-        Effect.repeat({ until: (processed) => processed, schedule: pollingSchedule }),
-        Effect.timeout(timeout),
-        Effect.asVoid
-      )
-    },
+    waitUntilProcessed: (globalPosition, timeout) =>
+      Effect.suspend(() => {
+        let place: PartitionHead | undefined
+        const isProcessed = Effect.gen(function*() {
+          if (place === undefined) place = yield* subscribed.place(globalPosition)
+          return place !== undefined && (yield* subscribed.checkpoint(place.partition)) >= place.position
+        })
+        return isProcessed.pipe(
+          Effect.repeat({ until: (processed) => processed, schedule: pollingSchedule }),
+          Effect.timeout(timeout),
+          Effect.asVoid
+        )
+      }),
     parked: Parked.list(subscribed, codec),
     replay: (handler, places) => Parked.replay(storage, subscribed, codec, delivery, handler, places),
     discard: ({ partition, position }) => subscribed.unpark(partition, position),
