@@ -4,7 +4,7 @@
  *
  *   node --conditions=@effect-message-store/source examples/07-exactly-once.ts
  */
-import { Console, Effect, Layer, References, Schema } from "effect"
+import { Console, Effect, Layer, Ref, References, Schedule, Schema } from "effect"
 import { AggregatedStream, Message, MessageStore, Partitioner, Subscription } from "effect-message-store"
 import { SqlClient } from "effect/sql"
 import { layerDatabase } from "./database.ts"
@@ -34,16 +34,14 @@ class Balances extends Subscription.Service<Balances>()("examples/Balances", {
 
 class PowerCut extends Schema.TaggedError<PowerCut>()("PowerCut", {}) {}
 
-let calls = 0
-
 // Not idempotent at all: twice handled would be twice counted.
-const addToBalance = Effect.fn("addToBalance")(function*(account: string, cents: number) {
+const addToBalance = Effect.fn("addToBalance")(function*(account: string, cents: number, calls: Ref.Ref<number>) {
   const sql = yield* SqlClient.SqlClient
-  calls++
+  const call = yield* Ref.updateAndGet(calls, (count) => count + 1)
   yield* sql`insert into example_balance (account, cents) values (${account}, ${cents})
     on conflict (account) do update set cents = example_balance.cents + excluded.cents`
   // The balance is written, the message not acknowledged yet. At least once, this would be counted again.
-  if (calls % 7 === 0) return yield* new PowerCut()
+  if (call % 7 === 0) return yield* new PowerCut()
 })
 
 const program = Effect.gen(function*() {
@@ -67,16 +65,19 @@ const program = Effect.gen(function*() {
   yield* stream.projector.runOnce
 
   // Two at once, as two processes would be.
-  const consume = balances.run((message, delivery) => addToBalance(delivery.stream, message.cents))
+  const calls = yield* Ref.make(0)
+  const consume = balances.run((message, delivery) => addToBalance(delivery.stream, message.cents, calls))
   yield* Effect.forkScoped(consume)
   yield* Effect.forkScoped(consume)
   yield* balances.waitUntilProcessed(globalPosition, "1 minute")
-  yield* Effect.repeat(balances.lag, { until: (lag) => lag === 0 })
+  yield* Effect.repeat(balances.lag, { until: (lag) => lag === 0, schedule: Schedule.spaced("20 millis") })
 
   const rows = yield* sql<{ readonly account: string; readonly cents: number }>`
     select account, cents from example_balance order by account`
   for (const { account, cents } of rows) yield* Console.log(`${account}: ${cents}`)
-  yield* Console.log(calls > 61 ? "61 payments, in more than 61 calls, each counted once" : "nothing failed")
+  yield* Console.log(
+    (yield* Ref.get(calls)) > 61 ? "61 payments, in more than 61 calls, each counted once" : "nothing failed"
+  )
 }).pipe(
   Effect.scoped,
   Effect.provideService(References.MinimumLogLevel, "Error") // each failure would be logged as a warning

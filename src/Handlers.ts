@@ -7,10 +7,14 @@ import type { MessageSchema } from "./Serializer.ts"
 
 /** A message as it is handed to a handler. */
 export interface Delivery<out A> extends AggregatedMessage<A> {
-  /** From 1; higher when the handler failed before, in this run of the subscription. */
+  /**
+   * From 1; higher when the handler failed before, alone or in a batch, in this run of the subscription. In `replay`, it
+   * goes on from the attempts of the parked message.
+   */
   readonly attempt: number
 }
 
+/** Handles a message. Its failures, defects and own interruptions are what `retry` and `onFailure` are for. */
 export interface Handler<in A, out E = never, out R = never> {
   (message: A, delivery: Delivery<A>): Effect.Effect<unknown, E, R>
 }

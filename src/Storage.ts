@@ -199,7 +199,10 @@ export interface AggregatedStorage {
   readonly drop: Effect.Effect<void, SqlError>
   /** Is woken when messages have been linked. */
   readonly listen: Effect.Effect<Listener, never, Scope.Scope>
-  /** Makes what a subscription needs, where it does not exist. The name is one that `checkName` let pass. */
+  /**
+   * Makes what a subscription needs, where it does not exist. The name is one that `checkName` let pass; it fails if a
+   * subscription to another stream has it.
+   */
   readonly subscription: (
     name: string
   ) => Effect.Effect<SubscriptionStorage, InvalidNameError | MigrationError | SqlError>
@@ -227,6 +230,8 @@ export interface Claims {
   /** Asks whoever has the partition to give it up when it has had it for a while. */
   readonly want: (partition: number) => Effect.Effect<void, SqlError>
   readonly release: (claim: Claim) => Effect.Effect<void>
+  /** Whether the claim stands: the lock is held or the lease has not ended, and nobody has made a later claim. */
+  readonly confirm: (claim: Claim) => Effect.Effect<boolean, SqlError>
   /** Ends when the claim is lost: somebody else may have it. */
   readonly lost: (claim: Claim) => Effect.Effect<void>
 }
@@ -244,13 +249,20 @@ export interface ParkedEntry {
   readonly attempts: number
 }
 
-export interface EncodedParkedMessage extends EncodedLinkedMessage, ParkedEntry {
+export interface EncodedParkedMessage extends ParkedEntry {
   readonly parkedAt: DateTime.Utc
+  /** Absent if the store has it no more. */
+  readonly stored: EncodedStoredMessage | undefined
 }
 
+/** How far a subscription has come in a partition. */
 export interface PartitionStatus extends PendingPartition {
-  /** Who holds the claim, as far as it is known. */
+  /**
+   * What holds the claim: an id that each database client of a process makes up when it starts. Undefined if nothing does,
+   * or a Python process.
+   */
   readonly claimedBy: string | undefined
+  /** How many of its messages are parked. */
   readonly parked: number
 }
 
@@ -268,8 +280,12 @@ export interface SubscriptionStorage {
   readonly checkpoint: (partition: number) => Effect.Effect<number, SqlError>
   readonly advance: (claim: Claim, from: number, to: number) => Effect.Effect<Advance, SqlError>
   readonly park: (entry: ParkedEntry) => Effect.Effect<void, SqlError>
-  /** In the order of partitions and positions. */
-  readonly parked: Effect.Effect<ReadonlyArray<EncodedParkedMessage>, SqlError>
+  /** Notes another failure of a message, if it is still parked; whether it was. */
+  readonly repark: (entry: ParkedEntry) => Effect.Effect<boolean, SqlError>
+  /** All, or those of some places; in the order of partitions and positions. */
+  readonly parked: (
+    places?: ReadonlyArray<PartitionHead>
+  ) => Effect.Effect<ReadonlyArray<EncodedParkedMessage>, SqlError>
   /** Whether it was there. */
   readonly unpark: (partition: number, position: number) => Effect.Effect<boolean, SqlError>
   readonly status: Effect.Effect<ReadonlyArray<PartitionStatus>, SqlError>
@@ -277,6 +293,8 @@ export interface SubscriptionStorage {
   readonly place: (globalPosition: number) => Effect.Effect<PartitionHead | undefined, SqlError>
   /** Forgets all checkpoints and parked messages; `initialise` stores new ones. */
   readonly reset: Effect.Effect<void, SqlError>
+  /** Removes the subscription with all that belongs to it. */
+  readonly drop: Effect.Effect<void, SqlError>
 }
 
 export class Storage extends Context.Service<Storage, {

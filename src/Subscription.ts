@@ -1,48 +1,40 @@
 /**
- * Subscriptions: every message of an aggregated stream is handled, in the order of its partition, by whoever is free.
+ * Subscriptions: every message of an aggregated stream is handled, in the order of its partition, by a process that is
+ * free.
  *
  * **Guarantees**
  *
  * - Any number of processes may run the same subscription. A partition is handled by one of them at a time; different
  *   partitions are handled at the same time.
- * - *At least once* (the default): a message is acknowledged after its handler has succeeded. Who is killed in between
- *   leaves it to be handled again.
+ * - *At least once* (the default): a message is acknowledged after its handler has succeeded. A process that is killed in
+ *   between leaves it to be handled again.
  * - *Transactional*: the handler and the acknowledgement are one transaction. What the handler writes to the same database
  *   happens exactly once.
- * - Checkpoints only rise, and only by the claim that was made last: who has lost a claim cannot move them any more.
+ * - Checkpoints only rise, and only by the claim that was made last: a process that has lost a claim cannot move them any
+ *   more, and calls no handler for it once a second has gone by.
  * - A message whose handler keeps failing does what `onFailure` says; other partitions go on.
  */
-import {
-  Context,
-  DateTime,
-  Deferred,
-  Duration,
-  Effect,
-  Exit,
-  Layer,
-  Option,
-  Queue,
-  Result,
-  Schedule,
-  Stream
-} from "effect"
+import { Context, DateTime, Deferred, Duration, Effect, Layer, Option, Queue, Result, Schedule, Stream } from "effect"
 import type { Array as Arr, Cause } from "effect"
 import type { MigrationError } from "effect/sql/Migrator"
 import type { SqlError } from "effect/sql/SqlError"
 import { checkName, checkWhole, invalid, maximumPartition } from "./arguments.ts"
-import { batches, type Consumer, each, make as makeDelivery, type OnFailure } from "./delivery.ts"
+import { batches, type Consumer, type DeliveryOptions, each, make as makeDelivery, type OnFailure } from "./delivery.ts"
 import type { HandlerError, InvalidArgumentError, InvalidNameError } from "./errors.ts"
 import type { Delivery, Handler } from "./Handlers.ts"
-import { decodeRow } from "./Reader.ts"
+import * as Parked from "./parked.ts"
+import type { ParkedMessage, Place, Replayed } from "./parked.ts"
 import type { MessageCodec } from "./Serializer.ts"
 import type { AggregatedStorage, ClaimMode, PartitionHead, PartitionStatus, Storage } from "./Storage.ts"
 import * as Worker from "./worker.ts"
 
-export type { OnFailure, PartitionStatus }
+export type { OnFailure, ParkedMessage, PartitionStatus, Place, Replayed }
 
 /**
  * Where a subscription begins, when it is made for the first time: with the first message; behind the last that is
- * linked; with the first that occurred at a time or later; behind a global position.
+ * linked; with the first that occurred at a time or later; with the first behind a global position. As positions of a
+ * partition are not always in the order of times and global positions, messages before that may be among those behind it;
+ * none is missed.
  */
 export type Start =
   | "beginning"
@@ -50,77 +42,104 @@ export type Start =
   | { readonly time: DateTime.DateTime }
   | { readonly globalPosition: number }
 
+/** What a subscription is. */
 export interface Options {
-  /** Part of the names of database objects: 1 to 30 of `a-z`, `0-9` and `_`, not beginning with a digit. */
+  /**
+   * Part of the names of database objects: 1 to 30 of `a-z`, `0-9` and `_`, not beginning with a digit. Unique in the
+   * schema of the database: it belongs to the aggregated stream whose subscription had it first.
+   */
   readonly name: string
   /** Default `"beginning"`. Ignored when the subscription was made before. */
   readonly start?: Start | undefined
-  /** Default `"atLeastOnce"`. */
+  /**
+   * Default `"atLeastOnce"`. With `"transactional"`, each partition that is being handled takes a connection of the pool:
+   * up to `concurrency` of them. `messages` are always delivered at least once.
+   */
   readonly delivery?: "atLeastOnce" | "transactional" | undefined
-  /** Whether each message is acknowledged, or a batch at once (default). A batch that ends early acknowledges its part. */
+  /**
+   * Whether each message is acknowledged, or a batch at once (default). A batch that ends early acknowledges its part.
+   * `messages` are always acknowledged one by one.
+   */
   readonly acknowledge?: "message" | "batch" | undefined
   /** How many messages are read, and acknowledged, at once, at most: 1 to 10,000. Default 100. */
   readonly batchSize?: number | undefined
-  /** How many partitions a process handles at the same time, at most. Default 16. */
+  /**
+   * How many partitions a process handles at the same time, at most: 1 to 2,147,483,647. Default 16. If more have
+   * messages, they take turns every few seconds; one whose message is being tried again keeps its place until that ends.
+   */
   readonly concurrency?: number | undefined
-  /** When a failed handler is tried again. Default: 5 times, after 0.1, 0.2, 0.4, 0.8 and 1.6 seconds. */
+  /**
+   * When a failed handler is called again; its input is the handler's error. Default: 5 times, after 0.1, 0.2, 0.4, 0.8 and
+   * 1.6 seconds. A connection that was lost in a handler counts as its failure, unless the subscription has lost its own
+   * to the database as well: that is waited out.
+   */
   readonly retry?: Schedule.Schedule<unknown, unknown> | undefined
   /**
    * What is done when it has failed for the last time. `"park"` (default) puts the message aside, with the error, to be
-   * replayed; `"skip"` acknowledges it; `"haltPartition"` leaves its partition alone, until the subscription runs again;
-   * `"stop"` makes `run` fail. A message that cannot be decoded counts as one whose handler failed.
+   * replayed; `"skip"` acknowledges it; `"haltPartition"` leaves its partition alone, until the subscription runs again
+   * (other processes that run it try the message in their turn, and halt the partition too); `"stop"` makes `run` fail. A
+   * message that cannot be decoded counts as one whose handler failed. Each is logged as an error.
    */
   readonly onFailure?: OnFailure | undefined
   /**
    * How partitions are claimed: by locks of one database session of this process (default), which are free as soon as it
-   * is gone; or by leases, for those who reach the database through a pooler such as PgBouncer. All processes of a
-   * subscription have to do the same.
+   * is gone; or by leases of a second to a day, for processes that reach the database through a pooler such as PgBouncer.
+   * All processes of a subscription have to do the same.
    */
   readonly claims?: "session" | { readonly lease: Duration.Input } | undefined
   /** How long it waits for a wake-up before it looks for itself. Default 5 seconds. */
   readonly pollInterval?: Duration.Input | undefined
 }
 
-/** Why `run` ends. */
-export type RunError = HandlerError | SqlError
+/** Why `run` ends: `onFailure: "stop"`; a failure of the database that does not pass; a transaction that is open. */
+export type RunError = HandlerError | InvalidArgumentError | SqlError
 
 /** A message to be acknowledged by hand. The next of its partition comes after that. */
 export interface Unacknowledged<out A> extends Delivery<A> {
+  /** Tells that it was handled; the checkpoint is stored soon after. */
   readonly acknowledge: Effect.Effect<void>
 }
 
-/** A message that was put aside. */
-export interface ParkedMessage<out A> extends Omit<Delivery<A>, "attempt" | "message"> {
-  /** Absent if it cannot be decoded. */
-  readonly message: Option.Option<A>
-  /** The last failure, as text. */
-  readonly error: string
-  readonly attempts: number
-  readonly parkedAt: DateTime.Utc
-}
-
-/** The place of a parked message. */
-export type Place = PartitionHead
-
+/** What is handled of an aggregated stream, and how far it has come. */
 export interface Subscription<in out A> {
+  /** Its name, as in the names of its database objects. */
   readonly name: string
-  /** Handles messages as they come, until it is interrupted. */
+  /**
+   * Handles messages as they come, until it is interrupted. Lost connections are waited out. Not inside a transaction.
+   *
+   * **Example**
+   *
+   * ```ts
+   * yield* invoices.run((order, { attempt, position }) => writeInvoice(order))
+   * ```
+   */
   readonly run: <E, R>(handler: Handler<A, E, R>) => Effect.Effect<never, RunError, R>
-  /** The same, a batch at a time: messages of one partition, in their order. */
+  /**
+   * The same, a batch at a time: messages of one partition, in their order. A batch whose handler failed is handled again
+   * in halves, at once, until the message that fails is alone: it then follows `retry` and `onFailure`.
+   */
   readonly runBatches: <E, R>(
     handler: (deliveries: Arr.NonEmptyReadonlyArray<Delivery<A>>) => Effect.Effect<unknown, E, R>
   ) => Effect.Effect<never, RunError, R>
   /**
-   * The messages as a stream, each to be acknowledged by its consumer; of each partition one at a time. At least once.
+   * The messages as a stream, each to be acknowledged by its consumer; of each partition one at a time. They are delivered
+   * at least once, and acknowledged one by one, whatever the options say.
    */
   readonly messages: Stream.Stream<Unacknowledged<A>, RunError>
-  /** Of each partition: its last position, its checkpoint, who has claimed it, how many messages are parked. */
+  /** Of each partition: its last position, its checkpoint, what has claimed it, how many messages are parked. */
   readonly status: Effect.Effect<ReadonlyArray<PartitionStatus>, SqlError>
   /** How many messages are linked, and not acknowledged yet. */
   readonly lag: Effect.Effect<number, SqlError>
   /**
    * Waits until the message of a global position, such as `write` returns, has been acknowledged or parked. Fails with a
    * `TimeoutError` if it takes longer, or if the message is none of the aggregated stream's.
+   *
+   * **Example** (read what you wrote)
+   *
+   * ```ts
+   * const { globalPosition } = yield* orders.write("order-1", new OrderPlaced({ customer: "Ada" }))
+   * yield* invoices.waitUntilProcessed(globalPosition, "5 seconds")
+   * ```
    */
   readonly waitUntilProcessed: (
     globalPosition: number,
@@ -130,18 +149,28 @@ export interface Subscription<in out A> {
   readonly parked: Effect.Effect<ReadonlyArray<ParkedMessage<A>>, SqlError>
   /**
    * Hands parked messages to a handler once more, all or those given. Those that it handles are parked no more; with
-   * transactional delivery, in one transaction with what it writes. Answers how many were handled.
+   * transactional delivery, in one transaction with what it writes. Messages that others have replayed or discarded
+   * meanwhile do not count.
+   *
+   * **Example**
+   *
+   * ```ts
+   * const { failed, handled } = yield* invoices.replay((order) => writeInvoice(order))
+   * ```
    */
   readonly replay: <E, R>(
     handler: Handler<A, E, R>,
     places?: ReadonlyArray<Place>
-  ) => Effect.Effect<{ readonly handled: number; readonly failed: number }, SqlError, R>
+  ) => Effect.Effect<Replayed, SqlError, R>
   /** Forgets a parked message. Whether it was there. */
   readonly discard: (place: Place) => Effect.Effect<boolean, SqlError>
-  /** Begins anew, forgetting all checkpoints and parked messages. Not while it runs. */
+  /** Begins again, forgetting all checkpoints and parked messages. What is being handled meanwhile may be handled twice. */
   readonly reset: (start?: Start) => Effect.Effect<void, InvalidArgumentError | SqlError>
+  /** Removes the subscription with its database objects. Not while it runs, and not inside a transaction. */
+  readonly drop: Effect.Effect<void, InvalidArgumentError | SqlError>
 }
 
+/** Why a subscription cannot be made. */
 export type MakeError = InvalidNameError | InvalidArgumentError | MigrationError | SqlError
 
 /** Something that can be subscribed to: an aggregated stream. */
@@ -169,23 +198,31 @@ export const make = Effect.fnUntraced(function*<A>(
   const initialise = (start: Start) => subscribed.initialise(positionsOf(stream, start))
   yield* initialise(options.start ?? "beginning")
 
-  const delivery = {
+  const delivery: DeliveryOptions = {
     name,
     delivery: options.delivery ?? "atLeastOnce",
     acknowledge: options.acknowledge ?? "batch",
     retry: options.retry ?? defaultRetry,
     onFailure: options.onFailure ?? "park"
-  } as const
+  }
 
-  const consume = <R>(consumer: Consumer<A, R>): Effect.Effect<never, RunError, R> =>
-    Worker.run(stream, subscribed, {
-      name,
-      mode,
-      batchSize,
-      concurrency,
-      pollInterval: options.pollInterval ?? "5 seconds",
-      deliver: makeDelivery(storage, subscribed, codec, delivery, consumer)
-    })
+  const outsideTransaction = Effect.flatMap(storage.inTransaction, (inTransaction) =>
+    inTransaction
+      ? Effect.fromResult(invalid("run and drop", "must not be called inside a transaction"))
+      : Effect.void)
+
+  const consume = <R>(consumer: Consumer<A, R>, how: DeliveryOptions = delivery): Effect.Effect<never, RunError, R> =>
+    Effect.andThen(
+      outsideTransaction,
+      Worker.run(stream, subscribed, {
+        name,
+        mode,
+        batchSize,
+        concurrency,
+        pollInterval: options.pollInterval ?? "5 seconds",
+        deliver: makeDelivery(storage, subscribed, codec, how, consumer)
+      })
+    )
 
   const pendingTotal = Effect.map(
     subscribed.pending,
@@ -197,66 +234,45 @@ export const make = Effect.fnUntraced(function*<A>(
     run: (handler) => consume(each(handler)),
     runBatches: (handler) => consume(batches(handler)),
     messages: Stream.callback<Unacknowledged<A>, RunError>((queue) =>
-      consume(each((_, delivered: Delivery<A>) =>
-        Effect.gen(function*() {
-          const acknowledged = yield* Deferred.make<void>()
-          const acknowledge = Effect.asVoid(Deferred.succeed(acknowledged, undefined))
-          yield* Queue.offer(queue, { ...delivered, acknowledge })
-          yield* Deferred.await(acknowledged)
-        })
-      ))
+      consume(
+        each((_, delivered: Delivery<A>) =>
+          Effect.gen(function*() {
+            const acknowledged = yield* Deferred.make<void>()
+            const acknowledge = Effect.asVoid(Deferred.succeed(acknowledged, undefined))
+            yield* Queue.offer(queue, { ...delivered, acknowledge })
+            yield* Deferred.await(acknowledged)
+          })
+        ),
+        // Consumers may wait with a message for as long as they like: no transaction is open meanwhile.
+        { ...delivery, delivery: "atLeastOnce", acknowledge: "message" }
+      )
     ),
     status: subscribed.status,
     lag: pendingTotal,
     waitUntilProcessed: (globalPosition, timeout) =>
-      Effect.gen(function*() {
-        const place = yield* subscribed.place(globalPosition)
-        return place !== undefined && (yield* subscribed.checkpoint(place.partition)) >= place.position
-      }).pipe(
-        Effect.repeat({ until: (processed) => processed, schedule: Schedule.spaced("10 millis") }),
-        Effect.timeout(timeout),
-        Effect.asVoid
-      ),
-    parked: Effect.map(subscribed.parked, (entries) =>
-      entries.map(({ data: _, ...entry }, i): ParkedMessage<A> => ({
-        ...entry,
-        message: Option.map(Result.getSuccess(decodeRow(codec, entries[i] as typeof entries[number])), (row) =>
-          row.message)
-      }))),
-    replay: Effect.fnUntraced(function*(handler, places) {
-      const wanted = places && new Set(places.map(({ partition, position }) => `${partition} ${position}`))
-      let handled = 0
-      let failed = 0
-      for (const entry of yield* subscribed.parked) {
-        const { attempts, partition, position } = entry
-        if (wanted?.has(`${partition} ${position}`) === false) continue
-        const unpark = subscribed.unpark(partition, position)
-        const handle = Effect.flatMap(
-          Effect.fromResult(decodeRow(codec, entry)),
-          (stored) => handler(stored.message, { ...stored, partition, position, attempt: attempts + 1 })
+      Effect.suspend(() => {
+        let place: PartitionHead | undefined
+        const isProcessed = Effect.gen(function*() {
+          if (place === undefined) place = yield* subscribed.place(globalPosition)
+          return place !== undefined && (yield* subscribed.checkpoint(place.partition)) >= place.position
+        })
+        return isProcessed.pipe(
+          Effect.repeat({ until: (processed) => processed, schedule: pollingSchedule }),
+          Effect.timeout(timeout),
+          Effect.asVoid
         )
-        const result = yield* Effect.exit(
-          delivery.delivery === "transactional"
-            ? storage.withTransaction(
-              Effect.flatMap(unpark, (isThere) => isThere ? Effect.asVoid(handle) : Effect.void)
-            )
-            : Effect.andThen(handle, Effect.asVoid(unpark))
-        )
-        if (Exit.isSuccess(result)) handled++
-        else {
-          failed++
-          yield* Effect.logWarning(`subscription ${name}: a replayed message failed again`, result.cause).pipe(
-            Effect.annotateLogs({ messageId: entry.messageId, partition, position })
-          )
-          yield* subscribed.park({ ...entry, attempts: attempts + 1 })
-        }
-      }
-      return { handled, failed }
-    }),
+      }),
+    parked: Parked.list(subscribed, codec),
+    replay: (handler, places) => Parked.replay(storage, subscribed, codec, delivery, handler, places),
     discard: ({ partition, position }) => subscribed.unpark(partition, position),
-    reset: (start = options.start ?? "beginning") => Effect.andThen(subscribed.reset, initialise(start))
+    reset: (start = options.start ?? "beginning") =>
+      storage.withTransaction(Effect.andThen(subscribed.reset, initialise(start))),
+    drop: Effect.andThen(outsideTransaction, subscribed.drop)
   }
 })
+
+/** How often it is looked whether a message has been processed. */
+const pollingSchedule = Schedule.min([Schedule.exponential("5 millis", 1.5), Schedule.spaced("100 millis")])
 
 const checkClaims = (claims: Options["claims"]): Result.Result<ClaimMode, InvalidArgumentError> => {
   if (claims === undefined || claims === "session") return Result.succeed({ _tag: "Session" })
@@ -278,16 +294,13 @@ const positionsOf = (
 ): Effect.Effect<ReadonlyArray<PartitionHead>, InvalidArgumentError | SqlError> => {
   if (start === "beginning") return Effect.succeed([])
   if (start === "next") return stream.partitions
-  if ("globalPosition" in start) {
-    return Effect.flatMap(
+  const firsts = "time" in start
+    ? stream.positionsAtTime(DateTime.toUtc(start.time))
+    : Effect.flatMap(
       Effect.fromResult(checkWhole("globalPosition", start.globalPosition, 0)),
-      stream.positionsAtGlobalPosition
+      stream.positionsAfterGlobalPosition
     )
-  }
-  return Effect.map(
-    stream.positionsAtTime(DateTime.toUtc(start.time)),
-    (heads) => heads.map(({ partition, position }) => ({ partition, position: position - 1 }))
-  )
+  return Effect.map(firsts, (heads) => heads.map(({ partition, position }) => ({ partition, position: position - 1 })))
 }
 
 /** A subscription as a service: the class is its key, its layers are its static members. */
@@ -297,8 +310,8 @@ export interface ServiceClass<in out Self, in out Id extends string, in out A, o
   /** The subscription; makes its database objects where they do not exist, if its store's layer does so. */
   readonly layer: Layer.Layer<Self, MakeError, From>
   /**
-   * Handles messages for as long as the layer is there. What makes `run` fail is logged, and it runs again after 30
-   * seconds.
+   * Handles messages for as long as the layer is there. What makes `run` fail, `onFailure: "stop"` included, is logged,
+   * and it runs again after 30 seconds.
    */
   readonly layerHandler: <E, R>(handler: Handler<A, E, R>) => Layer.Layer<never, never, Self | R>
   /** The same, a batch at a time. */

@@ -1,13 +1,13 @@
 /**
  * A batch of a partition: handled, acknowledged, and what is done when a handler fails.
  */
-import { Array as Arr, Cause, Data, Effect, Metric, Result } from "effect"
+import { Array as Arr, Cause, Clock, Data, Effect, Metric, Result } from "effect"
 import type { Schedule } from "effect"
 import type { SqlError } from "effect/sql/SqlError"
 import { HandlerError } from "./errors.ts"
 import type { Delivery, Handler } from "./Handlers.ts"
 import { fromTraceparent } from "./Message.ts"
-import { isConnectionError } from "./passing.ts"
+import { isConnectionError, isPassing } from "./passing.ts"
 import { decodeRow } from "./Reader.ts"
 import type { MessageCodec } from "./Serializer.ts"
 import type { Claim, EncodedLinkedMessage, Storage, SubscriptionStorage } from "./Storage.ts"
@@ -15,12 +15,22 @@ import type { Claim, EncodedLinkedMessage, Storage, SubscriptionStorage } from "
 /** `"park"` puts the message aside, to be replayed or discarded later; `"skip"` acknowledges it as if it were handled. */
 export type OnFailure = "park" | "skip" | "haltPartition" | "stop"
 
+/** What becomes of the messages of a subscription. */
 export interface DeliveryOptions {
   readonly name: string
   readonly delivery: "atLeastOnce" | "transactional"
   readonly acknowledge: "message" | "batch"
   readonly retry: Schedule.Schedule<unknown, unknown>
   readonly onFailure: OnFailure
+}
+
+/** A claim, and when it was last known to stand. */
+export interface HeldClaim {
+  readonly claim: Claim
+  confirmedAt: number
+  /** How long that is good for, in milliseconds: no handler is called later than that without a new confirmation. */
+  readonly validity: number
+  readonly confirm: Effect.Effect<boolean, SqlError>
 }
 
 /** Handles some messages; in a batch, it may know which of them failed. */
@@ -80,23 +90,38 @@ const linksOf = (deliveries: ReadonlyArray<Delivery<unknown>>) =>
     return span === undefined ? [] : [{ span, attributes: {} }]
   })
 
-/** Failures and defects alike count as the handler's; an interruption is ours. A lost connection says nothing of it. */
+/**
+ * Failures and defects alike are the handler's, and so is an interruption: when we interrupt a fiber, nothing in it
+ * recovers, so what arrives here was interrupted by itself.
+ */
 const failing = <E, R>(
   effect: Effect.Effect<unknown, E, R>,
   index: number | undefined
-): Effect.Effect<void, HandlerFailure | SqlError, R> =>
-  Effect.catchCause(Effect.asVoid(effect), (cause): Effect.Effect<never, HandlerFailure | SqlError> => {
-    if (Cause.hasInterruptsOnly(cause)) return Effect.failCause(cause as Cause.Cause<never>)
-    const error = Cause.squash(cause)
-    return isConnectionError(error) ? Effect.fail(error) : Effect.fail(new HandlerFailure({ index, cause: error }))
-  })
+): Effect.Effect<void, HandlerFailure, R> =>
+  Effect.catchCause(
+    Effect.asVoid(effect),
+    (cause) => Effect.fail(new HandlerFailure({ index, cause: Cause.squash(cause) }))
+  )
 
 const handledTotal = Metric.counter("effect_message_store_handled", { description: "Messages handled" })
-const failedTotal = Metric.counter("effect_message_store_failed", { description: "Attempts of handlers that failed" })
+const failedTotal = Metric.counter("effect_message_store_failed", { description: "Calls of handlers that failed" })
 const parkedTotal = Metric.counter("effect_message_store_parked", { description: "Messages parked" })
+const skippedTotal = Metric.counter("effect_message_store_skipped", { description: "Messages skipped" })
+
+/** Counts for one subscription. */
+export const counting = (subscription: string) => {
+  const count = (metric: Metric.Counter<number>) => (by: number) =>
+    Metric.update(Metric.withAttributes(metric, { subscription }), by)
+  return {
+    handled: count(handledTotal),
+    failed: count(failedTotal),
+    parked: count(parkedTotal),
+    skipped: count(skippedTotal)
+  }
+}
 
 /**
- * Handles what was read of a partition, from a checkpoint on. Answers the new checkpoint; the claim must be given up if
+ * Handles what was read of a partition, from a checkpoint on. Returns the new checkpoint; the claim must be given up if
  * it fails.
  *
  * @internal
@@ -109,12 +134,10 @@ export const make = <A, R>(
   consume: Consumer<A, R>
 ) => {
   const isTransactional = options.delivery === "transactional"
-  const attributes = { subscription: options.name }
-  const count = (metric: Metric.Counter<number>, by: number) =>
-    Effect.asVoid(Metric.update(Metric.withAttributes(metric, attributes), by))
+  const count = counting(options.name)
 
   return (
-    claim: Claim,
+    held: HeldClaim,
     checkpoint: number,
     rows: Arr.NonEmptyReadonlyArray<EncodedLinkedMessage>
   ): Effect.Effect<
@@ -123,37 +146,68 @@ export const make = <A, R>(
     R
   > =>
     Effect.suspend(() => {
+      const { claim } = held
       let acknowledged = checkpoint
       let isWanted = false
 
-      const advance = (to: number) =>
-        Effect.flatMap(subscribed.advance(claim, acknowledged, to), (advanced) => {
-          if (advanced === "Fenced") return Effect.fail(new Interruption({ reason: "fenced" }))
-          if (advanced === "Wanted") isWanted = true
-          return Effect.void
-        })
-      /** Outside of transactions: what is acknowledged is committed. */
-      const acknowledge = (to: number) => to <= acknowledged ? Effect.void : Effect.andThen(advance(to), moved(to))
+      const confirm = Effect.gen(function*() {
+        const now = yield* Clock.currentTimeMillis
+        if (!(yield* held.confirm)) return yield* new Interruption({ reason: "fenced" })
+        held.confirmedAt = now
+      })
+      /** Before a handler is called: a process that was stopped may have lost the claim without having noticed. */
+      const standing = Effect.flatMap(
+        Clock.currentTimeMillis,
+        (now) => now - held.confirmedAt < held.validity ? Effect.void : confirm
+      )
+
+      const advance = Effect.fnUntraced(function*(to: number) {
+        const now = yield* Clock.currentTimeMillis
+        const advanced = yield* subscribed.advance(claim, acknowledged, to)
+        if (advanced === "Fenced") return yield* new Interruption({ reason: "fenced" })
+        if (advanced === "Wanted") isWanted = true
+        held.confirmedAt = now
+      })
+      /** What was acknowledged is committed. */
       const moved = (to: number) =>
-        Effect.suspend(() => {
+        Effect.sync(() => {
           const by = to - acknowledged
           acknowledged = to
-          return count(handledTotal, by)
+          return by
         })
+      /** Outside of transactions. */
+      const acknowledge = (to: number) =>
+        Effect.suspend(() => to <= acknowledged ? Effect.succeed(0) : Effect.andThen(advance(to), moved(to)))
 
       const attempt = (deliveries: Arr.NonEmptyReadonlyArray<Delivery<A>>) => {
         const last = Arr.lastNonEmpty(deliveries).position
-        if (isTransactional) {
-          const all = Effect.andThen(consume(deliveries, () => Effect.void), advance(last))
-          return Effect.andThen(storage.withTransaction(all), moved(last))
-        }
+        const index = deliveries.length === 1 ? 0 : undefined
         let handled = acknowledged
-        return consume(deliveries, ({ position }) => {
-          handled = position
-          return options.acknowledge === "message" ? acknowledge(position) : Effect.void
-        }).pipe(
-          Effect.onError(() => Effect.ignore(acknowledge(handled))), // the messages before the one that failed
-          Effect.andThen(Effect.suspend(() => acknowledge(last)))
+        const acknowledgeHandled = (to: number) => Effect.flatMap(acknowledge(to), count.handled)
+        const handling = isTransactional
+          ? storage.withTransaction(Effect.andThen(consume(deliveries, () => Effect.void), advance(last))).pipe(
+            // What a handler did to the transaction shows when it goes on, or is committed.
+            Effect.catchIf(isLasting, (cause) => Effect.fail(new HandlerFailure({ index, cause }))),
+            Effect.andThen(moved(last)),
+            Effect.flatMap(count.handled)
+          )
+          : consume(deliveries, ({ position }) => {
+            handled = position
+            return options.acknowledge === "message"
+              ? Effect.andThen(acknowledgeHandled(position), standing)
+              : standing
+          }).pipe(
+            // The messages before the one that failed. If they may not be acknowledged, the claim is another's.
+            Effect.tapErrorTag("HandlerFailure", () => acknowledgeHandled(handled)),
+            Effect.andThen(Effect.suspend(() => {
+              handled = last
+              return acknowledgeHandled(last)
+            })),
+            Effect.onError(() => Effect.ignore(acknowledgeHandled(handled)))
+          )
+        return Effect.andThen(standing, handling).pipe(
+          // It says nothing of the handler if ours is lost as well.
+          Effect.tapErrorTag("HandlerFailure", ({ cause }) => isConnectionError(cause) ? confirm : Effect.void)
         )
       }
 
@@ -167,7 +221,11 @@ export const make = <A, R>(
               const failed = index === undefined ? undefined : rest[index]
               if (index === undefined || failed === undefined) {
                 const middle = rest.length >> 1
-                return Effect.andThen(process(rest.slice(0, middle)), process(rest.slice(middle)))
+                const next = rest.map((delivery) => ({ ...delivery, attempt: delivery.attempt + 1 }))
+                return failedWith("a batch failed, and is handled in halves", rest[0], cause).pipe(
+                  Effect.andThen(process(next.slice(0, middle))),
+                  Effect.andThen(process(next.slice(middle)))
+                )
               }
               return process(rest.slice(0, index)).pipe(
                 Effect.andThen(again(failed, cause)),
@@ -177,61 +235,81 @@ export const make = <A, R>(
             : Effect.void
         })
 
-      /** One message alone, after its first failure. */
+      /** One message alone, after its first failure. What is none of the handler's ends it at once. */
       const again = (
         delivery: Delivery<A>,
         cause: unknown
       ): Effect.Effect<void, Interruption | HandlerError | SqlError, R> => {
-        let failure = new HandlerFailure({ index: 0, cause })
         let attempts = delivery.attempt
-        const next = Effect.suspend(() => attempt([{ ...delivery, attempt: ++attempts }]))
-        let isFirst = true
-        return Effect.suspend(() => {
-          if (!isFirst) return next
-          isFirst = false
-          return Effect.fail(failure)
-        }).pipe(
-          Effect.tapErrorTag("HandlerFailure", (error) => {
-            failure = error
-            return Effect.andThen(count(failedTotal, 1), log("a handler failed", delivery, attempts, error.cause))
-          }),
-          Effect.retry({ schedule: options.retry, while: (error) => error._tag === "HandlerFailure" }),
-          Effect.catchTag("HandlerFailure", (error) => giveUp(delivery, error.cause, attempts))
+        let first: Effect.Effect<never, HandlerFailure> | undefined = Effect.fail(
+          new HandlerFailure({ index: 0, cause })
+        )
+        const next = Effect.suspend(() => {
+          const failed = first
+          first = undefined
+          return failed ?? attempt([{ ...delivery, attempt: ++attempts }])
+        })
+        return next.pipe(
+          Effect.tapErrorTag("HandlerFailure", (failure) =>
+            failedWith("a handler failed", { ...delivery, attempt: attempts }, failure.cause)),
+          Effect.map(Result.succeed),
+          Effect.catchTag(["Interruption", "SqlError"], (ended) =>
+            Effect.succeed(Result.fail(ended))),
+          Effect.mapError((failure) => failure.cause),
+          Effect.retry(options.retry),
+          Effect.catch((last) => Effect.map(giveUp(delivery, last, attempts), Result.succeed)),
+          Effect.flatMap(Effect.fromResult)
         )
       }
 
       const giveUp = (
-        { messageId, partition, position }: Pick<Delivery<A>, "messageId" | "partition" | "position">,
+        message: Pick<Delivery<A>, "messageId" | "stream" | "position">,
         cause: unknown,
         attempts: number
       ): Effect.Effect<void, Interruption | HandlerError | SqlError> => {
+        const { messageId, position } = message
+        const { partition } = claim
+        const log = (what: string) =>
+          Effect.annotateLogs(
+            Effect.logError(`subscription ${options.name}: ${what}`, cause),
+            annotations({ ...message, partition, attempt: attempts })
+          )
         switch (options.onFailure) {
           case "park": {
             const parked = subscribed.park({ partition, position, messageId, attempts, error: textOf(cause) })
             return storage.withTransaction(Effect.andThen(parked, advance(position))).pipe(
               Effect.andThen(moved(position)),
-              Effect.andThen(count(parkedTotal, 1))
+              Effect.flatMap(count.parked),
+              Effect.andThen(log("a message is parked"))
             )
           }
           case "skip":
-            return acknowledge(position)
+            return acknowledge(position).pipe(
+              Effect.flatMap(count.skipped),
+              Effect.andThen(log("a message is skipped"))
+            )
           case "haltPartition":
-            return Effect.fail(new Interruption({ reason: "halted" }))
+            return Effect.andThen(
+              log("a partition is halted at a message"),
+              Effect.fail(new Interruption({ reason: "halted" }))
+            )
           case "stop":
-            return Effect.fail(
-              new HandlerError({ subscription: options.name, partition, position, messageId, attempts, cause })
+            return Effect.andThen(
+              log("stops at a message"),
+              Effect.fail(
+                new HandlerError({ subscription: options.name, partition, position, messageId, attempts, cause })
+              )
             )
         }
       }
 
-      const log = (
-        message: string,
-        { messageId, partition, position, stream }: Delivery<A>,
-        attempts: number,
-        cause: unknown
-      ) =>
-        Effect.logWarning(`subscription ${options.name}: ${message}`, cause).pipe(
-          Effect.annotateLogs({ messageId, stream, partition, position, attempts })
+      const failedWith = (what: string, delivery: Delivery<A>, cause: unknown) =>
+        Effect.andThen(
+          count.failed(1),
+          Effect.annotateLogs(
+            Effect.logWarning(`subscription ${options.name}: ${what}`, cause),
+            annotations(delivery)
+          )
         )
 
       const size = options.acknowledge === "message" && isTransactional ? 1 : rows.length
@@ -243,7 +321,7 @@ export const make = <A, R>(
             // What cannot be decoded can be handled by nobody, however often it is tried.
             yield* process(deliveries)
             deliveries = []
-            yield* giveUp({ ...row, partition: claim.partition }, stored.failure, 1)
+            yield* giveUp(row, stored.failure, 1)
             continue
           }
           deliveries.push({ ...stored.success, partition: claim.partition, position: row.position, attempt: 1 })
@@ -258,7 +336,17 @@ export const make = <A, R>(
     })
 }
 
-/** As PostgreSQL holds it: without NUL, well-formed, and not without end. */
-const textOf = (cause: unknown): string =>
-  (cause instanceof Error ? cause.stack ?? String(cause) : String(cause))
-    .slice(0, 10_000).replaceAll("\0", "").toWellFormed()
+const isLasting = (error: { readonly _tag: string }): error is SqlError =>
+  error._tag === "SqlError" && !isPassing(error)
+
+/** Of a line of the log about a message. */
+export const annotations = (
+  { attempt, messageId, partition, position, stream }: Pick<
+    Delivery<unknown>,
+    "attempt" | "messageId" | "partition" | "position" | "stream"
+  >
+) => ({ messageId, stream, partition, position, attempts: attempt })
+
+/** With the reasons behind it. As PostgreSQL holds it: without NUL, well-formed, and not without end. */
+export const textOf = (cause: unknown): string =>
+  Cause.pretty(Cause.fail(cause)).slice(0, 10_000).replaceAll("\0", "").toWellFormed()

@@ -16,6 +16,7 @@ export const isConnectionError = (error: unknown): error is SqlError =>
     (Predicate.hasProperty(error.reason, "cause") && Predicate.hasProperty(error.reason.cause, "code") &&
       statesOfServers.includes(error.reason.cause.code)))
 
+/** Whether trying again can help, when nothing but our own statements is to blame. */
 export const isPassing = <E extends { readonly _tag: string }>(error: E | SqlError): error is SqlError =>
   error._tag === "SqlError" && ((error as SqlError).isRetryable || isConnectionError(error))
 

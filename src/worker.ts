@@ -3,16 +3,18 @@
  * fiber for each claimed partition handles them.
  *
  * A worker whose partition has nothing more keeps its claim for a while, so that the next message need not wait for one;
- * it leaves when another partition needs its place, or when another process has asked for the partition.
+ * it leaves when another partition needs its place, or when another process has asked for the partition. One that is
+ * busy does so too, after a batch, when it has had its place for a while.
  */
-import { Array as Arr, Clock, Effect, FiberSet, Latch, Metric, Random } from "effect"
+import { Array as Arr, Clock, Effect, Exit, FiberSet, Latch, Metric, Random } from "effect"
 import type { Duration } from "effect"
 import type { SqlError } from "effect/sql/SqlError"
-import type { Interruption } from "./delivery.ts"
+import type { HeldClaim, Interruption } from "./delivery.ts"
 import type { HandlerError } from "./errors.ts"
 import { isPassing, whatPasses } from "./passing.ts"
 import type { AggregatedStorage, Claim, ClaimMode, EncodedLinkedMessage, SubscriptionStorage } from "./Storage.ts"
 
+/** How a subscription is run. */
 export interface WorkerOptions<R> {
   readonly name: string
   readonly mode: ClaimMode
@@ -20,7 +22,7 @@ export interface WorkerOptions<R> {
   readonly concurrency: number
   readonly pollInterval: Duration.Input
   readonly deliver: (
-    claim: Claim,
+    held: HeldClaim,
     checkpoint: number,
     messages: Arr.NonEmptyReadonlyArray<EncodedLinkedMessage>
   ) => Effect.Effect<
@@ -31,11 +33,20 @@ export interface WorkerOptions<R> {
 }
 
 /** How long an idle worker keeps its claim. */
-const idleTime: Duration.Input = "30 seconds"
+const idleMilliseconds = 30_000
 
-/** How long a claim is kept, at least, though another process asks for it; and how long it is left to others then. */
+/**
+ * How long a claim is kept, at least, though another process asks for it, or another partition for its place; and how
+ * long it is left to other processes then.
+ */
 const fairMilliseconds = 3000
 const restMilliseconds = 1500
+
+/** How long a claim is good for once it was confirmed, at most; of a lease, a third of it. */
+const validityMilliseconds = 1000
+
+/** How long a partition that another has is left alone before it is tried again. */
+const refusedMilliseconds = [100, 500] as const
 
 /** How soon partitions that others have are looked at again. */
 const contendedInterval: Duration.Input = "500 millis"
@@ -50,6 +61,7 @@ class Worker {
   readonly news = Latch.makeUnsafe(false)
   isIdle = false
   hasToLeave = false
+  checkpoint = -1
 
   leave(): void {
     this.hasToLeave = true
@@ -70,92 +82,125 @@ export const run = <R>(
     const workers = new Map<number, Worker>()
     /** Left alone: for good, or until a time. */
     const resting = new Map<number, number>()
+    /** Partitions that gave their place up to others are the last to get one, in this order. */
+    let lastInLine = new Set<number>()
+    let isCrowded = false
     const placeIsFree = Latch.makeUnsafe(false)
     const attributes = { subscription: name }
+    const validity = mode._tag === "Lease"
+      ? Math.min(validityMilliseconds, mode.milliseconds / 3)
+      : validityMilliseconds
 
     /** Until there is nothing for a while, or the partition is another's. */
-    const work = Effect.fnUntraced(function*(claim: Claim, worker: Worker) {
-      const { partition } = claim
+    const work = Effect.fnUntraced(function*(held: HeldClaim, worker: Worker) {
+      const { partition } = held.claim
       const since = yield* Clock.currentTimeMillis
-      let checkpoint = yield* subscribed.checkpoint(partition)
+      let idleUntil = since + idleMilliseconds
+      worker.checkpoint = yield* subscribed.checkpoint(partition)
       while (!worker.hasToLeave) {
         worker.news.closeUnsafe()
         const { messages, more } = yield* stream.readPartition({
           partition,
-          fromPosition: checkpoint + 1,
+          fromPosition: worker.checkpoint + 1,
           limit: batchSize
         })
         if (Arr.isReadonlyArrayNonEmpty(messages)) {
-          const [took, done] = yield* Effect.timed(deliver(claim, checkpoint, messages))
+          const [took, done] = yield* Effect.timed(deliver(held, worker.checkpoint, messages))
           yield* Metric.update(Metric.withAttributes(batchTimer, attributes), took)
-          checkpoint = done.checkpoint
+          worker.checkpoint = done.checkpoint
           const now = yield* Clock.currentTimeMillis
-          if (done.isWanted && now - since >= fairMilliseconds) {
-            resting.set(partition, now + restMilliseconds)
+          idleUntil = now + idleMilliseconds
+          if ((done.isWanted || isCrowded) && now - since >= fairMilliseconds) {
+            if (done.isWanted) resting.set(partition, now + restMilliseconds)
+            else lastInLine.add(partition)
             return
           }
           if (more) continue
         }
+        if (isCrowded) return
         worker.isIdle = true
-        const hasNews = yield* Effect.timeoutOption(worker.news.await, idleTime)
+        const left = idleUntil - (yield* Clock.currentTimeMillis)
+        const hasNews = yield* Effect.timeoutOption(worker.news.await, Math.max(0, left))
         worker.isIdle = false
         if (hasNews._tag === "None") return
       }
     })
 
-    const employ = (claim: Claim) => {
+    const employ = (claim: Claim, confirmedAt: number) => {
       const worker = new Worker()
       workers.set(claim.partition, worker)
-      const working = work(claim, worker).pipe(
+      const annotated = Effect.annotateLogs({ partition: claim.partition })
+      const working = work({ claim, confirmedAt, validity, confirm: claims.confirm(claim) }, worker).pipe(
         Effect.raceFirst(claims.lost(claim)),
-        Effect.catchTag("Interruption", ({ reason }) =>
-          Effect.sync(() => {
-            if (reason === "halted") resting.set(claim.partition, Infinity)
-          })),
+        Effect.catchTag("Interruption", ({ reason }) => {
+          if (reason === "fenced") return annotated(Effect.logInfo(`subscription ${name}: a claim was lost`))
+          resting.set(claim.partition, Infinity)
+          return Effect.void
+        }),
         Effect.catchIf(isPassing, (error) =>
-          Effect.logWarning(`subscription ${name}: partition ${claim.partition} is given up for a while`, error).pipe(
+          annotated(Effect.logWarning(`subscription ${name}: a partition is given up for a while`, error)).pipe(
             Effect.andThen(Clock.currentTimeMillis),
             Effect.map((now) =>
               void resting.set(claim.partition, now + restMilliseconds)
             )
           )),
-        Effect.ensuring(Effect.andThen(
-          claims.release(claim),
-          Effect.sync(() => {
+        Effect.onExit((exit) =>
+          Effect.map(claims.release(claim), () => {
             workers.delete(claim.partition)
-            placeIsFree.openUnsafe()
+            if (Exit.isSuccess(exit)) placeIsFree.openUnsafe() // else the subscription ends
           })
-        ))
+        )
       )
       return FiberSet.run(fibers, Effect.asVoid(working))
     }
 
-    /** Claims what is pending, as far as there are places; answers whether others have some of it. */
+    /** Claims what is pending, as far as there are places; returns whether others have some of it. */
     const look = Effect.gen(function*() {
       placeIsFree.closeUnsafe()
+      const idle = new Map(
+        Array.from(workers).flatMap(([partition, { checkpoint, isIdle }]) => isIdle ? [[partition, checkpoint]] : [])
+      )
       const pending = yield* subscribed.pending
       yield* Metric.update(
         Metric.withAttributes(lagGauge, attributes),
         pending.reduce((sum, { checkpoint, position }) => sum + position - checkpoint, 0)
       )
       const now = yield* Clock.currentTimeMillis
-      const free: Array<number> = []
+      const free = new Set<number>()
       let isContended = false
-      for (const { partition } of pending) {
+      for (const { checkpoint, partition } of pending) {
+        const worker = workers.get(partition)
         const until = resting.get(partition) ?? 0
-        if (workers.has(partition)) workers.get(partition)?.news.openUnsafe()
-        else if (until <= now) free.push(partition)
-        else if (until < Infinity) isContended = true
+        if (worker !== undefined) {
+          // One that is idle all the while, and elsewhere than what is stored: the subscription was reset.
+          const hasMoved = worker.isIdle && idle.get(partition) === worker.checkpoint &&
+            worker.checkpoint !== checkpoint
+          if (hasMoved) worker.leave()
+          else worker.news.openUnsafe()
+        } else if (until <= now) {
+          resting.delete(partition)
+          free.add(partition)
+        } else if (until < Infinity) isContended = true
       }
+      const first = yield* Random.shuffle(Array.from(free).filter((partition) => !lastInLine.has(partition)))
+      lastInLine = new Set(Array.from(lastInLine).filter((partition) => free.has(partition)))
       const elsewhere: Array<number> = []
-      for (const partition of yield* Random.shuffle(free)) {
+      isCrowded = false
+      for (const partition of [...first, ...lastInLine]) {
         if (workers.size >= concurrency) {
+          isCrowded = true
           for (const worker of workers.values()) if (worker.isIdle) worker.leave()
           break
         }
+        const at = yield* Clock.currentTimeMillis
         const claim = yield* claims.claim(partition)
-        if (claim === undefined) elsewhere.push(partition)
-        else yield* employ(claim)
+        if (claim !== undefined) {
+          lastInLine.delete(partition)
+          yield* employ(claim, at)
+        } else {
+          elsewhere.push(partition)
+          resting.set(partition, at + (yield* Random.nextIntBetween(...refusedMilliseconds)))
+        }
       }
       const [wanted] = elsewhere
       if (wanted !== undefined && workers.size < concurrency) yield* claims.want(wanted)
@@ -172,5 +217,7 @@ export const run = <R>(
       }
     })
 
-    return yield* Effect.raceFirst(manage, Effect.andThen(FiberSet.join(fibers), Effect.never))
+    // With the workers: all are interrupted at once, and none waits for what another has.
+    yield* FiberSet.run(fibers, manage)
+    return yield* Effect.andThen(FiberSet.join(fibers), Effect.never)
   }))

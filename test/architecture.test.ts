@@ -18,6 +18,7 @@ const modules = [
   "Reader",
   "Handlers",
   "delivery",
+  "parked",
   "worker",
   "Subscription",
   "Projector",

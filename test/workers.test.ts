@@ -13,7 +13,9 @@ describe("PostgreSQL workers", () => {
       Effect.gen(function*() {
         const sql = yield* SqlClient.SqlClient
         const kinds = (["transactional", "atLeastOnce"] as const).flatMap((delivery) =>
-          (["message", "batch"] as const).map((acknowledge) => ({ delivery, acknowledge }))
+          (["message", "batch"] as const).flatMap((acknowledge) =>
+            (["session", { lease: "2 seconds" }] as const).map((claims) => ({ delivery, acknowledge, claims }))
+          )
         )
         const seed = Number(process.env["SHUTDOWN_SEED"] ?? Math.floor(Math.random() * 1e6))
         console.log(`shutdown: seed ${seed}`)
@@ -26,7 +28,9 @@ describe("PostgreSQL workers", () => {
           yield* Effect.timeoutOption(running, yield* Random.nextIntBetween(1, 400))
           const owned = yield* sql`select to_regclass(${`effect_message_store_claims_${name}`}) is not null as made`
           if (owned[0]?.["made"] === true) {
-            const owners = yield* sql`select owner from ${sql(`effect_message_store_claims_${name}`)} where owner <> ''`
+            const owners = yield* sql`select owner from ${
+              sql(`effect_message_store_claims_${name}`)
+            } where partition >= 0 and owner <> ''`
             assert.lengthOf(owners, 0, `${index}`)
             const [{ wrong, open } = { wrong: NaN, open: NaN }] = yield* sql<Record<"wrong" | "open", number>>`
               with done as (select partition, position, count(*) as times from effects where subscription = ${name}
@@ -83,7 +87,10 @@ describe("PostgreSQL workers", () => {
           // At least once, each partition may have handled one whose acknowledgement it was about to note.
           assert.isAtMost(done - (row?.acknowledged ?? 0), delivery === "transactional" ? 0 : 4)
           assert.isAtLeast(done, row?.acknowledged ?? 0)
-          assert.lengthOf(yield* sql`select from effect_message_store_claims_terminated where owner <> ''`, 0)
+          assert.lengthOf(
+            yield* sql`select from effect_message_store_claims_terminated where partition >= 0 and owner <> ''`,
+            0
+          )
           yield* until(
             "no connection is left",
             Effect.map(sql`select from pg_stat_activity where application_name = 'terminated'`, (rows) =>
@@ -118,7 +125,7 @@ describe("PostgreSQL workers", () => {
       )))
       const claimed = Effect.map(
         sql<{ readonly owner: string; readonly count: number }>`
-          select owner, count(*)::int as count from effect_message_store_claims_shared where owner <> '' group by owner`,
+          select owner, count(*)::int as count from effect_message_store_claims_shared where partition >= 0 and owner <> '' group by owner`,
         (rows) => rows.map(({ count }) => count).toSorted((a, b) => b - a)
       )
       yield* worker("first", {})
@@ -170,13 +177,17 @@ describe("PostgreSQL workers", () => {
           from pg_stat_database where datname = current_database()`
         return { cpu: cpu?._tag === "Cpu" ? cpu.used : NaN, statements: row?.statements ?? NaN, at: performance.now() }
       })
-      yield* Effect.sleep("11 seconds") // an idle backend tells its statistics 10 seconds late
-      const before = yield* measure
-      yield* Effect.sleep("5 seconds") // what is measured
-      const after = yield* measure
-      const seconds = (after.at - before.at) / 1000
-      const statements = (after.statements - before.statements) / seconds
-      const cpu = (after.cpu - before.cpu) / 1e4 / seconds
+      // An idle backend tells its statistics 10 seconds late, or later on a busy machine: what it did at first is over then.
+      let statements = Infinity
+      let cpu = Infinity
+      for (let period = 0; period < 5 && (statements >= 2 || cpu >= 5); period++) {
+        const before = yield* measure
+        yield* Effect.sleep("5 seconds") // what is measured
+        const after = yield* measure
+        const seconds = (after.at - before.at) / 1000
+        statements = (after.statements - before.statements) / seconds
+        cpu = (after.cpu - before.cpu) / 1e4 / seconds
+      }
       console.log(`quiet: ${statements.toFixed(1)} statements a second, ${cpu.toFixed(1)} % of a processor`)
       assert.isBelow(statements, 2)
       assert.isBelow(cpu, 5)

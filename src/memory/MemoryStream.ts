@@ -3,7 +3,7 @@
  * a round links what was committed after the round before, up to the last commit at its beginning.
  */
 import { DateTime, Effect } from "effect"
-import { StreamDefinitionError } from "../errors.ts"
+import { InvalidNameError, StreamDefinitionError } from "../errors.ts"
 import { partitionOf } from "../Partitioner.ts"
 import {
   type AggregatedStorage,
@@ -73,10 +73,15 @@ export class Streams<Message> {
     return links
   }
 
-  subscribed(name: string): MemorySubscription.Subscribed {
+  /** What a subscription remembers; it belongs to the stream that had it first. */
+  subscribed(name: string, stream: string): MemorySubscription.Subscribed {
     let subscribed = this.subscriptions.get(name)
-    if (subscribed === undefined) this.subscriptions.set(name, subscribed = new MemorySubscription.Subscribed())
+    if (subscribed === undefined) this.subscriptions.set(name, subscribed = new MemorySubscription.Subscribed(stream))
     return subscribed
+  }
+
+  unsubscribe(name: string): void {
+    this.subscriptions.delete(name)
   }
 
   remove(name: string): void {
@@ -229,6 +234,18 @@ export const make = <Message extends SourceMessage>(
     drop: Effect.sync(() => streams.remove(name)),
     listen: wakeup.listen(channel),
     subscription: (subscription) =>
-      Effect.sync(() => MemorySubscription.make(streams.subscribed(subscription), reads, place))
+      Effect.suspend(() => {
+        const subscribed = streams.subscribed(subscription, name)
+        if (subscribed.stream !== name) {
+          const reason = `is taken by a subscription to "${subscribed.stream}"`
+          return Effect.fail(new InvalidNameError({ name: subscription, reason }))
+        }
+        const read = (messageId: string) => {
+          const message = source.get(messageId)
+          return message && source.read(message)
+        }
+        const drop = () => streams.unsubscribe(subscription)
+        return Effect.succeed(MemorySubscription.make(subscribed, reads, place, read, drop))
+      })
   }
 }

@@ -5,8 +5,8 @@ import type {
   AggregatedStorage,
   Claim,
   Claims,
-  EncodedLinkedMessage,
   EncodedParkedMessage,
+  EncodedStoredMessage,
   ParkedEntry,
   PartitionHead,
   SubscriptionStorage
@@ -17,19 +17,25 @@ type Change =
   | { readonly _tag: "Advance"; readonly partition: number; readonly position: number }
   | { readonly _tag: "Park"; readonly entry: ParkedEntry; readonly parkedAt: DateTime.Utc }
   | { readonly _tag: "Unpark"; readonly partition: number; readonly position: number }
+  | { readonly _tag: "Begin"; readonly starts: ReadonlyArray<PartitionHead> }
+  | { readonly _tag: "Reset" }
 
 type Parked = ParkedEntry & { readonly parkedAt: DateTime.Utc }
 
 const placeOf = ({ partition, position }: PartitionHead): string => `${partition} ${position}`
 
+const checkpointOf = (partition: number): string => `checkpoint ${partition}`
+
 /** What is known after some changes. */
 class State {
   readonly checkpoints: Map<number, number>
   readonly parked: Map<string, Parked>
+  isInitialised: boolean
 
   constructor(other?: State) {
     this.checkpoints = new Map(other?.checkpoints)
     this.parked = new Map(other?.parked)
+    this.isInitialised = other?.isInitialised ?? false
   }
 
   apply(changes: ReadonlyArray<Change>): void {
@@ -43,6 +49,15 @@ class State {
           break
         case "Unpark":
           this.parked.delete(placeOf(change))
+          break
+        case "Begin":
+          for (const { partition, position } of change.starts) this.checkpoints.set(partition, position)
+          this.isInitialised = true
+          break
+        case "Reset":
+          this.checkpoints.clear()
+          this.parked.clear()
+          this.isInitialised = false
       }
     }
   }
@@ -52,11 +67,16 @@ class State {
 export class Subscribed implements Transaction.Participant<Change> {
   readonly locks = new Transaction.Locks()
   readonly state = new State()
-  isInitialised = false
+  /** The aggregated stream. */
+  readonly stream: string
   /** Tokens, and who has which. */
   readonly tokens = new Map<number, number>()
   readonly owners = new Map<number, number>()
   readonly wanted = new Set<number>()
+
+  constructor(stream: string) {
+    this.stream = stream
+  }
 
   commit(changes: ReadonlyArray<Change>): void {
     this.state.apply(changes)
@@ -69,35 +89,28 @@ export class Subscribed implements Transaction.Participant<Change> {
     view.apply(transaction.value.journal<Change>(this))
     return view
   }
-
-  reset(): void {
-    this.state.checkpoints.clear()
-    this.state.parked.clear()
-    this.isInitialised = false
-  }
 }
 
 export const make = (
   subscribed: Subscribed,
-  stream: Pick<AggregatedStorage, "partitions" | "readPartition">,
-  place: (globalPosition: number) => PartitionHead | undefined
+  stream: Pick<AggregatedStorage, "partitions">,
+  place: (globalPosition: number) => PartitionHead | undefined,
+  read: (messageId: string) => EncodedStoredMessage | undefined,
+  drop: () => void
 ): SubscriptionStorage => {
   const view = Effect.map(Transaction.current, (transaction) => subscribed.view(transaction))
 
-  const change = (lock: string, decide: (state: State) => Effect.Effect<Change | undefined>) =>
+  const change = (
+    locks: ReadonlyArray<string>,
+    decide: (state: State) => Effect.Effect<Change | undefined>
+  ) =>
     Transaction.required((transaction) =>
       Effect.gen(function*() {
-        yield* subscribed.locks.acquire(transaction, [lock])
+        yield* subscribed.locks.acquire(transaction, locks)
         const decided = yield* decide(subscribed.view(Option.some(transaction)))
         if (decided !== undefined) transaction.journal<Change>(subscribed).push(decided)
         return decided !== undefined
       })
-    )
-
-  const read = (partition: number, position: number) =>
-    Effect.map(
-      stream.readPartition({ partition, fromPosition: position, limit: 1 }),
-      ({ messages: [message] }) => message as EncodedLinkedMessage // links are never removed one by one
     )
 
   const claims: Claims = {
@@ -115,20 +128,18 @@ export const make = (
       Effect.sync(() => {
         if (subscribed.owners.get(partition) === token) subscribed.owners.delete(partition)
       }),
+    confirm: ({ partition, token }) => Effect.sync(() => subscribed.owners.get(partition) === token),
     lost: () => Effect.never
   }
 
   return {
-    initialise: Effect.fnUntraced(function*(positions) {
-      yield* Transaction.required((transaction) => subscribed.locks.acquire(transaction, ["init"]))
-      if (subscribed.isInitialised) return
-      const starts = yield* positions
-      if (subscribed.isInitialised) return
-      subscribed.isInitialised = true
-      for (const { partition, position } of starts) {
-        if (position >= 0) subscribed.state.checkpoints.set(partition, position)
-      }
-    }),
+    initialise: (positions) =>
+      Transaction.withTransaction(Effect.gen(function*() {
+        yield* Transaction.required((transaction) => subscribed.locks.acquire(transaction, ["init"]))
+        if ((yield* view).isInitialised) return
+        const starts = (yield* positions).filter(({ position }) => position >= 0)
+        yield* change(["init"], () => Effect.succeed({ _tag: "Begin", starts }))
+      })),
     claims: () =>
       Effect.gen(function*() {
         const held = new Set<Claim>()
@@ -136,10 +147,15 @@ export const make = (
         return {
           ...claims,
           claim: (partition) =>
-            Effect.tap(claims.claim(partition), (claim) =>
+            Effect.uninterruptible(Effect.tap(claims.claim(partition), (claim) =>
               Effect.sync(() => {
                 if (claim !== undefined) held.add(claim)
-              }))
+              }))),
+          release: (claim) =>
+            Effect.andThen(
+              claims.release(claim),
+              Effect.sync(() => void held.delete(claim))
+            )
         }
       }),
     pending: Effect.gen(function*() {
@@ -152,7 +168,7 @@ export const make = (
     checkpoint: (partition) => Effect.map(view, ({ checkpoints }) => checkpoints.get(partition) ?? -1),
     advance: ({ partition, token }, from, to) =>
       Effect.map(
-        change(`checkpoint ${partition}`, ({ checkpoints }) =>
+        change([checkpointOf(partition)], ({ checkpoints }) =>
           Effect.succeed(
             subscribed.tokens.get(partition) === token && (checkpoints.get(partition) ?? -1) === from && to > from
               ? { _tag: "Advance", partition, position: to }
@@ -162,20 +178,28 @@ export const make = (
       ),
     park: (entry) =>
       Effect.asVoid(
-        change(`parked ${placeOf(entry)}`, () =>
+        change([`parked ${placeOf(entry)}`], () =>
           Effect.map(Clock.currentTimeMillis, (now) => ({ _tag: "Park", entry, parkedAt: DateTime.makeUnsafe(now) })))
       ),
-    parked: Effect.flatMap(view, ({ parked }) =>
-      Effect.forEach(
-        Array.from(parked.values()).toSorted((a, b) => a.partition - b.partition || a.position - b.position),
-        (entry) =>
-          Effect.map(
-            read(entry.partition, entry.position),
-            (message): EncodedParkedMessage => ({ ...message, ...entry })
-          )
-      )),
+    repark: (entry) =>
+      change(
+        [`parked ${placeOf(entry)}`],
+        ({ parked }) =>
+          Effect.map(Clock.currentTimeMillis, (now) =>
+            parked.has(placeOf(entry))
+              ? { _tag: "Park", entry, parkedAt: DateTime.makeUnsafe(now) }
+              : undefined)
+      ),
+    parked: (places) =>
+      Effect.map(view, ({ parked }) => {
+        const wanted = places && new Set(places.map(placeOf))
+        return Array.from(parked.values())
+          .filter((entry) => wanted?.has(placeOf(entry)) !== false)
+          .toSorted((a, b) => a.partition - b.partition || a.position - b.position)
+          .map((entry): EncodedParkedMessage => ({ ...entry, stored: read(entry.messageId) }))
+      }),
     unpark: (partition, position) =>
-      change(`parked ${partition} ${position}`, ({ parked }) =>
+      change([`parked ${partition} ${position}`], ({ parked }) =>
         Effect.succeed(
           parked.has(placeOf({ partition, position })) ? { _tag: "Unpark", partition, position } : undefined
         )),
@@ -189,6 +213,12 @@ export const make = (
       }))
     }),
     place: (globalPosition) => Effect.sync(() => place(globalPosition)),
-    reset: Effect.sync(() => subscribed.reset())
+    // What is being acknowledged comes before it.
+    reset: Effect.flatMap(view, ({ checkpoints }) =>
+      Effect.asVoid(change(
+        ["init", ...Array.from(checkpoints.keys(), checkpointOf)],
+        () => Effect.succeed({ _tag: "Reset" })
+      ))),
+    drop: Effect.sync(drop)
   }
 }

@@ -63,6 +63,7 @@ export const layer = (
             if (options?.migrate !== false) {
               yield* Effect.provideService(Migrations.runSubscription(subscriptionName), SqlClient.SqlClient, sql)
             }
+            yield* Subscription.claimName(sql, definition.name, subscribed)
             return Subscription.make(sql, objects, stream, subscribed, claims)
           })
           return Aggregated.make(sql, objects, stream, definition, wakeup, subscription)

@@ -4,6 +4,8 @@
  */
 import { DateTime, Effect } from "effect"
 import type { SqlClient } from "effect/sql/SqlClient"
+import type { SqlError } from "effect/sql/SqlError"
+import { InvalidNameError } from "../errors.ts"
 import type {
   Advance,
   EncodedParkedMessage,
@@ -12,9 +14,9 @@ import type {
   PendingPartition,
   SubscriptionStorage
 } from "../Storage.ts"
-import type * as Claims from "./claims.ts"
+import * as Claims from "./claims.ts"
 import { lockKey, type Objects, type StreamObjects, type SubscriptionObjects } from "./objects.ts"
-import { type OfStream, type Row, toStored } from "./queries.ts"
+import { type Row, toStored } from "./queries.ts"
 import { withTransaction } from "./transaction.ts"
 
 export const statements = (subscription: SubscriptionObjects): ReadonlyArray<string> => [
@@ -25,7 +27,7 @@ export const statements = (subscription: SubscriptionObjects): ReadonlyArray<str
   primary key (subscription_name, partition)
 )`,
   `create table if not exists ${subscription.claimsTable} (
-  partition int primary key,
+  partition int primary key,    -- the owner of -1 is the aggregated stream
   token bigint not null,        -- of the claim made last
   owner text not null,
   lock_key bigint,              -- of the lock of the session that holds it,
@@ -43,13 +45,30 @@ export const statements = (subscription: SubscriptionObjects): ReadonlyArray<str
 )`
 ]
 
-interface ParkedRow extends Row, OfStream {
+interface ParkedRow extends Row {
+  /** None if the store does not have the message any more. */
+  readonly stream: string | null
   readonly partition: number
   readonly position: number
+  readonly parked_id: string
   readonly error: string
   readonly attempts: number
   readonly parked_at: Date
 }
+
+/** Two subscriptions of one name would share their checkpoints: it belongs to the stream that had it first. */
+export const claimName = Effect.fnUntraced(function*(
+  sql: SqlClient,
+  stream: string,
+  { claimsTable, name }: SubscriptionObjects
+): Effect.fn.Return<void, InvalidNameError | SqlError> {
+  const [row] = yield* sql<{ readonly owner: string }>`
+    insert into ${sql(claimsTable)} as c (partition, token, owner) values (-1, 0, ${stream})
+    on conflict (partition) do update set owner = c.owner returning owner`
+  if (row?.owner !== stream) {
+    return yield* new InvalidNameError({ name, reason: `is taken by a subscription to "${row?.owner}"` })
+  }
+})
 
 export const make = (
   sql: SqlClient,
@@ -126,18 +145,38 @@ export const make = (
         on conflict (partition, position) do update
         set error = excluded.error, attempts = excluded.attempts, parked_at = now()`),
 
-    parked: Effect.map(
-      sql<
-        ParkedRow
-      >`select p.partition, p.position, p.error, p.attempts, p.parked_at, m.message_id, m.stream, m.version,
-          m.global_position, m.added_at, m.message, m.metadata::text as metadata
-        from ${parked} p join ${sql(store.table)} m using (message_id) order by p.partition, p.position`,
-      (rows) =>
-        toStored(rows, (row) => row.stream).map((message, i): EncodedParkedMessage => {
-          const { attempts, error, parked_at, partition, position } = rows[i] as ParkedRow // one message a row
-          return { ...message, partition, position, error, attempts, parkedAt: DateTime.fromDateUnsafe(parked_at) }
-        })
-    ),
+    repark: ({ attempts, error, partition, position }) =>
+      Effect.map(
+        sql`update ${parked} set error = ${error}, attempts = ${attempts}, parked_at = now()
+          where partition = ${partition} and position = ${position} returning 1 as updated`,
+        (rows) => rows.length > 0
+      ),
+
+    parked: (places) =>
+      Effect.map(
+        sql<ParkedRow>`
+          select p.partition, p.position, p.message_id as parked_id, p.error, p.attempts, p.parked_at, m.message_id,
+            m.stream, m.version, m.global_position, m.added_at, m.message, m.metadata::text as metadata
+          from ${parked} p left join ${sql(store.table)} m using (message_id)
+          where ${places === undefined} or (p.partition, p.position) in (select * from unnest(
+            ${places?.map(({ partition }) => partition) ?? []}::int[],
+            ${places?.map(({ position }) => position) ?? []}::int[]
+          ))
+          order by p.partition, p.position`,
+        (rows) =>
+          rows.map(({ parked_at, parked_id, ...row }): EncodedParkedMessage => {
+            const { attempts, error, partition, position, stream: origin } = row
+            return {
+              partition,
+              position,
+              messageId: parked_id,
+              error,
+              attempts,
+              parkedAt: DateTime.fromDateUnsafe(parked_at),
+              stored: origin === null ? undefined : toStored([row], () => origin)[0]
+            }
+          })
+      ),
 
     unpark: (partition, position) =>
       Effect.map(
@@ -152,11 +191,7 @@ export const make = (
         from ${heads} h
         left join ${checkpoints} c on c.subscription_name = ${name} and c.partition = h.partition
         left join ${claimed} o on o.partition = h.partition and o.owner <> '' and (
-          o.expires_at > clock_timestamp() or o.lock_key in (
-            select l.classid::bigint << 32 | l.objid::bigint from pg_locks l
-            where l.locktype = 'advisory' and l.objsubid = 1 and l.granted
-              and l.database = (select oid from pg_database where datname = current_database())
-          )
+          o.expires_at > clock_timestamp() or o.lock_key in (${sql.literal(Claims.lockedKeys)})
         )
         order by h.partition`,
       (rows) => rows.map(({ claimed_by, ...row }) => ({ ...row, claimedBy: claimed_by ?? undefined }))
@@ -172,6 +207,10 @@ export const make = (
     reset: transaction(Effect.gen(function*() {
       yield* sql`delete from ${checkpoints} where subscription_name = ${name}`
       yield* sql`delete from ${parked}`
-    }))
+    })),
+
+    drop: Effect.asVoid(
+      sql`drop table if exists ${checkpoints}, ${claimed}, ${parked}, ${sql(subscription.migrationsTable)}`
+    )
   }
 }

@@ -5,17 +5,21 @@ import type { SqlError } from "effect/sql/SqlError"
 import { isConnectionError } from "../passing.ts"
 
 /**
- * `sql.withTransaction`, with one difference. There, a ROLLBACK on a connection that was lost is a defect beside the
- * failure, and what has a defect cannot be caught or tried again. But there is nothing left to roll back: here it is the
+ * `sql.withTransaction`, with one difference. There, a ROLLBACK on a connection that was lost is a defect, and makes one of
+ * the failure before it: neither can be caught or tried again. But there is nothing left to roll back: here it is the
  * failure alone that is told.
  */
 export const withTransaction =
   (sql: SqlClient) => <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E | SqlError, R> =>
-    Effect.catchCause(sql.withTransaction(effect), (cause): Effect.Effect<never, E | SqlError> => {
-      const others = cause.reasons.filter((reason) => !Cause.isDieReason(reason) || !isConnectionError(reason.defect))
-      if (others.length > 0) return Effect.failCause(Cause.fromReasons(others))
-      const [lost] = cause.reasons
-      return lost !== undefined && Cause.isDieReason(lost) && isConnectionError(lost.defect)
-        ? Effect.fail(lost.defect)
-        : Effect.failCause(cause)
+    Effect.suspend(() => {
+      let failed: Cause.Cause<E> | undefined
+      const noted = Effect.tapCause(effect, (cause) =>
+        Effect.sync(() => {
+          failed = cause
+        }))
+      return Effect.catchCause(sql.withTransaction(noted), (cause): Effect.Effect<never, E | SqlError> => {
+        const lost = cause.reasons.filter(Cause.isDieReason).map(({ defect }) => defect).find(isConnectionError)
+        if (lost === undefined) return Effect.failCause(cause)
+        return failed === undefined ? Effect.fail(lost) : Effect.failCause(failed)
+      })
     })

@@ -5,7 +5,8 @@
 import { claiming } from "./contract/claiming.ts"
 import { failures } from "./contract/failing.ts"
 import { handling } from "./contract/handling.ts"
+import { observing } from "./contract/observing.ts"
 import { makeSuite } from "./contract/suite.ts"
 
 /** Registers the suite. */
-export const suite = makeSuite("subscriptions", { handling, failures, claiming })
+export const suite = makeSuite("subscriptions", { handling, failures, claiming, observing })

@@ -99,11 +99,18 @@ export const terminate = Effect.fnUntraced(function*(started: Started) {
 /** Connections of another application to the database of the client at hand, as another process has them. */
 export const clientNamed = (
   applicationName: string,
-  startupParameters: Readonly<Record<string, string>> = {}
+  startupParameters: Readonly<Record<string, string>> = {},
+  maxConnections?: number
 ): Layer.Layer<PgClient.PgClient | SqlClient.SqlClient, SqlError.SqlError, PgClient.PgClient> =>
   Layer.fresh(
     Layer.unwrap(
-      Effect.map(PgClient.PgClient, ({ config }) => PgClient.layer({ ...config, applicationName, startupParameters }))
+      Effect.map(PgClient.PgClient, ({ config }) =>
+        PgClient.layer({
+          ...config,
+          applicationName,
+          startupParameters,
+          ...maxConnections === undefined ? {} : { maxConnections }
+        }))
     )
   )
 

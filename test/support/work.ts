@@ -25,7 +25,8 @@ export const createEffects = Effect.flatMap(
   SqlClient.SqlClient,
   (sql) =>
     sql`create table if not exists effects (
-      seq bigserial, subscription text, partition int, position int, message_id uuid, worker text)`
+      seq bigserial, subscription text, partition int, position int, message_id uuid, worker text,
+      at timestamptz default clock_timestamp())`
 )
 
 /** A handler that writes what it was given: in the transaction that is open, else on a connection of its own. */

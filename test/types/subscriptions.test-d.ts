@@ -2,7 +2,6 @@
 import { Context, Effect, Schema } from "effect"
 import type { Layer, Stream } from "effect"
 import type {
-  HandlerError,
   InvalidArgumentError,
   PartitionError,
   SerializationError,
@@ -49,7 +48,7 @@ is<
 is<ReturnType<typeof orders.aggregatedStream>, ReturnType<Orders["Service"]["aggregatedStream"]>>(true)
 is<Effect.Success<ReturnType<typeof orders.aggregatedStream>>, AggregatedStream.AggregatedStream<Order>>(true)
 is<Effect.Success<ReturnType<typeof stream.subscription>>, Subscription.Subscription<Order>>(true)
-is<typeof subscription.messages, Stream.Stream<Subscription.Unacknowledged<Order>, HandlerError | SqlError>>(true)
+is<typeof subscription.messages, Stream.Stream<Subscription.Unacknowledged<Order>, Subscription.RunError>>(true)
 is<Layer.Services<typeof ByCustomer.layer>, Orders>(true)
 is<Layer.Services<typeof Invoices.layer>, ByCustomer>(true)
 
@@ -63,14 +62,14 @@ const byTag = Handlers.make(OrderEvent, {
 })
 is<typeof byTag, Handlers.Handler<Order, "bounced", Mailer>>(true)
 const running = subscription.run(byTag)
-is<typeof running, Effect.Effect<never, HandlerError | SqlError, Mailer>>(true)
+is<typeof running, Effect.Effect<never, Subscription.RunError, Mailer>>(true)
 const layer = Invoices.layerHandler(byTag)
 is<typeof layer, Layer.Layer<never, never, Invoices | Mailer>>(true)
 const inBatches = subscription.runBatches((deliveries) => {
   is<(typeof deliveries)[0], Handlers.Delivery<Order>>(true)
   return Effect.void
 })
-is<typeof inBatches, Effect.Effect<never, HandlerError | SqlError>>(true)
+is<typeof inBatches, Effect.Effect<never, Subscription.RunError>>(true)
 const timed = Handlers.around(byTag, (handling, { position }) => Effect.as(Effect.timeout(handling, 10), position))
 is<Effect.Services<ReturnType<typeof timed>>, Mailer>(true)
 

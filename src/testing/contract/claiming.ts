@@ -1,6 +1,7 @@
 /** Subscriptions: who may handle a partition, and what is left when they stop. */
 import { assert } from "@effect/vitest"
-import { Deferred, Effect, Fiber, Latch } from "effect"
+import { Deferred, Effect, Fiber, Latch, Schedule } from "effect"
+import * as Handlers from "../../Handlers.ts"
 import type { Part } from "./fixture.ts"
 import { type Account, during, type Handled, positions, recorder, subscribe, until } from "./subscription.ts"
 
@@ -85,5 +86,62 @@ export const claiming: Part = (it) => {
       const record = recorder()
       yield* during(subscription.run(record.handler), record.take(6))
       assert.deepStrictEqual(record.seen(0), positions(6, 4))
+    }))
+
+  it.effect("lets partitions take turns when there are more than places", () =>
+    Effect.gen(function*() {
+      const { make, write } = yield* subscribe({ concurrency: 1, batchSize: 20 })
+      yield* write(0, 1000)
+      const subscription = yield* make()
+      const record = recorder()
+      yield* during(
+        subscription.run(Handlers.around(record.handler, Effect.delay("5 millis"))),
+        Effect.gen(function*() {
+          yield* record.take(1)
+          yield* write(1, 1)
+          yield* until(Effect.sync(() => record.seen(1).length > 0))
+          assert.isBelow(record.seen(0).length, 1000)
+          yield* until(Effect.sync(() => record.handled.at(-1)?.partition === 0))
+        })
+      )
+    }))
+
+  it.effect("handles nothing more of a batch whose part it may not acknowledge", () =>
+    Effect.gen(function*() {
+      const { make, write } = yield* subscribe({ batchSize: 3, retry: Schedule.recurs(3) })
+      yield* write(0, 6)
+      const subscription = yield* make()
+      const calls: Array<number> = []
+      yield* during(
+        subscription.run((_, { position }) =>
+          Effect.gen(function*() {
+            calls.push(position)
+            if (position !== 4 || calls.length > 5) return
+            yield* Effect.orDie(subscription.reset())
+            return yield* Effect.fail("no")
+          })
+        ),
+        until(Effect.sync(() => calls.length === 11))
+      )
+      assert.deepStrictEqual(calls, [...positions(5), ...positions(6)])
+    }))
+
+  it.effect("begins again after a reset while it waits for messages", () =>
+    Effect.gen(function*() {
+      const { make, write } = yield* subscribe({ pollInterval: "50 millis" })
+      const subscription = yield* make()
+      const record = recorder()
+      yield* write(0, 4)
+      yield* during(
+        subscription.run(record.handler),
+        Effect.gen(function*() {
+          for (const round of [1, 2]) {
+            yield* until(Effect.sync(() => record.handled.length === 4 * round))
+            yield* until(Effect.map(subscription.lag, (lag) => lag === 0))
+            if (round === 1) yield* subscription.reset()
+          }
+        }).pipe(Effect.timeout("10 seconds")) // long before an idle worker would leave by itself
+      )
+      assert.deepStrictEqual(record.seen(0), [...positions(4), ...positions(4)])
     }))
 }

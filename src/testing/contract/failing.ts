@@ -1,10 +1,11 @@
 /** Subscriptions: what becomes of a message whose handler fails. */
 import { assert } from "@effect/vitest"
-import { Array as Arr, Effect, Schedule, Stream } from "effect"
-import { deposit, failsWith, newStream, type Part } from "./fixture.ts"
-import { during, failing, positions, recorder, subscribe, until } from "./subscription.ts"
+import { Array as Arr, Effect, Fiber, Option, Schedule, Stream } from "effect"
+import { ConnectionError, SqlError } from "effect/sql/SqlError"
+import { deposit, failsWith, newStream, outsider, type Part } from "./fixture.ts"
+import { during, failing, type Handled, positions, recorder, subscribe, until } from "./subscription.ts"
 
-export const failures: Part = (it) => {
+export const failures: Part = (it, { concurrentTransactions }) => {
   it.effect("parks a message whose handler fails, and goes on", () =>
     Effect.gen(function*() {
       for (const delivery of ["atLeastOnce", "transactional"] as const) {
@@ -122,5 +123,180 @@ export const failures: Part = (it) => {
         message._tag === "Deposited" ? accounts.write(target, deposit(Number(message.amount))) : Effect.void
       )
       assert.deepStrictEqual(yield* amounts, [1, 2, 3, 5, 6, 4])
+    }))
+
+  it.effect("takes a handler that interrupts itself for one that fails", () =>
+    Effect.gen(function*() {
+      const interruptions = [Effect.interrupt, Effect.flatMap(Effect.forkChild(Effect.interrupt), Fiber.join)]
+      for (const delivery of ["atLeastOnce", "transactional"] as const) {
+        for (const interruption of interruptions) {
+          const { make, write } = yield* subscribe({ delivery, retry: Schedule.recurs(2) })
+          yield* write(0, 3)
+          const subscription = yield* make()
+          let calls = 0
+          const handler = (_: unknown, { position }: Handled) =>
+            Effect.suspend(() => {
+              if (position !== 1) return Effect.void
+              calls++
+              return interruption
+            })
+          yield* during(subscription.run(handler), until(Effect.map(subscription.lag, (lag) => lag === 0)))
+          assert.strictEqual(calls, 3)
+          const [parked] = yield* subscription.parked
+          assert.include(parked, { position: 1, attempts: 3 })
+          assert.include(parked?.error, "interrupted")
+        }
+      }
+    }))
+
+  it.effect("takes a handler that loses a connection of its own for one that fails", () =>
+    Effect.gen(function*() {
+      const lost = new SqlError({ reason: new ConnectionError({ cause: new Error("elsewhere") }) })
+      for (const delivery of ["atLeastOnce", "transactional"] as const) {
+        const { make, write } = yield* subscribe({ delivery, retry: Schedule.recurs(2) })
+        yield* write(0, 2)
+        const subscription = yield* make()
+        const attempts: Array<number> = []
+        const handler = (_: unknown, { attempt, position }: Handled) =>
+          Effect.suspend(() => {
+            if (position !== 1) return Effect.void
+            attempts.push(attempt)
+            return Effect.fail(lost)
+          })
+        yield* during(subscription.run(handler), until(Effect.map(subscription.lag, (lag) => lag === 0)))
+        assert.deepStrictEqual(attempts, [1, 2, 3])
+        assert.include((yield* subscription.parked)[0], { position: 1, attempts: 3 })
+        // Not an attempt: nothing is known of the handler.
+        assert.deepStrictEqual(yield* subscription.replay(handler), { handled: 0, failed: 1 })
+        assert.include((yield* subscription.parked)[0], { position: 1, attempts: 3 })
+      }
+    }))
+
+  it.effect("gives the error to the schedule of retries", () =>
+    Effect.gen(function*() {
+      const { make, write } = yield* subscribe({
+        retry: Schedule.while(Schedule.recurs(9), ({ input }) => input === "again")
+      })
+      yield* write(0, 1)
+      const subscription = yield* make()
+      yield* during(
+        subscription.run((_, { attempt }) => Effect.fail(attempt < 3 ? "again" : "never")),
+        until(Effect.map(subscription.lag, (lag) => lag === 0))
+      )
+      assert.include((yield* subscription.parked)[0], { attempts: 3 })
+    }))
+
+  it.effect("counts the attempts of a batch that was halved", () =>
+    Effect.gen(function*() {
+      const { make, write } = yield* subscribe({ retry: Schedule.recurs(1) })
+      yield* write(0, 4)
+      const subscription = yield* make()
+      const attempts: Array<ReadonlyArray<number>> = []
+      yield* during(
+        subscription.runBatches((deliveries) =>
+          Effect.suspend(() => {
+            const failed = deliveries.find(({ position }) => position === 2)
+            if (failed === undefined) return Effect.void
+            attempts.push([deliveries.length, failed.attempt])
+            return Effect.fail("no")
+          })
+        ),
+        until(Effect.map(subscription.lag, (lag) => lag === 0))
+      )
+      assert.deepStrictEqual(attempts, [[4, 1], [2, 2], [1, 3], [1, 4]])
+      assert.include((yield* subscription.parked)[0], { position: 2, attempts: 4 })
+    }))
+
+  it.effect("keeps the error as text, with its reasons", () =>
+    Effect.gen(function*() {
+      const { make, write } = yield* subscribe()
+      const errors: ReadonlyArray<readonly [error: unknown, part: string]> = [
+        [{ reason: "of a plain object" }, "of a plain object"],
+        [new Error("outside", { cause: new Error("the reason inside") }), "the reason inside"],
+        ["a\0 b".repeat(5000), "a b"],
+        [undefined, "undefined"]
+      ]
+      yield* write(0, errors.length)
+      const subscription = yield* make()
+      yield* during(
+        subscription.run((_, { position }) => Effect.fail(errors[position]?.[0])),
+        until(Effect.map(subscription.lag, (lag) => lag === 0))
+      )
+      for (const { error, position } of yield* subscription.parked) {
+        assert.include(error, errors[position]?.[1] ?? assert.fail())
+        assert.isAtMost(error.length, 10_000)
+      }
+    }))
+
+  it.effect("leaves a message alone that was discarded or replayed while a replay failed", () =>
+    Effect.gen(function*() {
+      for (const delivery of ["atLeastOnce", "transactional"] as const) {
+        const { make, write } = yield* subscribe({ delivery })
+        yield* write(0, 2)
+        const subscription = yield* make()
+        yield* during(
+          subscription.run(() => Effect.fail("no")),
+          until(Effect.map(subscription.lag, (lag) => lag === 0))
+        )
+        const [first, second] = yield* subscription.parked
+        if (first === undefined || second === undefined) return assert.fail("two are parked")
+        if (delivery === "atLeastOnce") {
+          const failed = subscription.replay(
+            () => Effect.andThen(subscription.discard(first), Effect.fail("again")),
+            [first]
+          )
+          assert.deepStrictEqual(yield* failed, { handled: 0, failed: 1 })
+          const handled = subscription.replay(
+            () => Effect.orDie(subscription.replay(() => Effect.void, [second])),
+            [second]
+          )
+          assert.deepStrictEqual(yield* handled, { handled: 0, failed: 0 })
+        } else {
+          let calls = 0
+          const replay = subscription.replay(() => Effect.sync(() => calls++))
+          const results = yield* Effect.all([replay, replay], { concurrency: 2 })
+          assert.strictEqual(results.reduce((sum, { handled }) => sum + handled, 0), 2)
+          assert.strictEqual(calls, 2)
+        }
+        assert.deepStrictEqual(yield* subscription.parked, [])
+      }
+    }))
+
+  it.effect("finds a parked message by its id, and lists it when it is gone", (context) =>
+    Effect.gen(function*() {
+      if (!concurrentTransactions) return context.skip()
+      const { accounts, make, origin, stream } = yield* subscribe()
+      const outside = yield* outsider
+      // What is committed late is linked late, until the stream is rebuilt.
+      const [late, early] = [origin(0), `${origin(0)}-0`]
+      yield* accounts.withTransaction(Effect.gen(function*() {
+        yield* accounts.write(late, deposit(1))
+        yield* outside(Effect.andThen(accounts.write(early, deposit(2)), stream.projector.runOnce))
+      }))
+      yield* stream.projector.runOnce
+      const subscription = yield* make()
+      yield* during(
+        subscription.run(() => Effect.fail("no")),
+        until(Effect.map(subscription.lag, (lag) => lag === 0))
+      )
+      const listed = Effect.map(
+        subscription.parked,
+        (entries) => entries.map((entry) => ({ ...entry, message: Option.getOrUndefined(entry.message) }))
+      )
+      const before = yield* listed
+      assert.deepStrictEqual(before.map((entry) => entry.stream), [early, late])
+      yield* stream.rebuild
+      assert.deepStrictEqual(yield* listed, before)
+      const replayed: Array<string> = []
+      yield* subscription.replay((_, delivery) => Effect.sync(() => replayed.push(delivery.stream)), before.slice(0, 1))
+      assert.deepStrictEqual(replayed, [early])
+
+      yield* accounts.truncate
+      const [gone, ...none] = yield* listed
+      assert.lengthOf(none, 0)
+      const { attempts, error, messageId, partition, position } = before[1] ?? assert.fail("two were parked")
+      assert.include(gone, { attempts, error, messageId, partition, position, message: undefined, stream: undefined })
+      assert.deepStrictEqual(yield* subscription.replay(() => Effect.void), { handled: 0, failed: 1 })
+      assert.isTrue(yield* subscription.discard({ partition, position }))
     }))
 }

@@ -1,11 +1,11 @@
 /** Subscriptions: what is handled, in which order, and what is remembered of it. */
 import { assert } from "@effect/vitest"
 import { DateTime, Effect, Fiber, Latch, Stream } from "effect"
-import type { Options } from "../../Subscription.ts"
-import { deposit, deposits, failsWith, type Part } from "./fixture.ts"
+import type { Options, Unacknowledged } from "../../Subscription.ts"
+import { deposit, deposits, failsWith, outsider, type Part } from "./fixture.ts"
 import { during, newSubscription, positions, recorder, subscribe, until } from "./subscription.ts"
 
-export const handling: Part = (it) => {
+export const handling: Part = (it, { concurrentTransactions }) => {
   it.effect("handles what there is and what comes, each partition in order", () =>
     Effect.gen(function*() {
       const { make, write } = yield* subscribe()
@@ -194,6 +194,92 @@ export const handling: Part = (it) => {
       }
       for (const name of ["", "A", "a-b", "a".repeat(31)]) {
         yield* failsWith(make({ name }), { _tag: "InvalidNameError" }, name)
+      }
+    }))
+
+  it.effect("holds many messages unacknowledged, and stores each acknowledgement, whatever the options say", () =>
+    Effect.gen(function*() {
+      const { make, write } = yield* subscribe({ delivery: "transactional", acknowledge: "batch" })
+      const partitions = 14
+      for (let partition = 0; partition < partitions; partition++) yield* write(partition, 2)
+      const subscription = yield* make()
+      const held: Array<Unacknowledged<unknown>> = []
+      yield* during(
+        Stream.runForEach(subscription.messages, (message) => Effect.sync(() => held.push(message))),
+        Effect.gen(function*() {
+          yield* until(Effect.sync(() => held.length === partitions))
+          yield* Effect.forEach(held.slice(0, partitions), ({ acknowledge }) => acknowledge)
+          yield* until(Effect.map(subscription.lag, (lag) => lag === partitions))
+        })
+      )
+    }))
+
+  it.effect("belongs to one aggregated stream, until it is dropped", () =>
+    Effect.gen(function*() {
+      const one = yield* subscribe()
+      const other = yield* subscribe()
+      const subscription = yield* one.make({ start: "next" })
+      const { name } = subscription
+      yield* failsWith(other.make({ name }), { _tag: "InvalidNameError", name })
+      yield* failsWith(one.accounts.withTransaction(subscription.drop), { _tag: "InvalidArgumentError" })
+      yield* subscription.drop
+      yield* other.write(0, 2)
+      const second = yield* other.make({ name })
+      assert.strictEqual(yield* second.lag, 2)
+      yield* failsWith(one.make(), { _tag: "InvalidNameError", name })
+      yield* second.drop
+      yield* other.make({ name })
+    }))
+
+  it.effect("does not run inside a transaction", () =>
+    Effect.gen(function*() {
+      const { accounts, make } = yield* subscribe()
+      const subscription = yield* make()
+      for (
+        const running of [
+          subscription.run(() => Effect.void),
+          subscription.runBatches(() => Effect.void),
+          Stream.runDrain(subscription.messages)
+        ]
+      ) yield* failsWith(accounts.withTransaction(running), { _tag: "InvalidArgumentError" })
+    }))
+
+  it.effect("rolls a reset back with the transaction", () =>
+    Effect.gen(function*() {
+      const { accounts, make, write } = yield* subscribe()
+      yield* write(0, 3)
+      const subscription = yield* make()
+      const record = recorder()
+      yield* during(subscription.run(record.handler), until(Effect.map(subscription.lag, (lag) => lag === 0)))
+      const rolledBack = accounts.withTransaction(Effect.gen(function*() {
+        yield* subscription.reset()
+        assert.strictEqual(yield* subscription.lag, 3)
+        return yield* Effect.fail("rolled back")
+      }))
+      assert.strictEqual(yield* Effect.flip(rolledBack), "rolled back")
+      assert.strictEqual(yield* subscription.lag, 0)
+    }))
+
+  it.effect("begins behind a global position, and misses nothing that was committed late", (context) =>
+    Effect.gen(function*() {
+      if (!concurrentTransactions) return context.skip()
+      const { accounts, make, origin, stream } = yield* subscribe()
+      const outside = yield* outsider
+      const [late, early] = [`${origin(0)}-late-0`, origin(0)]
+      // Linked in this order: 1, 4, 2, 3.
+      const first = yield* accounts.write(early, deposit())
+      yield* stream.projector.runOnce
+      const [second, third] = yield* accounts.withTransaction(Effect.gen(function*() {
+        const written = [yield* accounts.write(late, deposit()), yield* accounts.write(late, deposit())] as const
+        yield* outside(Effect.andThen(accounts.write(early, deposit()), stream.projector.runOnce))
+        return written
+      }))
+      yield* stream.projector.runOnce
+      for (const [{ globalPosition }, from] of [[first, 1], [second, 1], [third, 1]] as const) {
+        const subscription = yield* make({ name: newSubscription(), start: { globalPosition } })
+        const record = recorder()
+        yield* during(subscription.run(record.handler), until(Effect.map(subscription.lag, (lag) => lag === 0)))
+        assert.deepStrictEqual(record.seen(0), positions(4 - from, from))
       }
     }))
 }
