@@ -47,6 +47,7 @@ export type AppendOutcome = Data.TaggedEnum<{
   Skipped: {}
 }>
 
+/** Makes outcomes, and tells them apart. */
 export const AppendOutcome = Data.taggedEnum<AppendOutcome>()
 
 /** A row as it was read. */
@@ -66,6 +67,7 @@ export interface Page {
   readonly more: boolean
 }
 
+/** From the first to the last, or the other way. */
 export type Direction = "forward" | "backward"
 
 /** Asks for a page of a stream: at most `limit` messages with `fromVersion <= version <= toVersion`, in `direction`. */
@@ -135,8 +137,11 @@ export interface ProjectedPage {
 
 /** A round that is under way, for those who partition messages themselves. */
 export interface Round {
+  /** Whether it begins with this. */
   readonly began: boolean
+  /** The global position up to which it has come. */
   readonly cursor: number
+  /** The global position at which it ends. */
   readonly last: number
   /** What the round links is what the one snapshot sees and the other does not. In the backend's own form. */
   readonly target: string
@@ -165,6 +170,7 @@ export interface ScannedPage {
  * - one projector works at a time; another waits.
  */
 export interface AggregatedStorage {
+  /** Messages that the store does not have any more are left out. */
   readonly readPartition: (
     query: PartitionQuery
   ) => Effect.Effect<{ readonly messages: ReadonlyArray<EncodedLinkedMessage>; readonly more: boolean }, SqlError>
@@ -229,6 +235,7 @@ export interface Claims {
   readonly claim: (partition: number) => Effect.Effect<Claim | undefined, SqlError>
   /** Asks whoever has the partition to give it up when it has had it for a while. */
   readonly want: (partition: number) => Effect.Effect<void, SqlError>
+  /** Gives it up; nothing happens if it was lost. */
   readonly release: (claim: Claim) => Effect.Effect<void>
   /** Whether the claim stands: the lock is held or the lease has not ended, and nobody has made a later claim. */
   readonly confirm: (claim: Claim) => Effect.Effect<boolean, SqlError>
@@ -249,6 +256,7 @@ export interface ParkedEntry {
   readonly attempts: number
 }
 
+/** A message that was put aside, as the backend has it. */
 export interface EncodedParkedMessage extends ParkedEntry {
   readonly parkedAt: DateTime.Utc
   /** Absent if the store has it no more. */
@@ -275,10 +283,15 @@ export interface SubscriptionStorage {
   readonly initialise: <E>(
     positions: Effect.Effect<ReadonlyArray<PartitionHead>, E>
   ) => Effect.Effect<void, E | SqlError>
+  /** For one consumer. */
   readonly claims: (mode: ClaimMode) => Effect.Effect<Claims, never, Scope.Scope>
+  /** In any order. */
   readonly pending: Effect.Effect<ReadonlyArray<PendingPartition>, SqlError>
+  /** The position that was acknowledged last; -1: none. */
   readonly checkpoint: (partition: number) => Effect.Effect<number, SqlError>
+  /** Moves the checkpoint of the claim's partition, if it is at `from`, `to` is behind it, and the claim is the last one. */
   readonly advance: (claim: Claim, from: number, to: number) => Effect.Effect<Advance, SqlError>
+  /** Puts a message aside; the checkpoint is moved by `advance`. */
   readonly park: (entry: ParkedEntry) => Effect.Effect<void, SqlError>
   /** Notes another failure of a message, if it is still parked; whether it was. */
   readonly repark: (entry: ParkedEntry) => Effect.Effect<boolean, SqlError>
@@ -288,6 +301,7 @@ export interface SubscriptionStorage {
   ) => Effect.Effect<ReadonlyArray<EncodedParkedMessage>, SqlError>
   /** Whether it was there. */
   readonly unpark: (partition: number, position: number) => Effect.Effect<boolean, SqlError>
+  /** In the order of partitions. */
   readonly status: Effect.Effect<ReadonlyArray<PartitionStatus>, SqlError>
   /** Where the message of this global position is in the aggregated stream, if it is linked. */
   readonly place: (globalPosition: number) => Effect.Effect<PartitionHead | undefined, SqlError>
@@ -297,6 +311,7 @@ export interface SubscriptionStorage {
   readonly drop: Effect.Effect<void, SqlError>
 }
 
+/** A backend of one store. */
 export class Storage extends Context.Service<Storage, {
   /** Outcomes in the order of the items. */
   readonly append: (

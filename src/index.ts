@@ -24,7 +24,7 @@ export * as Reader from "./Reader.ts"
 /** What is done with a message. */
 export * as Handlers from "./Handlers.ts"
 
-/** Every message handled, in order, by whoever is free. */
+/** Every message handled, in order, by one process at a time. */
 export * as Subscription from "./Subscription.ts"
 
 /** Keeps an aggregated stream up to date. */
