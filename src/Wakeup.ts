@@ -11,8 +11,8 @@ import type { Duration, Scope } from "effect"
 export interface Signal {
   /** Of the signals of a channel that wait to be sent, the last of each key is. */
   readonly key: string
-  /** JSON text: what depeche_db's listeners expect. */
-  readonly payload: string
+  /** What depeche_db's listeners expect; made JSON text when it is sent, which most are not. */
+  readonly payload: Readonly<Record<string, string | number | undefined>>
 }
 
 /** Somebody who waits for wake-ups. */

@@ -231,4 +231,4 @@ const channel = "messages"
 
 /** Nobody reads payloads here. */
 const signals = (outcome: AppendOutcome): ReadonlyArray<Signal> =>
-  outcome._tag === "Written" ? [{ key: channel, payload: "" }] : []
+  outcome._tag === "Written" ? [{ key: channel, payload: {} }] : []

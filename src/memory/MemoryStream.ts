@@ -152,7 +152,7 @@ export const make = <Message extends SourceMessage>(
         links.round = undefined
       }
       const page: ProjectedPage = { linked, position: links.cursor, target: round.last, began: round.began, done }
-      return Effect.as(wakeup.signal(channel, linked > 0 ? [{ key: channel, payload: "" }] : []), page)
+      return Effect.as(wakeup.signal(channel, linked > 0 ? [{ key: channel, payload: {} }] : []), page)
     })
 
   const project = Effect.fnUntraced(function*(limit: number) {

@@ -84,6 +84,6 @@ const signals = (
     const message_id = messages[messages.length - 1]?.messageId
     return [{
       key: stream,
-      payload: JSON.stringify({ message_id, stream, version, global_position: globalPosition })
+      payload: { message_id, stream, version, global_position: globalPosition }
     }]
   })

@@ -65,7 +65,7 @@ export const make = (
         stream.channel,
         partitions.map((partition, i) => ({
           key: String(partition),
-          payload: JSON.stringify({ message_id: ids?.[i], partition, position: positions?.[i] })
+          payload: { message_id: ids?.[i], partition, position: positions?.[i] }
         }))
       )
 

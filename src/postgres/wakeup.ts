@@ -46,7 +46,9 @@ export const layer = perClient(() =>
           for (const { channel, key } of batch) waiting.delete(nameOf(channel, key))
           yield* Effect.ignoreCause(
             sql`select pg_notify(channel, payload) from unnest(
-            ${batch.map(({ channel }) => channel)}::text[], ${batch.map(({ payload }) => payload)}::text[]
+            ${batch.map(({ channel }) => channel)}::text[], ${
+              batch.map(({ payload }) => JSON.stringify(payload))
+            }::text[]
           ) signal(channel, payload)`,
             { log: "Debug", message: "A wake-up was not sent: who waits for it looks for itself later" }
           )
