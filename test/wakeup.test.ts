@@ -252,7 +252,7 @@ describe("wake-ups", () => {
       assert.deepStrictEqual(yield* stream.partitions, [{ partition: 0, position: 0 }])
       yield* allow(true)
       yield* untilLinked(stream.partitions, 11)
-    }))
+    }), { maxConnections: 1 }) // pools that have their connection, and need no other while none can be had
 
   test(
     "of several stores and streams need one session beside the pool, and leave none behind",
