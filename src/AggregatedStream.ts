@@ -88,8 +88,7 @@ export interface AggregatedStream<in out A> extends Subscription.Subscribable<A>
   readonly projector: Projector.Projector
   /**
    * Links all messages again, by the patterns and the partitioner that the stream has now. Positions are given from the
-   * start: `reset` every subscription of the stream, or it takes the new positions for the ones that it remembers, and
-   * leaves messages out. Readers find the stream empty, and growing, meanwhile; writers are not blocked. Interrupted, it
+   * start: `reset` every subscription of the stream, which fails with `StreamRebuiltError` until then. Readers find the stream empty, and growing, meanwhile; writers are not blocked. Interrupted, it
    * goes on with the next run of a projector.
    */
   readonly rebuild: Effect.Effect<Projector.Progress, Projector.ProjectionError>

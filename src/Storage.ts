@@ -14,7 +14,7 @@ import { Context, Data } from "effect"
 import type { Array, DateTime, Effect, Schema, Scope } from "effect"
 import type { MigrationError } from "effect/sql/Migrator"
 import type { SqlError } from "effect/sql/SqlError"
-import type { InvalidNameError, StreamDefinitionError } from "./errors.ts"
+import type { InvalidNameError, StreamDefinitionError, StreamRebuiltError } from "./errors.ts"
 import type { ExpectedVersion, StreamHead } from "./Message.ts"
 import type { BuiltIn } from "./Partitioner.ts"
 import type { Listener } from "./Wakeup.ts"
@@ -199,7 +199,10 @@ export interface AggregatedStorage {
     page: Omit<ScannedPage, "messages">,
     links: ReadonlyArray<{ readonly messageId: string; readonly partition: number }>
   ) => Effect.Effect<ProjectedPage | undefined, SqlError>
-  /** Removes all links; the next projection begins at the beginning, by the definition it is given. */
+  /**
+   * Removes all links; the next projection begins at the beginning, by the definition it is given. Checkpoints of
+   * subscriptions are of other positions from then on.
+   */
   readonly reset: Effect.Effect<void, SqlError>
   /** Removes the stream with all that belongs to it. */
   readonly drop: Effect.Effect<void, SqlError>
@@ -285,8 +288,8 @@ export interface SubscriptionStorage {
   ) => Effect.Effect<void, E | SqlError>
   /** For one consumer. */
   readonly claims: (mode: ClaimMode) => Effect.Effect<Claims, never, Scope.Scope>
-  /** In any order. */
-  readonly pending: Effect.Effect<ReadonlyArray<PendingPartition>, SqlError>
+  /** In any order. Fails if the stream's positions are others than those of the checkpoints. */
+  readonly pending: Effect.Effect<ReadonlyArray<PendingPartition>, StreamRebuiltError | SqlError>
   /** The position that was acknowledged last; -1: none. */
   readonly checkpoint: (partition: number) => Effect.Effect<number, SqlError>
   /** Moves the checkpoint of the claim's partition, if it is at `from`, `to` is behind it, and the claim is the last one. */

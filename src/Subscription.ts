@@ -20,7 +20,7 @@ import type { MigrationError } from "effect/sql/Migrator"
 import type { SqlError } from "effect/sql/SqlError"
 import { checkName, checkWhole, invalid, maximumPartition } from "./arguments.ts"
 import { batches, type Consumer, type DeliveryOptions, each, make as makeDelivery, type OnFailure } from "./delivery.ts"
-import type { HandlerError, InvalidArgumentError, InvalidNameError } from "./errors.ts"
+import type { HandlerError, InvalidArgumentError, InvalidNameError, StreamRebuiltError } from "./errors.ts"
 import type { Delivery, Handler } from "./Handlers.ts"
 import * as Parked from "./parked.ts"
 import type { ParkedMessage, Place, Replayed } from "./parked.ts"
@@ -92,7 +92,7 @@ export interface Options {
 }
 
 /** Why `run` ends: `onFailure: "stop"`; a failure of the database that does not pass; a transaction that is open. */
-export type RunError = HandlerError | InvalidArgumentError | SqlError
+export type RunError = HandlerError | StreamRebuiltError | InvalidArgumentError | SqlError
 
 /** A message to be acknowledged by hand. The next of its partition comes after that. */
 export interface Unacknowledged<out A> extends Delivery<A> {
@@ -129,7 +129,7 @@ export interface Subscription<in out A> {
   /** Of each partition: its last position, its checkpoint, what has claimed it, how many messages are parked. */
   readonly status: Effect.Effect<ReadonlyArray<PartitionStatus>, SqlError>
   /** How many messages are linked, and not acknowledged yet. */
-  readonly lag: Effect.Effect<number, SqlError>
+  readonly lag: Effect.Effect<number, StreamRebuiltError | SqlError>
   /**
    * Waits until the message of a global position, such as `write` returns, has been acknowledged or parked. Fails with a
    * `TimeoutError` if it takes longer, or if the message is none of the aggregated stream's.

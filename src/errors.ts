@@ -118,6 +118,19 @@ export class StreamDefinitionError extends Schema.TaggedError<StreamDefinitionEr
 }
 
 /**
+ * The positions of the aggregated stream were given from the start since the subscription began: its checkpoints are of
+ * others. Nothing was handled: `reset` it, to begin at the beginning or wherever it should.
+ */
+export class StreamRebuiltError extends Schema.TaggedError<StreamRebuiltError>(
+  "effect-message-store/errors/StreamRebuiltError"
+)("StreamRebuiltError", { subscription: Schema.String }) {
+  override get message() {
+    return `the aggregated stream of subscription "${this.subscription}" was rebuilt, or dropped and made again, since the ` +
+      "subscription began: reset the subscription"
+  }
+}
+
+/**
  * A partitioner threw, or gave what is not a whole number from 0 to 2147483647. The messages before this one are linked,
  * this one and those behind it are not.
  */

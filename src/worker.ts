@@ -10,7 +10,7 @@ import { Array as Arr, Clock, Effect, Exit, FiberSet, Latch, Metric, Random } fr
 import type { Duration } from "effect"
 import type { SqlError } from "effect/sql/SqlError"
 import type { HeldClaim, Interruption } from "./delivery.ts"
-import type { HandlerError } from "./errors.ts"
+import type { HandlerError, StreamRebuiltError } from "./errors.ts"
 import { isPassing, whatPasses } from "./passing.ts"
 import type { AggregatedStorage, Claim, ClaimMode, EncodedLinkedMessage, SubscriptionStorage } from "./Storage.ts"
 
@@ -74,11 +74,11 @@ export const run = <R>(
   stream: AggregatedStorage,
   subscribed: SubscriptionStorage,
   { batchSize, concurrency, deliver, mode, name, pollInterval }: WorkerOptions<R>
-): Effect.Effect<never, HandlerError | SqlError, R> =>
+): Effect.Effect<never, HandlerError | StreamRebuiltError | SqlError, R> =>
   Effect.scoped(Effect.gen(function*() {
     const listener = yield* stream.listen
     const claims = yield* subscribed.claims(mode)
-    const fibers = yield* FiberSet.make<void, HandlerError | SqlError>()
+    const fibers = yield* FiberSet.make<void, HandlerError | StreamRebuiltError | SqlError>()
     const workers = new Map<number, Worker>()
     /** Left alone: for good, or until a time. */
     const resting = new Map<number, number>()

@@ -41,6 +41,8 @@ export interface SourceMessage {
 type Link = Pick<SourceMessage, "messageId" | "globalPosition" | "occurredAt">
 
 interface Links<Message> {
+  /** Of the positions: they are given from the start in another one. */
+  readonly numbering: number
   definition: string | undefined
   seen: number
   round: Round | undefined
@@ -54,12 +56,14 @@ interface Links<Message> {
 /** What is linked, by the name of the stream: every handle of a stream has the same. */
 export class Streams<Message> {
   private readonly byName = new Map<string, Links<Message>>()
+  private lastNumbering = 0
   private readonly subscriptions = new Map<string, MemorySubscription.Subscribed>()
 
   links(name: string): Links<Message> {
     let links = this.byName.get(name)
     if (links === undefined) {
       links = {
+        numbering: ++this.lastNumbering,
         definition: undefined,
         seen: 0,
         round: undefined,
@@ -244,8 +248,11 @@ export const make = <Message extends SourceMessage>(
           const message = source.get(messageId)
           return message && source.read(message)
         }
+        const numbering = () => streams.links(name).numbering
         const drop = () => streams.unsubscribe(subscription)
-        return Effect.succeed(MemorySubscription.make(subscribed, reads, place, read, drop))
+        return Effect.succeed(
+          MemorySubscription.make(subscription, subscribed, reads, place, read, numbering, drop)
+        )
       })
   }
 }

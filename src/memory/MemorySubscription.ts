@@ -1,5 +1,6 @@
 /** What a subscription remembers, in memory: checkpoints and parked messages roll back with the transaction. */
 import { Clock, DateTime, Effect, Option } from "effect"
+import { StreamRebuiltError } from "../errors.ts"
 import type {
   Advance,
   AggregatedStorage,
@@ -17,7 +18,7 @@ type Change =
   | { readonly _tag: "Advance"; readonly partition: number; readonly position: number }
   | { readonly _tag: "Park"; readonly entry: ParkedEntry; readonly parkedAt: DateTime.Utc }
   | { readonly _tag: "Unpark"; readonly partition: number; readonly position: number }
-  | { readonly _tag: "Begin"; readonly starts: ReadonlyArray<PartitionHead> }
+  | { readonly _tag: "Begin"; readonly starts: ReadonlyArray<PartitionHead>; readonly numbering: number }
   | { readonly _tag: "Reset" }
 
 type Parked = ParkedEntry & { readonly parkedAt: DateTime.Utc }
@@ -30,12 +31,13 @@ const checkpointOf = (partition: number): string => `checkpoint ${partition}`
 class State {
   readonly checkpoints: Map<number, number>
   readonly parked: Map<string, Parked>
-  isInitialised: boolean
+  /** Of the stream, when this began. */
+  numbering: number | undefined
 
   constructor(other?: State) {
     this.checkpoints = new Map(other?.checkpoints)
     this.parked = new Map(other?.parked)
-    this.isInitialised = other?.isInitialised ?? false
+    this.numbering = other?.numbering
   }
 
   apply(changes: ReadonlyArray<Change>): void {
@@ -52,12 +54,12 @@ class State {
           break
         case "Begin":
           for (const { partition, position } of change.starts) this.checkpoints.set(partition, position)
-          this.isInitialised = true
+          this.numbering = change.numbering
           break
         case "Reset":
           this.checkpoints.clear()
           this.parked.clear()
-          this.isInitialised = false
+          this.numbering = undefined
       }
     }
   }
@@ -92,10 +94,12 @@ export class Subscribed implements Transaction.Participant<Change> {
 }
 
 export const make = (
+  name: string,
   subscribed: Subscribed,
   stream: Pick<AggregatedStorage, "partitions">,
   place: (globalPosition: number) => PartitionHead | undefined,
   read: (messageId: string) => EncodedStoredMessage | undefined,
+  numbering: () => number,
   drop: () => void
 ): SubscriptionStorage => {
   const view = Effect.map(Transaction.current, (transaction) => subscribed.view(transaction))
@@ -136,9 +140,9 @@ export const make = (
     initialise: (positions) =>
       Transaction.withTransaction(Effect.gen(function*() {
         yield* Transaction.required((transaction) => subscribed.locks.acquire(transaction, ["init"]))
-        if ((yield* view).isInitialised) return
+        if ((yield* view).numbering !== undefined) return
         const starts = (yield* positions).filter(({ position }) => position >= 0)
-        yield* change(["init"], () => Effect.succeed({ _tag: "Begin", starts }))
+        yield* change(["init"], () => Effect.succeed({ _tag: "Begin", starts, numbering: numbering() }))
       })),
     claims: () =>
       Effect.gen(function*() {
@@ -159,7 +163,8 @@ export const make = (
         }
       }),
     pending: Effect.gen(function*() {
-      const { checkpoints } = yield* view
+      const { checkpoints, numbering: began } = yield* view
+      if (began !== undefined && began !== numbering()) return yield* new StreamRebuiltError({ subscription: name })
       return (yield* stream.partitions).flatMap((head) => {
         const checkpoint = checkpoints.get(head.partition) ?? -1
         return head.position > checkpoint ? [{ ...head, checkpoint }] : []

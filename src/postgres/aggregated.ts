@@ -198,7 +198,7 @@ export const make = (
       yield* sql`truncate table ${table}, ${sql(stream.maximumTable)}`
       // With the definition: a projector of the old one, in another process, must not be the first.
       yield* sql`update ${sql(stream.projectionTable)} set definition = ${description}, marked = '{}', marks = '{}',
-        seen = null, target = null, last = null, cursor = 0`
+        seen = null, target = null, last = null, cursor = 0, numbering = default`
     })),
 
     drop: withTransaction(sql)(Effect.gen(function*() {

@@ -191,6 +191,7 @@ end $migration$`,
   `create table if not exists ${stream.projectionTable} (
   is_only boolean primary key default true check (is_only),
   store text not null default '${store.name}',
+  numbering bigint not null default (1 + random() * 9e15)::bigint, -- another one when positions are given from the start
   definition text,                  -- what the links follow; null: not projected yet
   cluster bigint,                   -- whose transaction ids these are
   epoch bigint not null default 0,  -- up to this position, transaction ids are another cluster's

@@ -5,7 +5,7 @@
 import { DateTime, Effect } from "effect"
 import type { SqlClient } from "effect/sql/SqlClient"
 import type { SqlError } from "effect/sql/SqlError"
-import { InvalidNameError } from "../errors.ts"
+import { InvalidNameError, StreamRebuiltError } from "../errors.ts"
 import type {
   Advance,
   EncodedParkedMessage,
@@ -27,7 +27,7 @@ export const statements = (subscription: SubscriptionObjects): ReadonlyArray<str
   primary key (subscription_name, partition)
 )`,
   `create table if not exists ${subscription.claimsTable} (
-  partition int primary key,    -- the owner of -1 is the aggregated stream
+  partition int primary key,    -- -1: of the aggregated stream, its name and the numbering of its positions
   token bigint not null,        -- of the claim made last
   owner text not null,
   lock_key bigint,              -- of the lock of the session that holds it,
@@ -83,6 +83,7 @@ export const make = (
   const claimed = sql(subscription.claimsTable)
   const parked = sql(subscription.parkedTable)
   const heads = sql(stream.maximumTable)
+  const projection = sql(stream.projectionTable)
 
   return {
     initialise: (positions) =>
@@ -91,6 +92,9 @@ export const make = (
         yield* sql`select pg_advisory_xact_lock(${key})`
         const [done] = yield* sql`select 1 as done from ${checkpoints}
           where subscription_name = ${name} and partition = -1`
+        // What depeche_db began is of the positions that there are.
+        yield* sql`update ${claimed} c set token = p.numbering from ${projection} p
+          where c.partition = -1 and (c.token = 0 or ${done === undefined})`
         if (done !== undefined) return
         const starts = (yield* positions).filter(({ position }) => position >= 0)
         yield* sql`insert into ${checkpoints} (subscription_name, partition, position)
@@ -104,12 +108,16 @@ export const make = (
 
     claims: (mode) => claims(sql, subscription, mode),
 
-    pending: sql<
-      PendingPartition
-    >`select h.partition, h.max_position as position, coalesce(c.position, -1) as checkpoint
-      from ${heads} h
-      left join ${checkpoints} c on c.subscription_name = ${name} and c.partition = h.partition
-      where h.max_position > coalesce(c.position, -1)`,
+    pending: Effect.filterOrFail(
+      sql<PendingPartition>`select h.partition, h.max_position as position, coalesce(c.position, -1) as checkpoint
+        from ${heads} h
+        left join ${checkpoints} c on c.subscription_name = ${name} and c.partition = h.partition
+        where h.max_position > coalesce(c.position, -1)
+        union all select -1, 0, 0 from ${claimed} c, ${projection} p
+        where c.partition = -1 and c.token not in (0, p.numbering)`,
+      (rows) => rows.every(({ partition }) => partition !== -1),
+      () => new StreamRebuiltError({ subscription: name })
+    ),
 
     checkpoint: (partition) =>
       Effect.map(

@@ -178,6 +178,27 @@ export const handling: Part = (it, { concurrentTransactions }) => {
       assert.strictEqual(yield* subscription.lag, 0)
     }))
 
+  it.effect("does not go on where positions were given from the start, until it is reset", () =>
+    Effect.gen(function*() {
+      const { accounts, make, origin, stream, write } = yield* subscribe()
+      yield* write(0, 3)
+      const subscription = yield* make()
+      const record = recorder()
+      const all = until(Effect.map(subscription.lag, (lag) => lag === 0))
+      yield* during(subscription.run(record.handler), all)
+      const running = yield* Effect.forkChild(subscription.run(record.handler))
+      yield* stream.rebuild
+      yield* accounts.write(origin(0), deposits(1))
+      yield* stream.projector.runOnce
+      yield* failsWith(Fiber.join(running), { _tag: "StreamRebuiltError", subscription: subscription.name })
+      yield* failsWith(subscription.lag, { _tag: "StreamRebuiltError" })
+      yield* failsWith((yield* make()).run(record.handler), { _tag: "StreamRebuiltError" })
+      record.handled.length = 0
+      yield* subscription.reset()
+      yield* during(subscription.run(record.handler), all)
+      assert.deepStrictEqual(record.seen(0), positions(4))
+    }))
+
   it.effect("refuses bad options before anything is made", () =>
     Effect.gen(function*() {
       const { make } = yield* subscribe()
