@@ -54,9 +54,9 @@ export interface Statistics {
   /** How many messages were linked: those that were removed from the store since count, too. */
   readonly messages: number
   /** The highest global position that is linked; 0 if none is. */
-  readonly linkedPosition: number
+  readonly linkedGlobalPosition: number
   /** The highest global position that the store has given out; what is between the two may still have to be linked. */
-  readonly storePosition: number
+  readonly storeGlobalPosition: number
 }
 
 /** The messages of many streams, in numbered partitions. */
@@ -162,8 +162,8 @@ export const make = Effect.fnUntraced(function*<A>(
       return {
         partitions: heads.length,
         messages: heads.reduce((sum, { position }) => sum + position + 1, 0),
-        linkedPosition: linked,
-        storePosition: stored
+        linkedGlobalPosition: linked,
+        storeGlobalPosition: stored
       }
     }),
     subscription: (subscriptionOptions) => Subscription.make(storage, stream, codec, subscriptionOptions),

@@ -69,9 +69,9 @@ export const aggregating: Part = (it, { concurrentTransactions }) => {
       assert.include(yield* stream.projector.runOnce, { linked: 2 })
       assert.include(yield* stream.projector.runOnce, { linked: 0 })
       assert.deepStrictEqual(yield* contents(stream), { 7: [`${a}@1`, `${a}@2`, `${b}@1`, `${a}@3`] })
-      const { linkedPosition, storePosition, ...counts } = yield* stream.statistics
+      const { linkedGlobalPosition, storeGlobalPosition, ...counts } = yield* stream.statistics
       assert.deepStrictEqual(counts, { partitions: 1, messages: 4 })
-      assert.isAtLeast(storePosition, linkedPosition)
+      assert.isAtLeast(storeGlobalPosition, linkedGlobalPosition)
     }))
 
   it.effect("hands out messages as they were written, with their places", () =>
