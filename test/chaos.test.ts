@@ -103,9 +103,14 @@ const run = Effect.fnUntraced(function*(delivery: "transactional" | "atLeastOnce
   const began = performance.now()
   const killWorker = Effect.gen(function*() {
     const slot = slots[yield* Random.nextIntBetween(0, workers - 1)]
-    if (slot?.current === undefined || slot.current.ended() !== undefined) return
-    const name = `${slot.name}-${slot.generation}`
-    yield* disturb(slot.current.kill("SIGKILL"), () => name)
+    const current = slot?.current
+    if (current === undefined || current.ended() !== undefined) return
+    const name = `${slot?.name}-${slot?.generation}`
+    const killing = Effect.andThen(
+      current.kill("SIGKILL"),
+      until(`${name} has ended`, Effect.sync(() => current.ended() !== undefined))
+    )
+    yield* disturb(killing, () => name)
     counts.kills++
   })
   const terminateBackend = Effect.gen(function*() {
