@@ -79,5 +79,5 @@ export type ProcessConfig = WorkerConfig | WriterConfig
 export type Told =
   | { readonly _tag: "Ready" }
   | { readonly _tag: "Stalled" }
-  /** Microseconds of processor time until now. */
-  | { readonly _tag: "Cpu"; readonly used: number }
+  /** Until now: microseconds of processor time, and how often it has written to a socket, as each statement does once. */
+  | { readonly _tag: "Usage"; readonly processor: number; readonly sent: number }

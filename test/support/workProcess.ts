@@ -4,6 +4,7 @@ import { PgClient } from "@effect/sql-pg"
 import { Array as Arr, Cause, Effect, Exit, Layer, Redacted, Schedule } from "effect"
 import { SqlClient } from "effect/sql"
 import * as fs from "node:fs"
+import * as net from "node:net"
 import process from "node:process"
 import {
   Done,
@@ -15,6 +16,13 @@ import {
   type WorkerConfig,
   type WriterConfig
 } from "./work.ts"
+
+let sent = 0
+const socketWrite = net.Socket.prototype.write
+net.Socket.prototype.write = function(this: net.Socket, ...args: Parameters<typeof socketWrite>) {
+  sent++
+  return Reflect.apply(socketWrite, this, args)
+} as typeof socketWrite
 
 const tell = (told: Told) => Effect.sync(() => void process.send?.(told))
 
@@ -67,7 +75,7 @@ const write = Effect.fnUntraced(function*(config: WriterConfig) {
 process.on("disconnect", () => process.exit(1)) // whoever started it is gone
 process.on("message", () => {
   const { system, user } = process.cpuUsage()
-  process.send?.({ _tag: "Cpu", used: system + user } satisfies Told)
+  process.send?.({ _tag: "Usage", processor: system + user, sent } satisfies Told)
 })
 
 const config = JSON.parse(process.argv[2] ?? "") as ProcessConfig
