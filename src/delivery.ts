@@ -7,7 +7,7 @@ import type { SqlError } from "effect/sql/SqlError"
 import { HandlerError } from "./errors.ts"
 import type { Delivery, Handler } from "./Handlers.ts"
 import { fromTraceparent } from "./Message.ts"
-import { isConnectionError, isPassing } from "./passing.ts"
+import { isConnectionError, isLasting } from "./passing.ts"
 import { decodeRow } from "./Reader.ts"
 import type { MessageCodec } from "./Serializer.ts"
 import type { Claim, EncodedLinkedMessage, Storage, SubscriptionStorage } from "./Storage.ts"
@@ -335,9 +335,6 @@ export const make = <A, R>(
       })
     })
 }
-
-const isLasting = (error: { readonly _tag: string }): error is SqlError =>
-  error._tag === "SqlError" && !isPassing(error)
 
 /** Of a line of the log about a message. */
 export const annotations = (

@@ -16,7 +16,7 @@ import {
 import { MessageNotFoundError, type SerializationError } from "./errors.ts"
 import type { Handler } from "./Handlers.ts"
 import type { Metadata, StoredMessage } from "./Message.ts"
-import { isConnectionError, isPassing } from "./passing.ts"
+import { isConnectionError, isLasting } from "./passing.ts"
 import { decodeRow } from "./Reader.ts"
 import type { MessageCodec } from "./Serializer.ts"
 import type { EncodedParkedMessage, Storage, SubscriptionStorage } from "./Storage.ts"
@@ -103,9 +103,7 @@ export const replay = Effect.fnUntraced(function*<A, E, R>(
       Effect.flatMap(unpark, (isThere) => isThere ? Effect.as(handle, true) : Effect.succeed(false))
     ).pipe(
       // What a handler did to the transaction shows when it is committed.
-      Effect.mapError((error) =>
-        error._tag === "SqlError" && !isPassing(error) ? new HandlerFailure({ index: 0, cause: error }) : error
-      )
+      Effect.catchIf(isLasting, (cause) => Effect.fail(new HandlerFailure({ index: 0, cause })))
     )
   }
 

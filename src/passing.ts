@@ -20,6 +20,10 @@ export const isConnectionError = (error: unknown): error is SqlError =>
 export const isPassing = <E extends { readonly _tag: string }>(error: E | SqlError): error is SqlError =>
   error._tag === "SqlError" && ((error as SqlError).isRetryable || isConnectionError(error))
 
+/** A failure of the database that stays, however often it is tried again. */
+export const isLasting = (error: { readonly _tag: string }): error is SqlError =>
+  error._tag === "SqlError" && !isPassing(error)
+
 /** When what passes is tried again. */
 export const whatPasses = Schedule.jittered(
   Schedule.min([Schedule.exponential("50 millis"), Schedule.spaced("5 seconds")])

@@ -44,6 +44,14 @@ const hear = Effect.fnUntraced(function*(channel: string) {
   return heard
 })
 
+/** Another application's store, once its first message was heard of; with a clock that stands still, what follows gathers. */
+const writerHeard = Effect.fnUntraced(function*(stream: string, heard: ReadonlyArray<unknown>) {
+  const transfers = yield* Effect.provide(Transfers, yield* application("writer"))
+  yield* transfers.write(stream, moved())
+  yield* Effect.repeat(Effect.yieldNow, { until: () => heard.length > 0 })
+  return transfers
+})
+
 const untilHeard = (heard: ReadonlyArray<unknown>, count: number) =>
   until(`${count} are heard`, Effect.sync(() => heard.length >= count))
 
@@ -146,9 +154,7 @@ describe("wake-ups", () => {
       const heard = yield* hear("depeche_transfers_messages")
       // The clock of this writer stands still: so does the pause behind the first signal.
       yield* Effect.gen(function*() {
-        const transfers = yield* Effect.provide(Transfers, yield* application("writer"))
-        yield* transfers.write("s", moved())
-        yield* Effect.repeat(Effect.yieldNow, { until: () => heard.length > 0 })
+        const transfers = yield* writerHeard("s", heard)
         for (let i = 0; i < 200; i++) yield* transfers.write("s", moved())
         yield* TestClock.adjust("5 millis")
         yield* Effect.repeat(Effect.yieldNow, { until: () => heard.length > 1 })
@@ -160,9 +166,7 @@ describe("wake-ups", () => {
     Effect.gen(function*() {
       const heard = yield* hear("depeche_transfers_messages")
       yield* Effect.gen(function*() {
-        const transfers = yield* Effect.provide(Transfers, yield* application("writer"))
-        yield* transfers.write("a", moved())
-        yield* Effect.repeat(Effect.yieldNow, { until: () => heard.length > 0 })
+        const transfers = yield* writerHeard("a", heard)
         yield* transfers.write("b", moved())
         yield* transfers.write("c", moved())
         assert.lengthOf(heard, 1)

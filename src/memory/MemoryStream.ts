@@ -185,26 +185,21 @@ export const make = <Message extends SourceMessage>(
       })).toSorted((a, b) => a.partition - b.partition)
     )
 
-  const reads: Pick<AggregatedStorage, "partitions" | "readPartition"> = {
-    readPartition: ({ fromPosition, limit, partition }) =>
-      Effect.sync(() => {
-        const links = streams.links(name).partitions.get(partition) ?? []
-        const messages: Array<EncodedLinkedMessage> = []
-        for (let position = fromPosition; position < links.length && messages.length < limit; position++) {
-          const message = source.get(links[position]?.messageId ?? "")
-          if (message !== undefined) messages.push({ ...source.read(message), position })
-        }
-        return { messages, more: messages.length === limit }
-      }),
-    partitions: heads((links) => links.length - 1)
-  }
-
-  const place = (globalPosition: number): PartitionHead | undefined => {
-    for (const [partition, links] of streams.links(name).partitions) {
-      const position = links.findIndex((each) => each.globalPosition === globalPosition)
-      if (position >= 0) return { partition, position }
-    }
-    return undefined
+  /** What subscriptions ask. */
+  const asked: MemorySubscription.Source = {
+    partitions: heads((links) => links.length - 1),
+    place: (globalPosition) => {
+      for (const [partition, links] of streams.links(name).partitions) {
+        const position = links.findIndex((each) => each.globalPosition === globalPosition)
+        if (position >= 0) return { partition, position }
+      }
+      return undefined
+    },
+    read: (messageId) => {
+      const message = source.get(messageId)
+      return message && source.read(message)
+    },
+    numbering: () => streams.links(name).numbering
   }
 
   const firstOf = (links: ReadonlyArray<Link>, isMeant: (each: Link) => boolean): number => {
@@ -213,7 +208,17 @@ export const make = <Message extends SourceMessage>(
   }
 
   return {
-    ...reads,
+    readPartition: ({ fromPosition, limit, partition }) =>
+      Effect.sync(() => {
+        const links = streams.links(name).partitions.get(partition) ?? []
+        const messages: Array<EncodedLinkedMessage> = []
+        for (let position = fromPosition; position < links.length && messages.length < limit; position++) {
+          const message = asked.read(links[position]?.messageId ?? "")
+          if (message !== undefined) messages.push({ ...message, position })
+        }
+        return { messages, more: messages.length === limit }
+      }),
+    partitions: asked.partitions,
     project,
     beginRound,
     scan,
@@ -244,15 +249,8 @@ export const make = <Message extends SourceMessage>(
           const reason = `is taken by a subscription to "${subscribed.stream}"`
           return Effect.fail(new InvalidNameError({ name: subscription, reason }))
         }
-        const read = (messageId: string) => {
-          const message = source.get(messageId)
-          return message && source.read(message)
-        }
-        const numbering = () => streams.links(name).numbering
         const drop = () => streams.unsubscribe(subscription)
-        return Effect.succeed(
-          MemorySubscription.make(subscription, subscribed, reads, place, read, numbering, drop)
-        )
+        return Effect.succeed(MemorySubscription.make(subscription, subscribed, asked, drop))
       })
   }
 }

@@ -93,13 +93,18 @@ export class Subscribed implements Transaction.Participant<Change> {
   }
 }
 
+/** What a subscription asks of its aggregated stream. */
+export interface Source extends Pick<AggregatedStorage, "partitions"> {
+  readonly place: (globalPosition: number) => PartitionHead | undefined
+  /** The message, if the store has it still. */
+  readonly read: (messageId: string) => EncodedStoredMessage | undefined
+  readonly numbering: () => number
+}
+
 export const make = (
   name: string,
   subscribed: Subscribed,
-  stream: Pick<AggregatedStorage, "partitions">,
-  place: (globalPosition: number) => PartitionHead | undefined,
-  read: (messageId: string) => EncodedStoredMessage | undefined,
-  numbering: () => number,
+  { numbering, partitions, place, read }: Source,
   drop: () => void
 ): SubscriptionStorage => {
   const view = Effect.map(Transaction.current, (transaction) => subscribed.view(transaction))
@@ -165,7 +170,7 @@ export const make = (
     pending: Effect.gen(function*() {
       const { checkpoints, numbering: began } = yield* view
       if (began !== undefined && began !== numbering()) return yield* new StreamRebuiltError({ subscription: name })
-      return (yield* stream.partitions).flatMap((head) => {
+      return (yield* partitions).flatMap((head) => {
         const checkpoint = checkpoints.get(head.partition) ?? -1
         return head.position > checkpoint ? [{ ...head, checkpoint }] : []
       })
@@ -210,7 +215,7 @@ export const make = (
         )),
     status: Effect.gen(function*() {
       const { checkpoints, parked } = yield* view
-      return (yield* stream.partitions).map((head) => ({
+      return (yield* partitions).map((head) => ({
         ...head,
         checkpoint: checkpoints.get(head.partition) ?? -1,
         claimedBy: subscribed.owners.has(head.partition) ? "this process" : undefined,

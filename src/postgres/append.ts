@@ -8,8 +8,8 @@
  * 2. The head of each stream is read after its lock: at READ COMMITTED this sees all that earlier holders wrote.
  * 3. Item by item, in the order given, the versions are decided, each on what the previous item of its stream left; an
  *    item whose expectation does not hold is left out.
- * 4. The transaction gets its id, if it has none, and then positions; all messages of the accepted items go in with one insert, in order, so that versions have no gaps and global
- *    positions rise within each stream.
+ * 4. The transaction gets its id, if it has none, and then positions; all messages of the accepted items go in with one
+ *    insert, in order, so that versions have no gaps and global positions rise within each stream.
  * 5. Where that meets an id that exists, nothing goes in, and the items are decided once more, now looking each id up:
  *    a duplicate refuses its item as a whole and shifts the versions of those behind it. Duplicates are rare; nobody
  *    else pays for the check. (`on conflict do nothing` costs a multi-row insert a third of its speed, a subtransaction

@@ -148,7 +148,7 @@ class Gathering {
   }
 
   /** A lane that had a batch on its way is no more. */
-  closed(streams: Iterable<string>): void {
+  laneClosed(streams: Iterable<string>): void {
     this.busy--
     this.open--
     this.settled(streams)
@@ -252,7 +252,7 @@ export const make = Effect.fnUntraced(function*(
           const outcomes = yield* Effect.onInterrupt(exits(() => batch, send(batch, false), false), () =>
             Effect.sync(() => {
               interrupt(batch)
-              gathering.closed(streams)
+              gathering.laneClosed(streams)
             }))
           gathering.returned()
           const held = Map.groupBy(answer(batch, outcomes), (entry) => entry.item.stream)
@@ -316,11 +316,11 @@ export const make = Effect.fnUntraced(function*(
         if (!gathering.leaveAlone(stream)) return gather((entry) => gathering.add(entry))
         return Effect.matchCauseEffect(restore(call([item], { atomic: false, wait: false })), {
           onFailure: (cause) => {
-            gathering.closed([stream])
+            gathering.laneClosed([stream])
             return Effect.failCause(cause)
           },
           onSuccess: ([outcome]) => {
-            gathering.closed(outcome === undefined ? [] : [stream])
+            gathering.laneClosed(outcome === undefined ? [] : [stream])
             return outcome === undefined
               ? gather((entry) => gathering.putBack(stream, [entry], () => run(afterLock(stream))))
               : Effect.succeed(outcome)

@@ -133,8 +133,8 @@ const messages = (objects: Objects.Objects, payload: PayloadType): ReadonlyArray
 
 /**
  * depeche_db's own function, which Python calls. It replaces the one that Python made: a transaction has to have its id
- * before it takes positions, which projection.ts relies on, and takes them under the lock of the table. Where Python's trigger tells listeners of every row, this
- * does not.
+ * before it takes positions, which projection.ts relies on, and takes them under the lock of the table. Where Python's
+ * trigger tells listeners of every row, this does not.
  */
 const pythonFunction = (objects: Objects.Objects): string =>
   `do $migration$ begin
