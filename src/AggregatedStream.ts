@@ -8,8 +8,8 @@ import { Array as Arr, Context, DateTime, Effect, Layer, Option, Result, Schedul
 
 import type { MigrationError } from "effect/sql/Migrator"
 import type { SqlError } from "effect/sql/SqlError"
-import { checkName, checkPattern, checkWhole, invalid, maximumPartition } from "./arguments.ts"
 import { type InvalidArgumentError, InvalidNameError, type SerializationError } from "./errors.ts"
+import { checkName, checkPattern, checkWhole, invalid, maximumPartition } from "./internal/checks.ts"
 import type { AggregatedMessage } from "./Message.ts"
 import type { Partitioner } from "./Partitioner.ts"
 import * as Projector from "./Projector.ts"

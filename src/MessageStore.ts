@@ -19,18 +19,17 @@ import type { MigrationError } from "effect/sql/Migrator"
 import type { SqlClient } from "effect/sql/SqlClient"
 import type { SqlError } from "effect/sql/SqlError"
 import * as AggregatedStream from "./AggregatedStream.ts"
-import { checkExpectedVersion, checkMessageId, checkName, checkStreamName, invalid } from "./arguments.ts"
 import {
   type InvalidArgumentError,
   type InvalidNameError,
   MessageIdMismatchError,
   OptimisticConcurrencyError
 } from "./errors.ts"
-import { type Accessors, makeItems, type OneOrMore, type StreamWrite, toPositions, type WriteOptions } from "./items.ts"
-import * as MemoryStorage from "./memory/MemoryStorage.ts"
+import { checkExpectedVersion, checkMessageId, checkName, checkStreamName, invalid } from "./internal/checks.ts"
+import * as MemoryStorage from "./memory/storage.ts"
 import { type Identified, type MessagePosition, type StoredMessage, type StreamHead, toTraceparent } from "./Message.ts"
-import * as Migrations from "./postgres/migrations.ts"
-import * as PostgresStorage from "./postgres/PostgresStorage.ts"
+import * as Migrations from "./postgres/migrations/migrations.ts"
+import * as PostgresStorage from "./postgres/storage.ts"
 import * as Reader from "./Reader.ts"
 import {
   fromSchema,
@@ -42,10 +41,18 @@ import {
   verified
 } from "./Serializer.ts"
 import { Storage } from "./Storage.ts"
-import { type Appended, type Fold, make as makeUpdate, type WriteError } from "./update.ts"
+import {
+  type Accessors,
+  makeItems,
+  type OneOrMore,
+  type StreamWrite,
+  toPositions,
+  type WriteOptions
+} from "./store/encode.ts"
+import { type Appended, type Fold, make as makeUpdate, type WriteError } from "./store/update.ts"
 
 export type { Accessors, Appended, Fold, OneOrMore, StreamWrite, WriteError, WriteOptions }
-export type { Migration, PayloadType } from "./postgres/migrations.ts"
+export type { Migration, PayloadType } from "./postgres/migrations/migrations.ts"
 
 /** A store of messages of type `A`: streams of them, written with expected versions, read in order. */
 export interface MessageStore<in out A> extends AggregatedStream.Aggregating<A> {

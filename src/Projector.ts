@@ -12,16 +12,16 @@
 import { Effect, Fiber, Option, Result, Stream } from "effect"
 import type { Duration } from "effect"
 import type { SqlError } from "effect/sql/SqlError"
-import { invalid, maximumPartition } from "./arguments.ts"
 import {
   type InvalidArgumentError,
   PartitionError,
   type SerializationError,
   type StreamDefinitionError
 } from "./errors.ts"
+import { invalid, maximumPartition } from "./internal/checks.ts"
+import { isTransient, retryTransient } from "./internal/transient.ts"
 import type { StoredMessage } from "./Message.ts"
 import type { Partitioner } from "./Partitioner.ts"
-import { isPassing, whatPasses } from "./passing.ts"
 import { decodeRow } from "./Reader.ts"
 import type { MessageCodec } from "./Serializer.ts"
 import {
@@ -121,13 +121,13 @@ export const make = <A>(
         const listener = yield* storage.listen
         let hasFailed = false
         const attempt = Effect.tapError(runOnce, (error) => {
-          if (!isPassing(error)) return Effect.void
+          if (!isTransient(error)) return Effect.void
           const level = hasFailed ? "Debug" : "Warn"
           hasFailed = true
           return Effect.logWithLevel(level)(`The projector of ${name} tries again`, error)
         })
         while (true) {
-          yield* Effect.retry(attempt, { schedule: whatPasses, while: isPassing })
+          yield* Effect.retry(attempt, { schedule: retryTransient, while: isTransient })
           hasFailed = false
           yield* listener.wait(pollInterval)
         }

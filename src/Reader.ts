@@ -7,8 +7,15 @@
 import { Array as Arr, Effect, Fiber, Option, Result, Stream } from "effect"
 import type { Scope } from "effect"
 import type { SqlError } from "effect/sql/SqlError"
-import { checkMessageId, checkPattern, checkStreamName, checkWhole, invalid, maximumVersion } from "./arguments.ts"
 import { type InvalidArgumentError, MessageNotFoundError, type SerializationError } from "./errors.ts"
+import {
+  checkMessageId,
+  checkPattern,
+  checkStreamName,
+  checkWhole,
+  invalid,
+  maximumVersion
+} from "./internal/checks.ts"
 import type { StoredMessage, StreamHead } from "./Message.ts"
 import type { MessageCodec } from "./Serializer.ts"
 import type { Direction, EncodedStoredMessage, Page, Storage } from "./Storage.ts"

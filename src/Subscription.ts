@@ -18,15 +18,22 @@ import { Context, DateTime, Deferred, Duration, Effect, Layer, Option, Queue, Re
 import type { Array as Arr, Cause } from "effect"
 import type { MigrationError } from "effect/sql/Migrator"
 import type { SqlError } from "effect/sql/SqlError"
-import { checkName, checkWhole, invalid, maximumPartition } from "./arguments.ts"
-import { batches, type Consumer, type DeliveryOptions, each, make as makeDelivery, type OnFailure } from "./delivery.ts"
 import type { HandlerError, InvalidArgumentError, InvalidNameError, StreamRebuiltError } from "./errors.ts"
 import type { Delivery, Handler } from "./Handlers.ts"
-import * as Parked from "./parked.ts"
-import type { ParkedMessage, Place, Replayed } from "./parked.ts"
+import { checkName, checkWhole, invalid, maximumPartition } from "./internal/checks.ts"
 import type { MessageCodec } from "./Serializer.ts"
 import type { AggregatedStorage, ClaimMode, PartitionHead, PartitionStatus, Storage } from "./Storage.ts"
-import * as Worker from "./worker.ts"
+import {
+  batches,
+  type Consumer,
+  type DeliveryOptions,
+  each,
+  make as makeDelivery,
+  type OnFailure
+} from "./subscription/delivery.ts"
+import * as Parked from "./subscription/parked.ts"
+import type { ParkedMessage, Place, Replayed } from "./subscription/parked.ts"
+import * as Worker from "./subscription/worker.ts"
 
 export type { OnFailure, ParkedMessage, PartitionStatus, Place, Replayed }
 

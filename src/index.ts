@@ -12,9 +12,6 @@ export * as Serializer from "./Serializer.ts"
 /** Which partition of an aggregated stream a message belongs to. */
 export * as Partitioner from "./Partitioner.ts"
 
-/** Hints that something was committed. */
-export * as Wakeup from "./Wakeup.ts"
-
 /** The port that a backend implements. */
 export * as Storage from "./Storage.ts"
 

@@ -7,34 +7,28 @@ import { parseAst } from "vitest/node"
 /** The modules in the order of a message's way. Each may import from those before it. */
 const modules = [
   "errors",
-  "passing",
   "Message",
-  "arguments",
+  "internal/",
   "Serializer",
   "Partitioner",
-  "Wakeup",
+  "storage/",
   "Storage",
-  "items",
   "Reader",
   "Handlers",
-  "delivery",
-  "parked",
-  "worker",
+  "subscription/",
   "Subscription",
   "Projector",
   "AggregatedStream",
-  "update",
-  "MessageStore",
-  "Decider",
-  "Repository"
+  "store/",
+  "MessageStore"
 ]
 
 /** What else a module or a folder may import. Inside a folder, any module may import any other. */
 const alsoMayImport: Readonly<Record<string, ReadonlyArray<string>>> = {
   index: [...modules, "memory/", "postgres/"],
   MessageStore: ["memory/", "postgres/"], // to build its layers
-  "memory/": ["errors", "Message", "Partitioner", "Wakeup", "Storage"],
-  "postgres/": ["errors", "passing", "Message", "arguments", "Partitioner", "Wakeup", "Storage"],
+  "memory/": ["errors", "Message", "Partitioner", "storage/", "Storage"],
+  "postgres/": ["errors", "Message", "internal/", "Partitioner", "storage/", "Storage"],
   "pglite/": ["postgres/"],
   "testing/": ["index", ...modules, "memory/", "postgres/", "pglite/"],
   "cli/": ["index", ...modules, "memory/", "postgres/", "pglite/"]

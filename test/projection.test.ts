@@ -4,7 +4,7 @@ import { assert, describe } from "@effect/vitest"
 import { Deferred, Effect, Exit, Fiber, Layer, Stream } from "effect"
 import { MessageStore, Partitioner } from "effect-message-store"
 import { SqlClient } from "effect/sql"
-import { failsWith, outsider } from "../src/testing/contract/fixture.ts"
+import { failsWith, outsider } from "../src/testing/fixture.ts"
 import { assertLinked, fill, hold, inspect, moved, rolledBack, several, test } from "./support/links.ts"
 import { Moved, Transfers } from "./support/transfers.ts"
 

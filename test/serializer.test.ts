@@ -2,7 +2,7 @@ import { assert, describe, it } from "@effect/vitest"
 import { DateTime, Effect, Option, Result, Schema, SchemaGetter, Stream } from "effect"
 import { Message, MessageStore, Serializer } from "effect-message-store"
 import { SerializerLaws } from "effect-message-store/testing"
-import * as MemoryStorage from "../src/memory/MemoryStorage.ts"
+import * as MemoryStorage from "../src/memory/storage.ts"
 import { Storage } from "../src/Storage.ts"
 
 class Line extends Schema.Class<Line>("Line")({

@@ -1,7 +1,7 @@
 /** Memory and PostgreSQL agree on which names a pattern matches. */
 import { assert, describe, it } from "@effect/vitest"
 import { Arbitrary, Context, DateTime, Effect, Layer, Result, Schema } from "effect"
-import { checkPattern } from "../src/arguments.ts"
+import { checkPattern } from "../src/internal/checks.ts"
 import { Storage } from "../src/Storage.ts"
 import { type Backend, backends } from "./support/backends.ts"
 

@@ -26,8 +26,8 @@ import type { Array as Arr } from "effect"
 import type { SqlClient } from "effect/sql/SqlClient"
 import type { SqlError } from "effect/sql/SqlError"
 import { type AppendItem, AppendOutcome } from "../Storage.ts"
+import { withTransaction } from "./client/transaction.ts"
 import { type Objects, streamLockKey } from "./objects.ts"
-import { withTransaction } from "./transaction.ts"
 
 /** How the function's `_expected` says that any version will do, or any but 0: arrays of nulls have no type to bind. */
 const anyVersion = -2

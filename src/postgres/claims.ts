@@ -20,9 +20,9 @@ import type { Scope } from "effect"
 import type { SqlClient } from "effect/sql"
 import type { SqlError } from "effect/sql/SqlError"
 import type { Claim, ClaimMode, Claims } from "../Storage.ts"
+import { perClient } from "./client/perClient.ts"
+import { layer as sessionLayer, Session } from "./client/session.ts"
 import { lockKey, type SubscriptionObjects } from "./objects.ts"
-import { perClient } from "./perClient.ts"
-import { layer as sessionLayer, Session } from "./session.ts"
 
 export type Holder = (
   sql: SqlClient.SqlClient,

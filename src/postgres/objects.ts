@@ -4,8 +4,8 @@
  * They are spliced into SQL, so they are made here alone, from a name that `checkName` let pass.
  */
 import { Effect, Result } from "effect"
-import { checkName } from "../arguments.ts"
 import type { InvalidNameError } from "../errors.ts"
+import { checkName } from "../internal/checks.ts"
 
 export interface Objects {
   readonly name: string

@@ -7,15 +7,15 @@
  * MessageStoreContract.suite("my backend", MyStorage.layer)
  * ```
  */
-import { badInput } from "./contract/badInput.ts"
-import { batches } from "./contract/batches.ts"
-import { reading } from "./contract/reading.ts"
-import { snapshots } from "./contract/snapshots.ts"
-import { makeSuite } from "./contract/suite.ts"
-import { synchronizing } from "./contract/synchronizing.ts"
-import { transactions } from "./contract/transactions.ts"
-import { updating } from "./contract/updating.ts"
-import { writing } from "./contract/writing.ts"
+import { badInput } from "./messageStore/badInput.ts"
+import { batches } from "./messageStore/batches.ts"
+import { reading } from "./messageStore/reading.ts"
+import { snapshots } from "./messageStore/snapshots.ts"
+import { synchronizing } from "./messageStore/synchronizing.ts"
+import { transactions } from "./messageStore/transactions.ts"
+import { updating } from "./messageStore/updating.ts"
+import { writing } from "./messageStore/writing.ts"
+import { makeSuite } from "./suite.ts"
 
 /**
  * Registers the suite: the name of the backend, which comes before that of each test; the backend, empty; and options,

@@ -1,0 +1,102 @@
+/**
+ * The bounds of arguments, checked before anything is read or written.
+ */
+import { Result, Schema } from "effect"
+import { DuplicateMessageError, InvalidArgumentError, InvalidNameError } from "../errors.ts"
+import { type ExpectedVersion, MessageId } from "../Message.ts"
+
+// Limits of the table that this library and Python processes share: varchar(255), int4.
+const maximumNameLength = 255
+export const maximumVersion = 2_147_483_647
+export const maximumPartition = 2_147_483_647
+
+export const invalid = (argument: string, reason: string) => Result.fail(new InvalidArgumentError({ argument, reason }))
+
+/** The name of a store or an aggregated stream. PostgreSQL cuts identifiers off at 63 bytes; 30 leave room for the rest. */
+export const checkName = (name: string): Result.Result<string, InvalidNameError> =>
+  /^[a-z_][a-z0-9_]{0,29}$/.test(name)
+    ? Result.succeed(name)
+    : Result.fail(
+      new InvalidNameError({ name, reason: "must have 1 to 30 of a-z, 0-9 and _, and not begin with a digit" })
+    )
+
+/** A stream name has 1 to 255 characters (code points), none of them NUL or half of a surrogate pair. */
+export const checkStreamName = (stream: string): Result.Result<string, InvalidArgumentError> => {
+  if (typeof stream !== "string" || stream.length === 0) {
+    return invalid("stream", "must be a name of 1 to 255 characters")
+  }
+  if (stream.length > maximumNameLength && Array.from(stream).length > maximumNameLength) {
+    return invalid("stream", `must have at most ${maximumNameLength} characters`)
+  }
+  if (stream.includes("\0") || !stream.isWellFormed()) {
+    return invalid("stream", "must not contain NUL or lone surrogates")
+  }
+  return Result.succeed(stream)
+}
+
+/** A pattern is LIKE's: `%` any run of characters, `_` any one, `\` takes the next one literally. */
+export const checkPattern = (pattern: string): Result.Result<string, InvalidArgumentError> => {
+  if (typeof pattern !== "string" || pattern.length === 0) return invalid("pattern", "must not be empty")
+  if (pattern.includes("\0") || !pattern.isWellFormed()) {
+    return invalid("pattern", "must not contain NUL or lone surrogates")
+  }
+  const escapes = /\\*$/.exec(pattern)?.[0].length ?? 0
+  if (escapes % 2 === 1) return invalid("pattern", "must not end with \\: write \\\\ for a backslash")
+  return Result.succeed(pattern)
+}
+
+/** A `Message.MessageId`. Ids are compared in lower case, as PostgreSQL's uuid does. */
+export const checkMessageId = (messageId: string): Result.Result<string, InvalidArgumentError> =>
+  isMessageId(messageId)
+    ? Result.succeed(messageId.toLowerCase())
+    : invalid("messageId", `must be a UUID, not ${JSON.stringify(messageId)}`)
+
+const isMessageId = Schema.is(MessageId)
+
+/** A whole number within bounds: versions, positions, limits. */
+export const checkWhole = (
+  argument: string,
+  value: number,
+  minimum: number,
+  maximum: number = Number.MAX_SAFE_INTEGER
+): Result.Result<number, InvalidArgumentError> =>
+  Number.isInteger(value) && value >= minimum && value <= maximum
+    ? Result.succeed(value)
+    : invalid(argument, `must be a whole number from ${minimum} to ${maximum}, not ${value}`)
+
+export const checkExpectedVersion = (
+  expected: ExpectedVersion | undefined
+): Result.Result<ExpectedVersion | undefined, InvalidArgumentError> =>
+  expected === undefined || expected === "exists"
+    ? Result.succeed(expected)
+    : checkWhole("expectedVersion", expected, 0, maximumVersion)
+
+/** No message twice in one write to a stream. */
+export const checkDistinct = (
+  messages: ReadonlyArray<{ readonly messageId: string }>
+): Result.Result<void, DuplicateMessageError> => {
+  if (messages.length === 1) return Result.void
+  const seen = new Set<string>()
+  for (const { messageId } of messages) {
+    if (seen.has(messageId)) return Result.fail(new DuplicateMessageError({ messageId }))
+    seen.add(messageId)
+  }
+  return Result.void
+}
+
+// What a single statement carries without trouble, in characters of JSON.
+const maximumWriteSize = 256 * 1024 * 1024
+
+/** The JSON of all messages of one write. */
+export const checkSize = (
+  items: ReadonlyArray<{ readonly messages: ReadonlyArray<{ readonly data: string }> }>
+): Result.Result<void, InvalidArgumentError> => {
+  let size = 0
+  for (const { messages } of items) for (const { data } of messages) size += data.length
+  return size <= maximumWriteSize
+    ? Result.void
+    : invalid(
+      "messages",
+      `must not have more than ${maximumWriteSize} characters of JSON in one write: write them in parts`
+    )
+}

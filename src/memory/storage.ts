@@ -1,0 +1,234 @@
+/**
+ * The port in memory: the same answers as PostgreSQL's, for tests and prototypes. Nothing outlives the layer.
+ */
+import { Clock, Context, DateTime, Effect, identity, Layer, Option } from "effect"
+import {
+  type AppendItem,
+  AppendOutcome,
+  type EncodedStoredMessage,
+  type Page,
+  type PatternQuery,
+  type Snapshot,
+  Storage,
+  type StreamQuery
+} from "../Storage.ts"
+import { type Signal, Wakeup } from "../storage/listeners.ts"
+import * as MemoryWakeup from "./listeners.ts"
+import { compilePattern } from "./pattern.ts"
+import * as MemoryStream from "./streams.ts"
+import * as Transaction from "./transaction.ts"
+
+/** JSON stays text until it is read, so that no two readers share an object. */
+interface Row extends Omit<EncodedStoredMessage, "data" | "metadata"> {
+  readonly data: string
+  readonly metadata: string
+  readonly occurredAt: DateTime.Utc
+  /** Which of the store's commits made it visible. */
+  commit: number
+}
+
+/** What can be read: the commits up to one, and what the transaction itself wrote. */
+interface View {
+  readonly commit: number
+  readonly own: ReadonlyArray<Row>
+}
+
+/** The last commit that a snapshot sees. */
+class SnapshotCommit extends Context.Service<SnapshotCommit, number>()("effect-message-store/memory/Snapshot") {}
+
+class Messages implements Transaction.Participant<Row>, MemoryStream.Source<Row> {
+  readonly locks = new Transaction.Locks()
+  lastCommit = 0
+  lastPosition = 0
+  /** In the order of global positions. */
+  private log: Array<Row> = []
+  /** In the order of commits. */
+  private commits: Array<Row> = []
+  /** In the order of versions: version v is at v - 1. */
+  private readonly streams = new Map<string, Array<Row>>()
+  private readonly byId = new Map<string, Row>()
+
+  append(own: Array<Row>, items: ReadonlyArray<AppendItem>, atomic: boolean, addedAt: DateTime.Utc) {
+    const heads = new Map<string, number>()
+    const written: Array<Row> = []
+    const taken = new Set(own.map((row) => row.messageId))
+    const outcomes = items.map((item): AppendOutcome => {
+      const { expectedVersion, stream } = item
+      const head = heads.get(stream) ?? this.stream({ commit: Infinity, own }, stream).length
+      const expected = expectedVersion === undefined ||
+        (expectedVersion === "exists" ? head > 0 : expectedVersion === head)
+      if (!expected) return AppendOutcome.WrongVersion({ actualVersion: head })
+      const duplicate = item.messages.find(({ messageId }) => taken.has(messageId) || this.byId.has(messageId))
+      if (duplicate !== undefined) return AppendOutcome.Duplicate({ messageId: duplicate.messageId })
+      item.messages.forEach(({ data, messageId, occurredAt }, i) => {
+        const place = { stream, version: head + i + 1, globalPosition: ++this.lastPosition }
+        written.push({ ...place, messageId, data, metadata: item.metadata, addedAt, occurredAt, commit: Infinity })
+        taken.add(messageId)
+      })
+      heads.set(stream, head + item.messages.length)
+      return AppendOutcome.Written({ version: head + item.messages.length, globalPosition: this.lastPosition })
+    })
+    const refused = atomic ? outcomes.findIndex((outcome) => outcome._tag !== "Written") : -1
+    if (refused >= 0) return outcomes.map((outcome, i) => i === refused ? outcome : AppendOutcome.Skipped())
+    own.push(...written)
+    return outcomes
+  }
+
+  commit(rows: ReadonlyArray<Row>): void {
+    if (rows.length === 0) return
+    const late = (rows[0]?.globalPosition ?? 0) < (this.log.at(-1)?.globalPosition ?? 0)
+    this.lastCommit++
+    for (const row of rows) {
+      row.commit = this.lastCommit
+      this.log.push(row)
+      this.commits.push(row)
+      this.byId.set(row.messageId, row)
+      const stream = this.streams.get(row.stream)
+      if (stream === undefined) this.streams.set(row.stream, [row])
+      else stream.push(row)
+    }
+    if (late) this.log = this.log.toSorted(byPosition)
+  }
+
+  committed(after: number, upTo: number): ReadonlyArray<Row> {
+    const first = this.commits.findLastIndex(({ commit }) => commit <= after) + 1
+    return this.commits.slice(first).filter(({ commit }) => commit <= upTo).toSorted(byPosition)
+  }
+
+  get(messageId: string): Row | undefined {
+    return this.byId.get(messageId)
+  }
+
+  read(row: Row): EncodedStoredMessage {
+    return toStored(row)
+  }
+
+  truncate(): void {
+    this.log = []
+    this.commits = []
+    this.streams.clear()
+    this.byId.clear()
+  }
+
+  stream(view: View, stream: string): ReadonlyArray<Row> {
+    const rows = this.streams.get(stream) ?? []
+    // A stream's versions are committed in their order: what a view does not see is at the end.
+    const visible = (rows.at(-1)?.commit ?? 0) > view.commit ? rows.filter((row) => row.commit <= view.commit) : rows
+    const own = view.own.filter((row) => row.stream === stream)
+    return own.length === 0 ? visible : [...visible, ...own]
+  }
+
+  pattern(view: View, page: PatternQuery): ReadonlyArray<Row> {
+    const matches = compilePattern(page.pattern)
+    const step = page.direction === "forward" ? 1 : -1
+    const first = step === 1 ? this.firstAt(page.fromPosition) : this.firstAt(page.toPosition + 1) - 1
+    const inRange = ({ globalPosition }: Row) =>
+      globalPosition >= page.fromPosition && globalPosition <= page.toPosition
+    const rows = view.own.filter((row) => inRange(row) && matches(row.stream))
+    const uncommitted = rows.length
+    for (let i = first; rows.length - uncommitted < page.limit; i += step) {
+      const row = this.log[i]
+      if (row === undefined || !inRange(row)) break
+      if (row.commit <= view.commit && matches(row.stream)) rows.push(row)
+    }
+    return rows.toSorted((a, b) => step * byPosition(a, b)).slice(0, page.limit)
+  }
+
+  ids(view: View, messageIds: ReadonlyArray<string>): ReadonlyArray<Row> {
+    return messageIds.flatMap((messageId) => {
+      const row = this.byId.get(messageId)
+      return row !== undefined && row.commit <= view.commit
+        ? [row]
+        : view.own.filter((own) => own.messageId === messageId)
+    })
+  }
+
+  /** Index of the first row at or behind a position: binary search. */
+  private firstAt(position: number): number {
+    let low = 0
+    let high = this.log.length
+    while (low < high) {
+      const middle = (low + high) >>> 1
+      if ((this.log[middle] as Row).globalPosition < position) low = middle + 1
+      else high = middle
+    }
+    return low
+  }
+}
+
+const byPosition = (a: Row, b: Row): number => a.globalPosition - b.globalPosition
+
+const toStored = ({ commit: _, occurredAt: __, ...row }: Row): EncodedStoredMessage => ({
+  ...row,
+  data: JSON.parse(row.data),
+  metadata: JSON.parse(row.metadata)
+})
+
+const toPage = (rows: ReadonlyArray<Row>, limit: number): Page => ({
+  messages: rows.map(toStored),
+  more: rows.length === limit
+})
+
+const streamPage = (rows: ReadonlyArray<Row>, page: StreamQuery): ReadonlyArray<Row> => {
+  const range = rows.slice(page.fromVersion - 1, page.toVersion)
+  return page.direction === "forward" ? range.slice(0, page.limit) : range.slice(-page.limit).toReversed()
+}
+
+/** A store of its own, empty, for each time the layer is built. */
+export const layer: Layer.Layer<Storage> = Layer.effect(
+  Storage,
+  Effect.map(Wakeup, (wakeup) => {
+    const messages = new Messages()
+    const streams = new MemoryStream.Streams<Row>()
+
+    const currentView: Effect.Effect<View> = Effect.gen(function*() {
+      const snapshot = yield* Effect.serviceOption(SnapshotCommit)
+      if (Option.isSome(snapshot)) return { commit: snapshot.value, own: [] }
+      const transaction = yield* Transaction.current
+      return { commit: Infinity, own: Option.isSome(transaction) ? transaction.value.journal(messages) : [] }
+    })
+
+    return Storage.of({
+      append: (items, { atomic }) =>
+        Transaction.required((transaction) =>
+          Effect.gen(function*() {
+            const names = new Set(items.map((item) => `stream ${item.stream}`))
+            const ids = items.flatMap((item) => item.messages.map((message) => `id ${message.messageId}`))
+            yield* messages.locks.acquire(transaction, [...Array.from(names).toSorted(), ...ids])
+            const addedAt = DateTime.makeUnsafe(yield* Clock.currentTimeMillis)
+            return messages.append(transaction.journal(messages), items, atomic, addedAt)
+          })
+        ).pipe(Effect.tap((outcomes) => wakeup.signal(channel, outcomes.flatMap(signals)))),
+      readStream: (query) =>
+        Effect.map(currentView, (view) => toPage(streamPage(messages.stream(view, query.stream), query), query.limit)),
+      readPattern: (query) => Effect.map(currentView, (view) => toPage(messages.pattern(view, query), query.limit)),
+      readByIds: (messageIds) => Effect.map(currentView, (view) => messages.ids(view, messageIds).map(toStored)),
+      messageIds: ({ fromVersion, limit, stream }) =>
+        Effect.map(
+          currentView,
+          (view) =>
+            messages.stream(view, stream).slice(fromVersion - 1, fromVersion - 1 + limit).map((row) => row.messageId)
+        ),
+      head: (stream) =>
+        Effect.map(currentView, (view) => {
+          const rows = messages.stream(view, stream)
+          return { stream, version: rows.length, globalPosition: rows.at(-1)?.globalPosition }
+        }),
+      truncate: Effect.andThen(messages.locks.idle, Effect.sync(() => messages.truncate())),
+      withTransaction: Transaction.withTransaction,
+      inTransaction: Effect.map(Transaction.current, Option.isSome),
+      snapshot: Effect.map(Transaction.current, (transaction): Snapshot =>
+        Option.isSome(transaction)
+          ? identity
+          : Effect.provideService(SnapshotCommit, messages.lastCommit) as Snapshot),
+      listen: wakeup.listen(channel),
+      aggregatedStream: (definition) => Effect.succeed(MemoryStream.make(streams, messages, definition, wakeup))
+    })
+  })
+).pipe(Layer.provide(Layer.fresh(MemoryWakeup.layer)))
+
+const channel = "messages"
+
+/** Nobody reads payloads here. */
+const signals = (outcome: AppendOutcome): ReadonlyArray<Signal> =>
+  outcome._tag === "Written" ? [{ key: channel, payload: {} }] : []

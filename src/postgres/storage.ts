@@ -1,0 +1,89 @@
+/**
+ * The port on PostgreSQL, through `SqlClient` alone.
+ */
+import { Array as Arr, Context, Effect, Layer, Option } from "effect"
+import { SqlClient } from "effect/sql"
+import type { SqlError } from "effect/sql/SqlError"
+import type { InvalidNameError } from "../errors.ts"
+import { type AggregatedStorage, type AppendItem, type AppendOutcome, Storage } from "../Storage.ts"
+import { type Signal, Wakeup } from "../storage/listeners.ts"
+import { append, withLock } from "./append.ts"
+import * as Claims from "./claims.ts"
+import { snapshot } from "./client/snapshot.ts"
+import { withTransaction } from "./client/transaction.ts"
+import * as PostgresWakeup from "./client/wakeup.ts"
+import * as Coalesce from "./groupCommit.ts"
+import * as Queries from "./messages.ts"
+import * as Migrations from "./migrations/migrations.ts"
+import * as Objects from "./objects.ts"
+import * as Aggregated from "./streams.ts"
+import * as Subscription from "./subscriptions.ts"
+
+/** Serves a store whose database objects exist. */
+export const layer = (
+  name: string,
+  options?: {
+    readonly coalesce?: boolean | undefined
+    /** Whether aggregated streams make their database objects themselves (default). */
+    readonly migrate?: boolean | undefined
+  }
+): Layer.Layer<Storage, InvalidNameError, SqlClient.SqlClient> =>
+  Layer.effect(
+    Storage,
+    Effect.gen(function*() {
+      const objects = yield* Effect.fromResult(Objects.forStore(name))
+      const sql = (yield* SqlClient.SqlClient).withoutTransforms()
+      const wakeup = yield* Wakeup
+      const claims = yield* Claims.ClaimHolder
+      const write = append(sql, objects)
+      const call: typeof write = (items, how) =>
+        Effect.tap(write(items, how), (outcomes) => wakeup.signal(objects.channel, signals(items, outcomes)))
+      const coalesced = options?.coalesce === false ? undefined : yield* Coalesce.make(call, withLock(sql))
+      return Storage.of({
+        ...Queries.make(sql, objects),
+        append: (items, { atomic }) =>
+          Effect.withFiber((fiber) =>
+            coalesced !== undefined && items.length === 1 &&
+              Context.getOrUndefined(fiber.context, sql.transactionService) === undefined
+              ? Effect.map(coalesced(items[0]), Arr.of)
+              : call(items, { atomic, wait: true }) as Effect.Effect<ReadonlyArray<AppendOutcome>, SqlError>
+          ),
+        withTransaction: withTransaction(sql),
+        inTransaction: Effect.map(Effect.serviceOption(sql.transactionService), Option.isSome),
+        snapshot: snapshot(sql),
+        listen: wakeup.listen(objects.channel),
+        aggregatedStream: Effect.fnUntraced(function*(definition) {
+          const stream = yield* Effect.fromResult(Objects.forStream(definition.name))
+          if (options?.migrate !== false) {
+            yield* Effect.provideService(Migrations.runStream(name, definition.name), SqlClient.SqlClient, sql)
+          }
+          yield* Effect.provideService(Migrations.checkStore(name, definition.name), SqlClient.SqlClient, sql)
+          const subscription: AggregatedStorage["subscription"] = Effect.fnUntraced(function*(subscriptionName) {
+            const subscribed = yield* Effect.fromResult(Objects.forSubscription(subscriptionName))
+            if (options?.migrate !== false) {
+              yield* Effect.provideService(Migrations.runSubscription(subscriptionName), SqlClient.SqlClient, sql)
+            }
+            yield* Subscription.claimName(sql, definition.name, subscribed)
+            return Subscription.make(sql, objects, stream, subscribed, claims)
+          })
+          return Aggregated.make(sql, objects, stream, definition, wakeup, subscription)
+        })
+      })
+    })
+  ).pipe(Layer.provide([PostgresWakeup.layer, Claims.layer]))
+
+/** The new heads, as depeche_db's listeners are told of them. */
+const signals = (
+  items: ReadonlyArray<AppendItem>,
+  outcomes: ReadonlyArray<AppendOutcome | undefined>
+): ReadonlyArray<Signal> =>
+  items.flatMap(({ messages, stream }, i) => {
+    const outcome = outcomes[i]
+    if (outcome?._tag !== "Written") return []
+    const { globalPosition, version } = outcome
+    const message_id = messages[messages.length - 1]?.messageId
+    return [{
+      key: stream,
+      payload: { message_id, stream, version, global_position: globalPosition }
+    }]
+  })

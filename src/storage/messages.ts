@@ -1,0 +1,107 @@
+/**
+ * Messages, as a backend stores and reads them. It keeps these promises:
+ *
+ * - versions of a stream are 1, 2, 3, … without gaps; global positions are unique and rise within a stream;
+ * - items of one `append` that name the same stream are decided in the order given, each on what the ones before it
+ *   left; an item that is refused leaves no trace and harms no other (with `atomic`, none is written, and the first
+ *   that was refused is the one that is reported);
+ * - a refusal is an answer, not a failure: a transaction stays usable.
+ */
+import { Data } from "effect"
+import type { Array, DateTime, Effect, Schema, Scope } from "effect"
+import type { SqlError } from "effect/sql/SqlError"
+import type { ExpectedVersion, StreamHead } from "../Message.ts"
+import type { Listener } from "./listeners.ts"
+
+/** A message ready to be stored. */
+export interface EncodedMessage {
+  /** A UUID in lower case. */
+  readonly messageId: string
+  readonly occurredAt: DateTime.Utc
+  /** JSON text. */
+  readonly data: string
+}
+
+/** Messages for one stream that are written together or not at all. */
+export interface AppendItem {
+  readonly stream: string
+  readonly expectedVersion: ExpectedVersion | undefined
+  /** No id twice. */
+  readonly messages: Array.NonEmptyReadonlyArray<EncodedMessage>
+  /** JSON text of an object, the same for each message. */
+  readonly metadata: string
+}
+
+/** What became of an item. `Skipped`: left out because another item of an atomic append is the first that was refused. */
+export type AppendOutcome = Data.TaggedEnum<{
+  /** The place of the item's last message. */
+  Written: { readonly version: number; readonly globalPosition: number }
+  WrongVersion: { readonly actualVersion: number }
+  Duplicate: { readonly messageId: string }
+  Skipped: {}
+}>
+
+/** Makes outcomes, and tells them apart. */
+export const AppendOutcome = Data.taggedEnum<AppendOutcome>()
+
+/** A row as it was read. */
+export interface EncodedStoredMessage {
+  readonly messageId: string
+  readonly stream: string
+  readonly version: number
+  readonly globalPosition: number
+  readonly addedAt: DateTime.Utc
+  readonly data: Schema.Json
+  readonly metadata: Schema.JsonObject
+}
+
+/** Messages as they were read, and whether there may be more behind them. An empty page has nothing behind it. */
+export interface Page {
+  readonly messages: ReadonlyArray<EncodedStoredMessage>
+  readonly more: boolean
+}
+
+/** From the first to the last, or the other way. */
+export type Direction = "forward" | "backward"
+
+/** Asks for a page of a stream: at most `limit` messages with `fromVersion <= version <= toVersion`, in `direction`. */
+export interface StreamQuery {
+  readonly stream: string
+  readonly fromVersion: number
+  readonly toVersion: number
+  readonly direction: Direction
+  readonly limit: number
+}
+
+/** Asks for a page of all streams whose names are LIKE `pattern`, in the order of global positions, bounds included. */
+export interface PatternQuery {
+  readonly pattern: string
+  readonly fromPosition: number
+  readonly toPosition: number
+  readonly direction: Direction
+  readonly limit: number
+}
+
+/** The messages of one store. */
+export interface MessageStorage {
+  /** Outcomes in the order of the items. */
+  readonly append: (
+    items: Array.NonEmptyReadonlyArray<AppendItem>,
+    options: { readonly atomic: boolean }
+  ) => Effect.Effect<ReadonlyArray<AppendOutcome>, SqlError>
+  readonly readStream: (query: StreamQuery) => Effect.Effect<Page, SqlError>
+  readonly readPattern: (query: PatternQuery) => Effect.Effect<Page, SqlError>
+  /** In any order; ids that are not stored are left out. */
+  readonly readByIds: (
+    messageIds: ReadonlyArray<string>
+  ) => Effect.Effect<ReadonlyArray<EncodedStoredMessage>, SqlError>
+  /** The ids of a stream's messages from a version on, in the order of versions, at most `limit`. */
+  readonly messageIds: (
+    page: { readonly stream: string; readonly fromVersion: number; readonly limit: number }
+  ) => Effect.Effect<ReadonlyArray<string>, SqlError>
+  readonly head: (stream: string) => Effect.Effect<StreamHead, SqlError>
+  /** Removes every message; positions go on rising. */
+  readonly truncate: Effect.Effect<void, SqlError>
+  /** Is woken when messages have been committed. */
+  readonly listen: Effect.Effect<Listener, never, Scope.Scope>
+}

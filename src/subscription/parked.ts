@@ -1,0 +1,140 @@
+/**
+ * Messages that were put aside: listed, handed to a handler once more, forgotten.
+ */
+import { Effect, Option, Result } from "effect"
+import type { DateTime } from "effect"
+import type { SqlError } from "effect/sql/SqlError"
+import { MessageNotFoundError, type SerializationError } from "../errors.ts"
+import type { Handler } from "../Handlers.ts"
+import { isConnectionError, isPermanent } from "../internal/transient.ts"
+import type { Metadata, StoredMessage } from "../Message.ts"
+import { decodeRow } from "../Reader.ts"
+import type { MessageCodec } from "../Serializer.ts"
+import type { EncodedParkedMessage, Storage, SubscriptionStorage } from "../Storage.ts"
+import {
+  annotations,
+  counting,
+  type DeliveryOptions,
+  each,
+  HandlerFailure,
+  type Interruption,
+  textOf
+} from "./delivery.ts"
+
+/** The place of a message in an aggregated stream, as a {@link ParkedMessage} has it. */
+export interface Place {
+  readonly partition: number
+  /** From 0. After the stream was rebuilt, still the one at which the message was parked. */
+  readonly position: number
+}
+
+/** A message that was put aside. What the store knew of it is undefined if it does not have it any more. */
+export interface ParkedMessage<out A> extends Place {
+  readonly messageId: string
+  /** Absent if it cannot be decoded, or is not in the store any more. */
+  readonly message: Option.Option<A>
+  readonly stream: string | undefined
+  readonly version: number | undefined
+  readonly globalPosition: number | undefined
+  readonly addedAt: DateTime.Utc | undefined
+  readonly metadata: Metadata | undefined
+  /** The last failure, as text, with the reasons behind it: at most 10,000 characters. */
+  readonly error: string
+  /** How often its handler has failed, replays included. */
+  readonly attempts: number
+  /** When it failed for the last time. */
+  readonly parkedAt: DateTime.Utc
+}
+
+/** What a replay has done. */
+export interface Replayed {
+  /** Messages that were handled, and are parked no more. */
+  readonly handled: number
+  /** Messages whose handler failed again. */
+  readonly failed: number
+}
+
+/** @internal */
+export const list = <A>(
+  subscribed: SubscriptionStorage,
+  codec: MessageCodec<A>
+): Effect.Effect<ReadonlyArray<ParkedMessage<A>>, SqlError> =>
+  Effect.map(
+    subscribed.parked(),
+    (entries) =>
+      entries.map(({ stored, ...entry }) => ({
+        ...entry,
+        message: stored === undefined
+          ? Option.none()
+          : Option.map(Result.getSuccess(decodeRow(codec, stored)), ({ message }) => message),
+        stream: stored?.stream,
+        version: stored?.version,
+        globalPosition: stored?.globalPosition,
+        addedAt: stored?.addedAt,
+        metadata: stored?.metadata
+      }))
+  )
+
+/** @internal */
+export const replay = Effect.fnUntraced(function*<A, E, R>(
+  storage: Storage["Service"],
+  subscribed: SubscriptionStorage,
+  codec: MessageCodec<A>,
+  { delivery, name }: Pick<DeliveryOptions, "delivery" | "name">,
+  handler: Handler<A, E, R>,
+  places: ReadonlyArray<Place> | undefined
+): Effect.fn.Return<Replayed, SqlError, R> {
+  const isTransactional = delivery === "transactional"
+  const consume = each(handler)
+  const count = counting(name)
+  let handled = 0
+  let failed = 0
+
+  /** Whether it was still parked. */
+  const once = (entry: EncodedParkedMessage) => {
+    const { attempts, partition, position } = entry
+    const unpark = subscribed.unpark(partition, position)
+    const handle = Effect.flatMap(
+      Effect.fromResult(decode(codec, entry)),
+      (stored) => consume([{ ...stored, partition, position, attempt: attempts + 1 }], () => Effect.void)
+    )
+    if (!isTransactional) return Effect.andThen(handle, unpark)
+    return storage.withTransaction(
+      Effect.flatMap(unpark, (isThere) => isThere ? Effect.as(handle, true) : Effect.succeed(false))
+    ).pipe(
+      // What a handler did to the transaction shows when it is committed.
+      Effect.catchIf(isPermanent, (cause) => Effect.fail(new HandlerFailure({ index: 0, cause })))
+    )
+  }
+
+  const failedAgain = Effect.fnUntraced(function*(entry: EncodedParkedMessage, cause: unknown) {
+    failed++
+    yield* count.failed(1)
+    const attempts = entry.attempts + 1
+    const stream = entry.stored?.stream ?? "?"
+    yield* Effect.logWarning(`subscription ${name}: a replayed message failed again`, cause).pipe(
+      Effect.annotateLogs(annotations({ ...entry, stream, attempt: attempts }))
+    )
+    // A lost connection says nothing of the handler. A message that was discarded meanwhile, or handled, stays so.
+    if (!isConnectionError(cause)) yield* subscribed.repark({ ...entry, attempts, error: textOf(cause) })
+  })
+
+  for (const entry of yield* subscribed.parked(places)) {
+    const result: Result.Result<boolean, Failure> = yield* Effect.result(once(entry))
+    if (Result.isSuccess(result)) {
+      if (!result.success) continue
+      handled++
+      yield* count.handled(1)
+    } else if (result.failure._tag === "SqlError") return yield* result.failure
+    else yield* failedAgain(entry, result.failure._tag === "HandlerFailure" ? result.failure.cause : result.failure)
+  }
+  return { handled, failed }
+})
+
+type Failure = HandlerFailure | Interruption | MessageNotFoundError | SerializationError | SqlError
+
+const decode = <A>(
+  codec: MessageCodec<A>,
+  { messageId, stored }: EncodedParkedMessage
+): Result.Result<StoredMessage<A>, MessageNotFoundError | SerializationError> =>
+  stored === undefined ? Result.fail(new MessageNotFoundError({ messageId })) : decodeRow(codec, stored)

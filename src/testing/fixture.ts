@@ -1,0 +1,80 @@
+/** What the parts of the contract share: a store, its messages, and a way to step outside of a transaction. */
+import { assert, type Vitest } from "@effect/vitest"
+import { Array as Arr, Context, Deferred, Effect, Queue, Schema, Stream } from "effect"
+import * as Message from "../Message.ts"
+import * as MessageStore from "../MessageStore.ts"
+import type { Storage } from "../Storage.ts"
+import type { Options } from "../Subscription.ts"
+
+export class Deposited extends Schema.TaggedClass<Deposited>()("Deposited", {
+  ...Message.fields,
+  amount: Schema.BigInt
+}) {}
+
+export class Noted extends Schema.TaggedClass<Noted>()("Noted", {
+  ...Message.fields,
+  text: Schema.Unknown
+}) {}
+
+export class Accounts extends MessageStore.Service<Accounts>()("effect-message-store/testing/Accounts", {
+  name: "contract",
+  schema: Schema.Union([Deposited, Noted])
+}) {}
+
+/** The tests of one part of the contract. */
+export interface Part {
+  (it: Vitest.MethodsNonLive<Accounts | Storage>, options: ContractOptions): void
+}
+
+export interface ContractOptions {
+  /**
+   * Whether transactions of several fibers can be open at once. Where they cannot (PGlite), whatever happens outside
+   * of a transaction waits for its end; tests that force an interleaving are left out.
+   */
+  readonly concurrentTransactions: boolean
+}
+
+/** How the subscriptions of the contract claim partitions. */
+export const ClaimsOption = Context.Reference<Options["claims"]>("effect-message-store/testing/ClaimsOption", {
+  defaultValue: () => undefined
+})
+
+/** What the deposits of a stream come to. */
+export const balance = {
+  initial: 0n,
+  evolve: (sum: bigint, message: Deposited | Noted) => message._tag === "Deposited" ? sum + message.amount : sum
+}
+
+let streams = 0
+
+/** A stream name that no other test uses. */
+export const newStream = (): string => `account-${++streams}-${globalThis.crypto.randomUUID().slice(0, 8)}`
+
+export const deposit = (amount = 1): Deposited => new Deposited({ amount: BigInt(amount) })
+
+export const deposits = (count: number): Arr.NonEmptyArray<Deposited> => Arr.makeBy(count, (i) => deposit(i + 1))
+
+export const versions = Effect.fnUntraced(function*(stream: string) {
+  const accounts = yield* Accounts
+  return (yield* Stream.runCollect(accounts.read(stream))).map((stored) => stored.version)
+})
+
+/** The effect fails, with an error that has these fields. */
+export const failsWith = <A, E, R>(
+  effect: Effect.Effect<A, E, R>,
+  fields: { readonly _tag: string; readonly [field: string]: unknown },
+  name?: string
+): Effect.Effect<void, A, R> =>
+  Effect.map(Effect.flip(effect), (error) => assert.deepInclude<object>({ ...Object(error) }, fields, name))
+
+/** Runs effects in a fiber that was forked here: outside of the transactions that are opened later. */
+export const outsider = Effect.gen(function*() {
+  const requests = yield* Queue.unbounded<Effect.Effect<unknown>>()
+  yield* Effect.forkScoped(Effect.forever(Effect.flatten(Queue.take(requests))))
+  return <A, E>(effect: Effect.Effect<A, E>): Effect.Effect<A, E> =>
+    Effect.gen(function*() {
+      const answer = yield* Deferred.make<A, E>()
+      yield* Queue.offer(requests, Deferred.into(effect, answer))
+      return yield* Deferred.await(answer)
+    })
+})
