@@ -8,6 +8,7 @@ import * as PostgresStorage from "../../src/postgres/storage.ts"
 import type { Storage } from "../../src/Storage.ts"
 import { databaseLayer } from "./database.ts"
 import { createDepecheStore } from "./depeche.ts"
+import * as Release01 from "./release01.ts"
 
 export interface Backend {
   readonly name: string
@@ -40,6 +41,21 @@ export const backends: ReadonlyArray<Backend> = [
       databaseLayer(),
       (storeName) => Effect.andThen(createDepecheStore(storeName), Migrations.run(storeName))
     ),
+    concurrentTransactions: true
+  },
+  {
+    name: "PostgreSQL upgraded from 0.1",
+    layer: (storeName) => {
+      const database = databaseLayer()
+      return Release01.upgraded(
+        storeName,
+        PostgresStorage.layer(storeName).pipe(
+          Layer.provide(
+            Layer.effectDiscard(Effect.andThen(Release01.createStore(storeName), Migrations.run(storeName)))
+          )
+        )
+      ).pipe(Layer.provide(database))
+    },
     concurrentTransactions: true
   }
 ]

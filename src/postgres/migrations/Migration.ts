@@ -1,0 +1,12 @@
+/**
+ * The type of the column that holds messages, in a table that this library creates. `json` keeps the text as it was
+ * written and is the faster one to write and to read; `jsonb` has containment operators and GIN indexes.
+ */
+export type PayloadType = "json" | "jsonb"
+
+export interface Migration {
+  readonly id: number
+  readonly name: string
+  /** In this order, in one transaction. None ends with a semicolon. */
+  readonly statements: ReadonlyArray<string>
+}
