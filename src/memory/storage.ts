@@ -2,6 +2,7 @@
  * The port in memory: the same answers as PostgreSQL's, for tests and prototypes. Nothing outlives the layer.
  */
 import { Clock, Context, DateTime, Effect, identity, Layer, Option } from "effect"
+import type { SqlError } from "effect/sql/SqlError"
 import {
   type AppendItem,
   AppendOutcome,
@@ -181,7 +182,7 @@ export const layer: Layer.Layer<Storage> = Layer.effect(
     const messages = new Messages()
     const streams = new MemoryStream.Streams<Row>()
 
-    const currentView: Effect.Effect<View> = Effect.gen(function*() {
+    const currentView: Effect.Effect<View, SqlError> = Effect.gen(function*() {
       const snapshot = yield* Effect.serviceOption(SnapshotCommit)
       if (Option.isSome(snapshot)) return { commit: snapshot.value, own: [] }
       const transaction = yield* Transaction.current
@@ -196,7 +197,9 @@ export const layer: Layer.Layer<Storage> = Layer.effect(
             const ids = items.flatMap((item) => item.messages.map((message) => `id ${message.messageId}`))
             yield* messages.locks.acquire(transaction, [...Array.from(names).toSorted(), ...ids])
             const addedAt = DateTime.makeUnsafe(yield* Clock.currentTimeMillis)
-            return messages.append(transaction.journal(messages), items, atomic, addedAt)
+            return yield* transaction.whileOpen(() =>
+              Effect.succeed(messages.append(transaction.journal(messages), items, atomic, addedAt))
+            )
           })
         ).pipe(Effect.tap((outcomes) => wakeup.signal(channel, outcomes.flatMap(signals)))),
       readStream: (query) =>
@@ -216,7 +219,7 @@ export const layer: Layer.Layer<Storage> = Layer.effect(
         }),
       truncate: Effect.andThen(messages.locks.idle, Effect.sync(() => messages.truncate())),
       withTransaction: Transaction.withTransaction,
-      inTransaction: Effect.map(Transaction.current, Option.isSome),
+      inTransaction: Transaction.isCurrent,
       snapshot: Effect.map(Transaction.current, (transaction): Snapshot =>
         Option.isSome(transaction)
           ? identity

@@ -117,8 +117,10 @@ export const make = (
       Effect.gen(function*() {
         yield* subscribed.locks.acquire(transaction, locks)
         const decided = yield* decide(subscribed.view(Option.some(transaction)))
-        if (decided !== undefined) transaction.journal<Change>(subscribed).push(decided)
-        return decided !== undefined
+        if (decided === undefined) return false
+        return yield* transaction.whileOpen(() =>
+          Effect.succeed(transaction.journal<Change>(subscribed).push(decided) > 0)
+        )
       })
     )
 

@@ -1,12 +1,15 @@
 /**
  * Transactions over in-memory data: what `withTransaction` is on PostgreSQL, at READ COMMITTED.
  *
- * Writes go to a journal that only the transaction itself sees, and become visible to all at once when it commits.
- * Locks are held to the end of the transaction (or of the nested part that took them, when that rolls back); who
- * waits in a circle fails with a `DeadlockError`, as in PostgreSQL. One transaction may span many stores.
+ * - A transaction writes to journals that only it sees; they become visible to all at once when it commits. One
+ *   transaction may span many stores.
+ * - Locks are held to the end of the transaction, or to the end of the nested part that took them, if that rolls back.
+ *   Transactions that wait for each other in a circle fail with a `DeadlockError`, as in PostgreSQL.
+ * - A fiber that outlives its transaction can do nothing more in it: whatever it reads or writes there fails with a
+ *   `ConnectionError`, as a statement does on a connection that has been given back.
  */
 import { Context, Deferred, Effect, Exit, Option, Semaphore } from "effect"
-import { DeadlockError, SqlError } from "effect/sql/SqlError"
+import { ConnectionError, DeadlockError, SqlError } from "effect/sql/SqlError"
 
 /** Something that takes part in transactions: what it writes in one is kept in that transaction's journal. */
 export interface Participant<Entry> {
@@ -14,18 +17,32 @@ export interface Participant<Entry> {
 }
 
 export class Transaction {
-  readonly journals = new Map<Participant<unknown>, Array<unknown>>()
   readonly locks: Array<Lock> = []
-  /** What is done when it has committed. */
-  readonly afterCommit: Array<Effect.Effect<void>> = []
   /** The owners of the locks that fibers of this transaction wait for: one entry a fiber. */
   readonly waitsFor: Array<Transaction> = []
+  private readonly afterCommit: Array<Effect.Effect<void>> = []
+  private readonly journals = new Map<Participant<unknown>, Array<unknown>>()
+  private ended = false
 
   journal<Entry>(participant: Participant<Entry>): Array<Entry> {
     const key = participant as Participant<unknown>
     let journal = this.journals.get(key)
     if (journal === undefined) this.journals.set(key, journal = [])
     return journal as Array<Entry>
+  }
+
+  /** Takes a step if the transaction is open: check and step are one, the transaction cannot end in between. */
+  whileOpen<A, E, R>(step: () => Effect.Effect<A, E, R>): Effect.Effect<A, E | SqlError, R> {
+    return Effect.suspend((): Effect.Effect<A, E | SqlError, R> => this.ended ? Effect.fail(endedError()) : step())
+  }
+
+  /** Does this when the transaction has committed; at once if it has ended. */
+  defer(effect: Effect.Effect<void>): Effect.Effect<void> {
+    return Effect.suspend(() => {
+      if (this.ended) return effect
+      this.afterCommit.push(effect)
+      return Effect.void
+    })
   }
 
   savepoint(): () => void {
@@ -41,9 +58,11 @@ export class Transaction {
 
   end(exit: Exit.Exit<unknown, unknown>): Effect.Effect<void> {
     return Effect.suspend(() => {
+      this.ended = true
       if (Exit.isSuccess(exit)) {
         for (const [participant, journal] of this.journals) participant.commit(journal)
       }
+      for (const journal of this.journals.values()) journal.length = 0
       this.release(0)
       return Exit.isSuccess(exit) ? Effect.all(this.afterCommit, { discard: true }) : Effect.void
     })
@@ -53,6 +72,15 @@ export class Transaction {
     for (const lock of this.locks.splice(from)) lock.release()
   }
 }
+
+const endedError = (): SqlError =>
+  new SqlError({
+    reason: new ConnectionError({
+      cause: new Error("the transaction has ended"),
+      message: "the transaction of this fiber has ended: what outlives a transaction cannot use the store in it",
+      operation: "query"
+    })
+  })
 
 /** Exclusive and reentrant within a transaction. */
 class Lock {
@@ -74,9 +102,12 @@ class Lock {
 export class Locks {
   private readonly held = new Map<string, Lock>()
 
-  /** Takes the locks of these keys for the transaction, in the order given, waiting for others to end. */
+  /**
+   * Takes the locks of these keys for the transaction, in the order given, and waits for those of others. A transaction
+   * that ends meanwhile gets none.
+   */
   acquire(transaction: Transaction, keys: ReadonlyArray<string>): Effect.Effect<void, SqlError> {
-    return Effect.suspend(() => {
+    return transaction.whileOpen(() => {
       for (const key of keys) {
         const lock = this.held.get(key)
         if (lock === undefined) {
@@ -129,16 +160,27 @@ interface Level {
 
 class CurrentLevel extends Context.Service<CurrentLevel, Level>()("effect-message-store/memory/Transaction") {}
 
-/** The transaction that is open in the fiber's context. */
-export const current: Effect.Effect<Option.Option<Transaction>> = Effect.map(
+const inContext: Effect.Effect<Option.Option<Transaction>> = Effect.map(
   Effect.serviceOption(CurrentLevel),
   Option.map((level) => level.transaction)
+)
+
+/** Whether the fiber's context has a transaction. */
+export const isCurrent: Effect.Effect<boolean> = Effect.map(inContext, Option.isSome)
+
+/** The transaction in the fiber's context; fails if it has ended. */
+export const current: Effect.Effect<Option.Option<Transaction>, SqlError> = Effect.flatMap(
+  inContext,
+  Option.match({
+    onNone: () => Effect.succeedNone,
+    onSome: (transaction) => transaction.whileOpen(() => Effect.succeedSome(transaction))
+  })
 )
 
 /** Runs in the open transaction, or in one of its own. */
 export const required = <A, E>(
   effect: (transaction: Transaction) => Effect.Effect<A, E>
-): Effect.Effect<A, E> =>
+): Effect.Effect<A, E | SqlError> =>
   Effect.flatMap(current, (open) => {
     if (Option.isSome(open)) return effect(open.value)
     const transaction = new Transaction()
@@ -148,15 +190,15 @@ export const required = <A, E>(
 /** `SqlClient.afterCommit`, in memory: does this when the open transaction has committed; now if none is open. */
 export const afterCommit = (effect: Effect.Effect<void>): Effect.Effect<void> =>
   Effect.flatMap(
-    current,
+    inContext,
     Option.match({
       onNone: () => effect,
-      onSome: (transaction) => Effect.sync(() => void transaction.afterCommit.push(effect))
+      onSome: (transaction) => transaction.defer(effect)
     })
   )
 
 /** `SqlClient.withTransaction`, in memory. */
-export const withTransaction = <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
+export const withTransaction = <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E | SqlError, R> =>
   Effect.flatMap(
     Effect.serviceOption(CurrentLevel),
     Option.match({
@@ -165,7 +207,7 @@ export const withTransaction = <A, E, R>(effect: Effect.Effect<A, E, R>): Effect
         return within(transaction, effect, (exit) => transaction.end(exit))
       },
       onSome: ({ nested, transaction }) =>
-        nested.withPermit(Effect.suspend(() => {
+        nested.withPermit(transaction.whileOpen(() => {
           const rollback = transaction.savepoint()
           return within(transaction, effect, (exit) => Exit.isSuccess(exit) ? Effect.void : Effect.sync(rollback))
         }))

@@ -1,5 +1,6 @@
 import { assert } from "@effect/vitest"
 import { Deferred, Effect, Exit, Fiber, Result, Stream } from "effect"
+import { SqlError } from "effect/sql/SqlError"
 import { Accounts, deposit, deposits, failsWith, newStream, outsider, type Part, versions } from "../fixture.ts"
 
 export const transactions: Part = (it, { concurrentTransactions }) => {
@@ -119,6 +120,33 @@ export const transactions: Part = (it, { concurrentTransactions }) => {
       assert.deepStrictEqual(yield* versions(stream), [1])
     }))
 
+  it.effect("fails what a fiber does in a transaction that it outlives, and keeps no lock of it", () =>
+    Effect.gen(function*() {
+      const accounts = yield* Accounts
+      const [stream, other] = [newStream(), newStream()]
+      const ended = yield* Deferred.make<void>()
+      const afterwards: ReadonlyArray<Effect.Effect<unknown, { readonly _tag: string }>> = [
+        accounts.write(other, deposit()),
+        accounts.writeAll([{ stream: other, messages: deposit() }]),
+        accounts.withTransaction(accounts.write(other, deposit())),
+        accounts.head(stream),
+        Stream.runCollect(accounts.read(stream))
+      ]
+      const fibers = yield* accounts.withTransaction(Effect.andThen(
+        accounts.write(stream, deposit()),
+        Effect.forEach(afterwards, (effect) => Effect.forkDetach(Effect.andThen(Deferred.await(ended), effect)))
+      ))
+      yield* Deferred.succeed(ended, undefined)
+      for (const fiber of fibers) {
+        const result = yield* Effect.result(Fiber.join(fiber))
+        assert(Result.isFailure(result), "told that it was done")
+        assert.instanceOf(result.failure, SqlError)
+        assert.strictEqual(result.failure.reason._tag, "ConnectionError")
+      }
+      assert.deepStrictEqual([yield* versions(stream), yield* versions(other)], [[1], []])
+      yield* accounts.write(other, deposit(), { expectedVersion: 0 })
+    }))
+
   it.effect("finishes with 50 fibers in transactions with readers, and leaves every stream whole", () =>
     Effect.gen(function*() {
       const accounts = yield* Accounts
@@ -161,6 +189,26 @@ export const transactions: Part = (it, { concurrentTransactions }) => {
       }))
       yield* failsWith(Fiber.join(writer), { _tag: "OptimisticConcurrencyError", actualVersion: 1 })
       assert.deepStrictEqual(yield* versions(other), [1, 2])
+    }))
+
+  it.effect("tells the truth to a fiber that waits for a stream while its transaction ends", () =>
+    Effect.gen(function*() {
+      const accounts = yield* Accounts
+      const [held, own] = [newStream(), newStream()]
+      const outside = yield* outsider
+      const ending = yield* accounts.withTransaction(Effect.gen(function*() {
+        yield* accounts.write(held, deposit())
+        return yield* outside(Effect.forkDetach(accounts.withTransaction(Effect.gen(function*() {
+          yield* accounts.write(own, deposit())
+          const waiting = yield* Effect.forkDetach(accounts.write(held, deposit()), { startImmediately: true })
+          yield* outside(accounts.write(newStream(), deposit()))
+          return waiting
+        }))))
+      }))
+      const told = yield* Effect.result(Fiber.join(yield* Fiber.join(ending)))
+      assert.deepStrictEqual(yield* versions(own), [1])
+      assert.deepStrictEqual(yield* versions(held), Result.isSuccess(told) ? [1, 2] : [1])
+      yield* accounts.write(held, deposit())
     }))
 
   it.effect("shows late commits in the order of global positions", () =>
