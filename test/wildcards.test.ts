@@ -1,7 +1,8 @@
 /** Memory and PostgreSQL agree on which names a pattern matches. */
 import { assert, describe, it } from "@effect/vitest"
-import { Arbitrary, Context, DateTime, Effect, Layer, Result, Schema } from "effect"
+import { Arbitrary, Context, DateTime, Duration, Effect, Layer, Result, Schema } from "effect"
 import { checkPattern } from "../src/internal/checks.ts"
+import { compilePattern } from "../src/memory/pattern.ts"
 import { Storage } from "../src/Storage.ts"
 import { type Backend, backends } from "./support/backends.ts"
 
@@ -81,4 +82,23 @@ describe("wildcards", () => {
       }
       assert.isAbove(matched, samples.length)
     }))
+
+  // A regular expression tries `a` at all places of all earlier ones: 10 seconds for this name, years for a longer one.
+  it.live("memory, PGlite and PostgreSQL match a pattern of many parts in no time", () =>
+    Effect.gen(function*() {
+      const name = "a".repeat(80)
+      for (const storage of yield* Effect.forEach(["memory", "PGlite", "PostgreSQL"], storageOf)) {
+        const [elapsed, matched] = yield* Effect.timed(matchesOn(storage, "parts:", [name], `${"%a".repeat(6)}%b`))
+        assert.deepStrictEqual(matched, [])
+        assert.isBelow(Duration.toMillis(elapsed), 2000)
+        assert.deepStrictEqual(yield* matchesOn(storage, "parts:", [], `${"%a".repeat(80)}%`), [name])
+        assert.deepStrictEqual(yield* matchesOn(storage, "parts:", [], `${"%a".repeat(81)}%`), [])
+      }
+    }))
+
+  it("memory compiles and matches a pattern of 100,000 backslashes", () => {
+    const matches = compilePattern("\\\\".repeat(50_000))
+    assert.isTrue(matches("\\".repeat(50_000)))
+    assert.isFalse(matches("\\".repeat(49_999)))
+  })
 })

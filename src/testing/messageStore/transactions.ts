@@ -198,12 +198,15 @@ export const transactions: Part = (it, { concurrentTransactions }) => {
       const outside = yield* outsider
       const ending = yield* accounts.withTransaction(Effect.gen(function*() {
         yield* accounts.write(held, deposit())
-        return yield* outside(Effect.forkDetach(accounts.withTransaction(Effect.gen(function*() {
+        const inner = yield* outside(Effect.forkDetach(accounts.withTransaction(Effect.gen(function*() {
           yield* accounts.write(own, deposit())
           const waiting = yield* Effect.forkDetach(accounts.write(held, deposit()), { startImmediately: true })
           yield* outside(accounts.write(newStream(), deposit()))
           return waiting
         }))))
+        // Enough for it to end where its end does not wait for the fiber's statement.
+        for (let i = 0; i < 5; i++) yield* outside(accounts.write(newStream(), deposit()))
+        return inner
       }))
       const told = yield* Effect.result(Fiber.join(yield* Fiber.join(ending)))
       assert.deepStrictEqual(yield* versions(own), [1])
