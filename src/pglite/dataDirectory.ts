@@ -2,23 +2,28 @@
  * The lock on a data directory. PGlite takes none: a second PGlite on the same files reads stale pages and writes over
  * those of the first. PostgreSQL's own `postmaster.pid` is no help, since every PGlite believes to be process 42.
  *
- * The lock is a file with a process id, as PostgreSQL does it: it is left behind by a process that was killed and taken
- * over by the next one. Processes that do not see each other's ids (containers that share a volume) and worker threads
- * of one process are not told apart.
+ * The lock is left behind by a process that was killed, and taken over by the next one.
  */
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
 import { ConnectionError, SqlError } from "effect/sql/SqlError"
 import * as NodeFs from "node:fs"
 import * as NodePath from "node:path"
+import * as LockFile from "./lockFile.ts"
 
 const lockName = "effect-message-store.lock"
 
-/** Stands behind the process id in the lock of a directory whose database is not complete yet. */
+/** The word in the lock of a directory whose database is not complete yet. */
 const creating = "creating"
 
-/** The directories that are open in this process, by their real path. */
-const open = new Set<string>()
+/** A directory that is open in this process. */
+interface Open {
+  readonly lock: LockFile.Lock
+  complete: boolean
+}
+
+/** By their real paths. */
+const open = new Map<string, Open>()
 
 /**
  * Creates the directory with its parents if it is absent, locks it until the scope closes, and returns its real path.
@@ -26,10 +31,10 @@ const open = new Set<string>()
 export const acquire = (directory: string): Effect.Effect<string, SqlError, Scope.Scope> =>
   Effect.acquireRelease(
     Effect.try({
-      try: () => lock(directory),
+      try: () => lockDirectory(directory),
       catch: (cause) => openError(directory, cause, cause instanceof Error ? cause.message : String(cause))
     }),
-    (path) => Effect.sync(() => unlock(path))
+    (path) => Effect.sync(() => unlockDirectory(path))
   )
 
 /** Why a database could not be opened. */
@@ -42,52 +47,57 @@ export const openError = (directory: string | undefined, cause: unknown, message
     })
   })
 
-const lock = (directory: string): string => {
+const lockDirectory = (directory: string): string => {
   if (directory.includes("://")) throw new Error("dataDir is a path, not a URL; leave it out for a database in memory")
   NodeFs.mkdirSync(directory, { recursive: true })
   const path = NodeFs.realpathSync(directory)
   if (open.has(path)) throw new Error("it is already open in this process; share one layer")
   const file = NodePath.join(path, lockName)
-  const [owner, state] = NodeFs.existsSync(file) ? NodeFs.readFileSync(file, "utf8").trim().split(" ") : []
-  if (isRunning(Number(owner))) {
-    throw new Error(`process ${owner} has it open; if that is no user of it, remove ${file}`)
+  const lock = LockFile.acquire(file)
+  if (!("release" in lock)) {
+    throw new Error(`process ${lock.processId} has it open; if that is no user of it, remove ${file}`)
   }
-  let names = NodeFs.readdirSync(path).filter((name) => name !== lockName)
-  if (state === creating) {
-    // Its first user was killed before there was a database: what lies here is the half of one.
+  try {
+    open.set(path, { lock, complete: hasDatabase(path, lock) })
+    return path
+  } catch (cause) {
+    lock.release()
+    throw cause
+  }
+}
+
+/** Whether the directory has a database. If not, it is empty, and the lock says that one is being created. */
+const hasDatabase = (path: string, lock: LockFile.Lock): boolean => {
+  const names = NodeFs.readdirSync(path).filter((name) => !name.startsWith(lockName))
+  if (lock.left === creating) {
+    // Its creator was killed before there was a database: what lies here is the half of one.
     for (const name of names) NodeFs.rmSync(NodePath.join(path, name), { recursive: true })
-    names = []
+    return false
   }
-  if (names.length > 0 && !names.includes("PG_VERSION")) {
-    throw new Error("it holds other files and no database; choose an empty or a new directory")
+  if (names.length === 0) {
+    lock.note(creating)
+    return false
   }
-  NodeFs.rmSync(file, { force: true })
-  NodeFs.writeFileSync(file, names.length === 0 ? `${process.pid} ${creating}\n` : `${process.pid}\n`, { flag: "wx" })
-  open.add(path)
-  return path
+  if (names.includes("PG_VERSION")) return true
+  throw new Error("it holds other files and no database; choose an empty or a new directory")
 }
 
 /** To be called when the database is complete: until then, the lock says that it is being created. */
-export const created = (path: string): void => NodeFs.writeFileSync(NodePath.join(path, lockName), `${process.pid}\n`)
-
-const unlock = (path: string): void => {
-  open.delete(path)
-  try {
-    const file = NodePath.join(path, lockName)
-    // What was not completed is for the next user to clear away.
-    if (!NodeFs.readFileSync(file, "utf8").includes(creating)) NodeFs.rmSync(file)
-  } catch {
-    // a lock that stays names a process that has ended: the next user takes it over
-  }
+export const created = (path: string): void => {
+  const opened = open.get(path)
+  if (opened === undefined || opened.complete) return
+  opened.lock.note(undefined)
+  opened.complete = true
 }
 
-/** Our own id, if we do not have the directory open, was that of an earlier process. */
-const isRunning = (pid: number): boolean => {
-  if (!Number.isInteger(pid) || pid <= 0 || pid === process.pid) return false
+const unlockDirectory = (path: string): void => {
+  const opened = open.get(path)
+  open.delete(path)
+  // What was not completed is for the next user to clear away.
+  if (opened?.complete !== true) return
   try {
-    process.kill(pid, 0)
-    return true
-  } catch (cause) {
-    return cause instanceof Error && "code" in cause && cause.code === "EPERM"
+    opened.lock.release()
+  } catch {
+    // A lock that stays names a process that has ended: the next user takes it over.
   }
 }
