@@ -1,26 +1,15 @@
+/** Statements and transactions on PGlite. */
 import * as PgClient from "@effect/sql-pg/PgClient"
 import * as PgConnection from "@effect/sql-pg/PgConnection"
-import { afterAll, assert, beforeAll, describe, it } from "@effect/vitest"
-import { PGlite } from "@electric-sql/pglite"
-import { Context, Deferred, Effect, Exit, Fiber, Latch, Layer, Queue, Scope, Stream } from "effect"
+import { assert, it } from "@effect/vitest"
+import { Deferred, Effect, Exit, Fiber, Latch, Stream } from "effect"
 import * as Reactivity from "effect/reactivity/Reactivity"
 import { BeginTransaction, SqlClient } from "effect/sql/SqlClient"
 import type { SqlError } from "effect/sql/SqlError"
-import { spawn, spawnSync } from "node:child_process"
-import * as NodeFs from "node:fs"
-import * as NodeOs from "node:os"
-import * as NodePath from "node:path"
-import type { Duplex } from "node:stream"
 import { PgliteClient } from "../src/pglite/index.ts"
+import { numbers, sqlError, streamOf } from "./support/pgliteClient.ts"
 
 const { PgClient: Client } = PgClient
-
-/** The session factory that `sql` makes its connections of. */
-const streamOf = (sql: PgClient.PgClient): () => Duplex => {
-  const { stream } = sql.config
-  assert(stream !== undefined)
-  return stream
-}
 
 /** A client of the same database, and a latch that opens once it has sent a message that contains `text`. */
 const watched = Effect.fnUntraced(function*(text: string) {
@@ -58,10 +47,7 @@ const openTransaction = Effect.fnUntraced(function*<A, E, R>(body: Effect.Effect
   return { fiber, commit }
 })
 
-const sqlError = <A, R>(effect: Effect.Effect<A, SqlError, R>) =>
-  Effect.map(Effect.flip(effect), (error) => error.reason)
 const codeOf = (cause: unknown): unknown => cause instanceof Error && "code" in cause ? cause.code : undefined
-const numbers = (rows: ReadonlyArray<object>): ReadonlyArray<unknown> => rows.map((row) => Object.values(row)[0])
 
 it.layer(PgliteClient.layer(), { timeout: "60 seconds" })("PgliteClient", (it) => {
   it.effect("answers statements, with the types of a server", () =>
@@ -199,99 +185,6 @@ it.layer(PgliteClient.layer(), { timeout: "60 seconds" })("PgliteClient", (it) =
       assert.deepStrictEqual(yield* count, [2])
     }))
 
-  it.effect("notifies every listener of a channel, after the commit, and no other", () =>
-    Effect.gen(function*() {
-      const sql = yield* Client
-      const first = yield* sql.listen("news")
-      const second = yield* sql.listen("news")
-      const other = yield* sql.listen("other")
-      const undone = sql.withTransaction(Effect.andThen(sql`select pg_notify('news', 'undone')`, Effect.fail("undone")))
-      assert.strictEqual(yield* Effect.flip(undone), "undone")
-      yield* sql.withTransaction(sql`select pg_notify('news', 'kept'), pg_notify('other', 'sports')`)
-      const [one, two, three] = [yield* Queue.take(first), yield* Queue.take(second), yield* Queue.take(other)]
-      assert.deepStrictEqual([one.payload, two.payload, three.payload], ["kept", "kept", "sports"])
-      assert.strictEqual(yield* Queue.size(first), 0)
-      assert.strictEqual(yield* Queue.size(other), 0)
-      const sender = yield* PgConnection.make(sql.config)
-      yield* sender.query("select pg_notify('news', 'signed')")
-      assert.strictEqual((yield* Queue.take(first)).processId, sender.processId)
-    }).pipe(Effect.scoped))
-
-  it.effect("keeps LISTEN and UNLISTEN to the session that said it, from the commit on", () =>
-    Effect.gen(function*() {
-      const sql = yield* Client
-      const received: Array<string> = []
-      // what arrives on the wire, ahead of what the driver filters
-      const connect = (name: string) =>
-        PgConnection.make({
-          ...sql.config,
-          stream: () => {
-            const session = streamOf(sql)()
-            session.on("data", (chunk: Buffer) => {
-              for (const payload of chunk.toString("latin1").match(/payload-\d/g) ?? []) {
-                received.push(`${name} ${payload}`)
-              }
-            })
-            return session
-          }
-        })
-      const a = yield* connect("a")
-      const b = yield* connect("b")
-      const notify = (payload: string) => sql`select pg_notify('Mixed "case"', ${payload})`
-      const heard = Effect.sync(() => received.splice(0).toSorted())
-      yield* a.query(`LISTEN "Mixed ""case"""`)
-      yield* b.query(`LISTEN "Mixed ""case"""`)
-      yield* notify("payload-1")
-      assert.deepStrictEqual(yield* heard, ["a payload-1", "b payload-1"])
-
-      yield* a.query(`UNLISTEN "Mixed ""case"""`)
-      yield* notify("payload-2")
-      assert.deepStrictEqual(yield* heard, ["b payload-2"])
-
-      // prepared by now: only Bind and Execute are sent
-      yield* a.query(`LISTEN "Mixed ""case"""`)
-      yield* b.query("UNLISTEN *")
-      yield* notify("payload-3")
-      assert.deepStrictEqual(yield* heard, ["a payload-3"])
-
-      yield* b.query("BEGIN")
-      yield* b.query(`LISTEN "Mixed ""case"""`)
-      yield* b.query("ROLLBACK")
-      yield* a.query("BEGIN")
-      yield* a.query(`UNLISTEN "Mixed ""case"""`)
-      yield* a.query("ROLLBACK")
-      yield* notify("payload-4")
-      assert.deepStrictEqual(yield* heard, ["a payload-4"])
-    }).pipe(Effect.scoped))
-
-  it.effect("rolls back a session that disconnects in a transaction, and closes its statements", () =>
-    Effect.gen(function*() {
-      const sql = yield* Client
-      yield* sql`create table disconnected (i int)`
-      const prepared = Effect.map(
-        sql`select count(*)::int from pg_prepared_statements where statement like 'insert into disconnected%'`,
-        numbers
-      )
-      // statements end synchronously: let the session come to rest before it disconnects
-      const rest = Effect.promise(() => new Promise<void>((resolve) => setImmediate(resolve)))
-      yield* Effect.gen(function*() {
-        const session = yield* PgConnection.make(sql.config)
-        yield* session.query("insert into disconnected values (1)")
-        yield* rest
-        assert.deepStrictEqual(yield* prepared, [1])
-      }).pipe(Effect.scoped)
-      assert.deepStrictEqual(yield* prepared, [0])
-
-      yield* Effect.gen(function*() {
-        const session = yield* PgConnection.make({ ...sql.config, prepare: false })
-        yield* session.query("begin")
-        yield* session.query("insert into disconnected values (2)")
-        yield* rest
-      }).pipe(Effect.scoped)
-      assert.deepStrictEqual(numbers(yield* sql`select i from disconnected`), [1])
-      assert.deepStrictEqual(yield* prepared, [0])
-    }))
-
   it.effect("refuses COPY without harm to the database", () =>
     Effect.gen(function*() {
       const sql = yield* SqlClient
@@ -331,189 +224,4 @@ it.layer(PgliteClient.layer(), { timeout: "60 seconds" })("PgliteClient", (it) =
       assert.strictEqual(rows[0]?.n, big.length)
       assert.isTrue(rows[0]?.s === big)
     }))
-})
-
-describe("a directory", () => {
-  let root: string
-  let database: string
-  beforeAll(async () => {
-    root = NodeFs.mkdtempSync(NodePath.join(NodeOs.tmpdir(), "pglite-"))
-    database = NodePath.join(root, "parent", "database")
-    await Effect.runPromise(withClient(database, (sql) => sql`create table kept as select 7 as i`))
-  })
-  afterAll(() => NodeFs.rmSync(root, { recursive: true }))
-
-  const withClient = <A, E>(dataDir: string, f: (sql: PgClient.PgClient) => Effect.Effect<A, E>) =>
-    Effect.provide(Effect.flatMap(Client, f), PgliteClient.layer({ dataDir }))
-  const kept = (sql: PgClient.PgClient) => Effect.map(sql`select i from kept`, numbers)
-  const refusal = (dataDir: string) =>
-    Effect.map(sqlError(withClient(dataDir, kept)), (reason) => {
-      assert.strictEqual(reason._tag, "ConnectionError")
-      return reason.message ?? ""
-    })
-  const copy = (name: string) => {
-    const path = NodePath.join(root, name)
-    NodeFs.cpSync(database, path, { recursive: true })
-    return path
-  }
-
-  it.effect("keeps what was committed", () =>
-    Effect.gen(function*() {
-      assert.deepStrictEqual(yield* withClient(database, kept), [7])
-    }))
-
-  it.effect("is refused to a second layer, and free again afterwards", () =>
-    Effect.gen(function*() {
-      yield* withClient(database, () =>
-        Effect.gen(function*() {
-          const link = NodePath.join(root, "link")
-          NodeFs.symlinkSync(database, link)
-          assert.include(yield* refusal(link), "already open in this process")
-        }))
-      assert.deepStrictEqual(yield* withClient(database, kept), [7])
-    }))
-
-  it.effect("is refused while another process has it, and taken over from one that ended", () =>
-    Effect.gen(function*() {
-      const lock = NodePath.join(database, "effect-message-store.lock")
-      const other = spawn(process.execPath, ["-e", "setInterval(() => {}, 1000)"])
-      NodeFs.writeFileSync(lock, `${other.pid}\n`)
-      assert.include(yield* refusal(database), `process ${other.pid} has it open`)
-      other.kill()
-      const ended = spawnSync(process.execPath, ["-e", ""])
-      NodeFs.writeFileSync(lock, `${ended.pid}\n`)
-      assert.deepStrictEqual(yield* withClient(database, kept), [7])
-      assert.isFalse(NodeFs.existsSync(lock))
-    }))
-
-  it.effect("survives the kill of its process", () =>
-    Effect.gen(function*() {
-      const path = copy("killed")
-      const program = `
-        import { Effect } from "effect"
-        import { SqlClient } from "effect/sql/SqlClient"
-        import { PgliteClient } from ${JSON.stringify(new URL("../src/pglite/index.ts", import.meta.url).href)}
-        Effect.gen(function*() {
-          const sql = yield* SqlClient
-          yield* sql\`insert into kept values (8)\`
-          yield* sql.withTransaction(Effect.andThen(
-            sql\`insert into kept values (9)\`,
-            Effect.sync(() => process.kill(process.pid, "SIGKILL"))
-          ))
-        }).pipe(Effect.provide(PgliteClient.layer({ dataDir: ${JSON.stringify(path)} })), Effect.runPromise)`
-      const killed = spawnSync(process.execPath, ["--input-type=module", "-e", program], { encoding: "utf8" })
-      assert.strictEqual(killed.signal, "SIGKILL", killed.stderr)
-      assert.isTrue(NodeFs.existsSync(NodePath.join(path, "effect-message-store.lock")))
-      assert.deepStrictEqual(yield* withClient(path, kept), [7, 8])
-    }))
-
-  it.effect("begins anew where the creation of the database was cut off", () =>
-    Effect.gen(function*() {
-      const path = NodePath.join(root, "cut-off")
-      const ended = spawnSync(process.execPath, ["-e", ""])
-      NodeFs.mkdirSync(NodePath.join(path, "base"), { recursive: true })
-      NodeFs.writeFileSync(NodePath.join(path, "base", "1"), "half a file")
-      NodeFs.writeFileSync(NodePath.join(path, "effect-message-store.lock"), `${ended.pid} creating\n`)
-      const made = yield* withClient(path, (sql) => Effect.andThen(sql`create table kept as select 1 as i`, kept(sql)))
-      assert.deepStrictEqual(made, [1])
-      assert.deepStrictEqual(yield* withClient(path, kept), [1])
-    }))
-
-  it.effect("is refused if it cannot hold or holds no database of this version", () =>
-    Effect.gen(function*() {
-      const file = NodePath.join(root, "file")
-      NodeFs.writeFileSync(file, "")
-      assert.include(yield* refusal(file), "EEXIST")
-      assert.include(yield* refusal(root), "other files and no database")
-      assert.include(yield* refusal("memory://"), "not a URL")
-      const corrupt = copy("corrupt")
-      NodeFs.writeFileSync(NodePath.join(corrupt, "global", "pg_control"), "garbage")
-      assert.include(yield* refusal(corrupt), "pg_control")
-      const old = copy("old")
-      NodeFs.writeFileSync(NodePath.join(old, "PG_VERSION"), "14\n")
-      assert.include(yield* refusal(old), "incompatible")
-      assert.isFalse(NodeFs.existsSync(NodePath.join(old, "effect-message-store.lock")))
-    }))
-})
-
-describe("layerFrom", () => {
-  let seed: Awaited<ReturnType<PGlite["dumpDataDir"]>>
-  beforeAll(async () => {
-    const empty = await PGlite.create()
-    seed = await empty.dumpDataDir("none")
-    await empty.close()
-  })
-
-  /** A database of the test's own, which the test may break. */
-  const given = Effect.acquireRelease(
-    Effect.promise(() => PGlite.create({ loadDataDir: seed })),
-    (database) => Effect.promise(async () => database.closed ? undefined : database.close())
-  )
-  const clientOf = (database: PGlite) =>
-    Effect.map(Layer.build(PgliteClient.layerFrom(database)), (context) => Context.get(context, Client))
-
-  it.effect("leaves the database open, with nothing of the client left in it", () =>
-    Effect.gen(function*() {
-      const database = yield* given
-      const scope = yield* Scope.make()
-      const sql = yield* Scope.provide(clientOf(database), scope)
-      yield* sql`create table left_over (i int)`
-      yield* sql`insert into left_over values (1)`
-      yield* Scope.close(scope, Exit.void)
-      const { rows } = yield* Effect.promise(() => database.query("select count(*)::int as n from left_over"))
-      assert.deepStrictEqual(rows, [{ n: 1 }])
-    }).pipe(Effect.scoped))
-
-  it.effect("makes the database's own statements wait for a transaction of the client", () =>
-    Effect.gen(function*() {
-      const database = yield* given
-      const sql = yield* clientOf(database)
-      yield* sql`create table mixed (i int)`
-      let direct: Promise<unknown> | undefined
-      yield* sql.withTransaction(Effect.gen(function*() {
-        yield* sql`insert into mixed values (1)`
-        direct = database.query("insert into mixed select count(*) + 10 from mixed")
-        yield* sql`insert into mixed values (2)`
-      }))
-      yield* Effect.promise(async () => direct)
-      assert.deepStrictEqual(numbers(yield* sql`select i from mixed`), [1, 2, 12])
-    }).pipe(Effect.scoped))
-
-  it.effect("fails every session when the database is closed under them", () =>
-    Effect.gen(function*() {
-      const database = yield* given
-      const sql = yield* clientOf(database)
-      const notifications = yield* sql.listen("news")
-      const closed = yield* Latch.make()
-      yield* sql.withTransaction(Effect.gen(function*() {
-        yield* sql`select 1`
-        void database.close().then(() => closed.openUnsafe())
-        assert.deepStrictEqual(numbers(yield* sql`select 2`), [2])
-      }))
-      yield* closed.await
-      assert.strictEqual((yield* sqlError(sql`select 3`))._tag, "ConnectionError")
-      assert.strictEqual((yield* sqlError(sql.withTransaction(sql`select 4`)))._tag, "ConnectionError")
-      const { reason } = yield* Effect.flip(Queue.take(notifications))
-      assert.strictEqual(reason._tag, "ConnectionError")
-    }).pipe(Effect.scoped))
-
-  it.effect("fails those who wait, and calls PGlite no more, when it breaks", () =>
-    Effect.gen(function*() {
-      const database = yield* given
-      const sql = yield* clientOf(database)
-      yield* sql`select 1`
-      let calls = 0
-      Object.assign(database, {
-        execProtocolRawStream: () => {
-          calls++
-          return Promise.reject(new Error("unreachable"))
-        }
-      })
-      const reasons = yield* Effect.all(Array.from({ length: 20 }, (_, i) => sqlError(sql`select ${i}::int`)), {
-        concurrency: "unbounded"
-      })
-      assert.deepStrictEqual(new Set(reasons.map((reason) => reason._tag)), new Set(["ConnectionError"]))
-      assert.strictEqual(calls, 1)
-      Reflect.deleteProperty(database, "execProtocolRawStream")
-    }).pipe(Effect.scoped))
 })

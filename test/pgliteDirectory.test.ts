@@ -1,9 +1,119 @@
+/** The directory that keeps a PGlite database: who may open it, and what is found in it afterwards. */
+import * as PgClient from "@effect/sql-pg/PgClient"
 import { afterAll, assert, beforeAll, describe, it } from "@effect/vitest"
+import { Effect } from "effect"
 import { spawn, spawnSync } from "node:child_process"
 import * as NodeFs from "node:fs"
 import * as NodeOs from "node:os"
 import * as NodePath from "node:path"
 import { createInterface } from "node:readline/promises"
+import { PgliteClient } from "../src/pglite/index.ts"
+import { numbers, sqlError } from "./support/pgliteClient.ts"
+
+const { PgClient: Client } = PgClient
+
+describe("a directory", () => {
+  let root: string
+  let database: string
+  beforeAll(async () => {
+    root = NodeFs.mkdtempSync(NodePath.join(NodeOs.tmpdir(), "pglite-"))
+    database = NodePath.join(root, "parent", "database")
+    await Effect.runPromise(withClient(database, (sql) => sql`create table kept as select 7 as i`))
+  })
+  afterAll(() => NodeFs.rmSync(root, { recursive: true }))
+
+  const withClient = <A, E>(dataDir: string, f: (sql: PgClient.PgClient) => Effect.Effect<A, E>) =>
+    Effect.provide(Effect.flatMap(Client, f), PgliteClient.layer({ dataDir }))
+  const kept = (sql: PgClient.PgClient) => Effect.map(sql`select i from kept`, numbers)
+  const refusal = (dataDir: string) =>
+    Effect.map(sqlError(withClient(dataDir, kept)), (reason) => {
+      assert.strictEqual(reason._tag, "ConnectionError")
+      return reason.message ?? ""
+    })
+  const copy = (name: string) => {
+    const path = NodePath.join(root, name)
+    NodeFs.cpSync(database, path, { recursive: true })
+    return path
+  }
+
+  it.effect("keeps what was committed", () =>
+    Effect.gen(function*() {
+      assert.deepStrictEqual(yield* withClient(database, kept), [7])
+    }))
+
+  it.effect("is refused to a second layer, and free again afterwards", () =>
+    Effect.gen(function*() {
+      yield* withClient(database, () =>
+        Effect.gen(function*() {
+          const link = NodePath.join(root, "link")
+          NodeFs.symlinkSync(database, link)
+          assert.include(yield* refusal(link), "already open in this process")
+        }))
+      assert.deepStrictEqual(yield* withClient(database, kept), [7])
+    }))
+
+  it.effect("is refused while another process has it, and taken over from one that ended", () =>
+    Effect.gen(function*() {
+      const lock = NodePath.join(database, "effect-message-store.lock")
+      const other = spawn(process.execPath, ["-e", "setInterval(() => {}, 1000)"])
+      NodeFs.writeFileSync(lock, `${other.pid}\n`)
+      assert.include(yield* refusal(database), `process ${other.pid} has it open`)
+      other.kill()
+      const ended = spawnSync(process.execPath, ["-e", ""])
+      NodeFs.writeFileSync(lock, `${ended.pid}\n`)
+      assert.deepStrictEqual(yield* withClient(database, kept), [7])
+      assert.isFalse(NodeFs.existsSync(lock))
+    }))
+
+  it.effect("survives the kill of its process", () =>
+    Effect.gen(function*() {
+      const path = copy("killed")
+      const program = `
+        import { Effect } from "effect"
+        import { SqlClient } from "effect/sql/SqlClient"
+        import { PgliteClient } from ${JSON.stringify(new URL("../src/pglite/index.ts", import.meta.url).href)}
+        Effect.gen(function*() {
+          const sql = yield* SqlClient
+          yield* sql\`insert into kept values (8)\`
+          yield* sql.withTransaction(Effect.andThen(
+            sql\`insert into kept values (9)\`,
+            Effect.sync(() => process.kill(process.pid, "SIGKILL"))
+          ))
+        }).pipe(Effect.provide(PgliteClient.layer({ dataDir: ${JSON.stringify(path)} })), Effect.runPromise)`
+      const killed = spawnSync(process.execPath, ["--input-type=module", "-e", program], { encoding: "utf8" })
+      assert.strictEqual(killed.signal, "SIGKILL", killed.stderr)
+      assert.isTrue(NodeFs.existsSync(NodePath.join(path, "effect-message-store.lock")))
+      assert.deepStrictEqual(yield* withClient(path, kept), [7, 8])
+    }))
+
+  it.effect("begins anew where the creation of the database was cut off", () =>
+    Effect.gen(function*() {
+      const path = NodePath.join(root, "cut-off")
+      const ended = spawnSync(process.execPath, ["-e", ""])
+      NodeFs.mkdirSync(NodePath.join(path, "base"), { recursive: true })
+      NodeFs.writeFileSync(NodePath.join(path, "base", "1"), "half a file")
+      NodeFs.writeFileSync(NodePath.join(path, "effect-message-store.lock"), `${ended.pid} creating\n`)
+      const made = yield* withClient(path, (sql) => Effect.andThen(sql`create table kept as select 1 as i`, kept(sql)))
+      assert.deepStrictEqual(made, [1])
+      assert.deepStrictEqual(yield* withClient(path, kept), [1])
+    }))
+
+  it.effect("is refused if it cannot hold or holds no database of this version", () =>
+    Effect.gen(function*() {
+      const file = NodePath.join(root, "file")
+      NodeFs.writeFileSync(file, "")
+      assert.include(yield* refusal(file), "EEXIST")
+      assert.include(yield* refusal(root), "other files and no database")
+      assert.include(yield* refusal("memory://"), "not a URL")
+      const corrupt = copy("corrupt")
+      NodeFs.writeFileSync(NodePath.join(corrupt, "global", "pg_control"), "garbage")
+      assert.include(yield* refusal(corrupt), "pg_control")
+      const old = copy("old")
+      NodeFs.writeFileSync(NodePath.join(old, "PG_VERSION"), "14\n")
+      assert.include(yield* refusal(old), "incompatible")
+      assert.isFalse(NodeFs.existsSync(NodePath.join(old, "effect-message-store.lock")))
+    }))
+})
 
 describe("the lock on a directory", () => {
   let root: string
