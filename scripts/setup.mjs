@@ -1,33 +1,61 @@
-// Installs the dependencies when node_modules does not hold what package-lock.json asks for. Runs before every npm
-// script, so that a fresh clone needs no other command; silent and quick when there is nothing to do.
+// Installs what package-lock.json asks for and node_modules does not hold: here, and in the folders named as arguments,
+// which have packages of their own. Runs before npm scripts, so that a fresh clone needs no other command; silent and
+// quick when there is nothing to do.
 // Plain JavaScript for any node: the one the project pins is among the dependencies.
-import { spawnSync } from "node:child_process"
+import { spawn } from "node:child_process"
 import { existsSync, readFileSync } from "node:fs"
-import { delimiter } from "node:path"
+import { delimiter, join } from "node:path"
 import process from "node:process"
 
 /** @param {string} lockfile @returns {Record<string, { version?: string, optional?: boolean }>} */
 const packagesOf = (lockfile) => existsSync(lockfile) ? JSON.parse(readFileSync(lockfile, "utf8")).packages : {}
 
-const installed = packagesOf("node_modules/.package-lock.json")
-const complete = Object.entries(packagesOf("package-lock.json")).every(([path, { optional, version }]) =>
-  path === "" || optional || installed[path]?.version === version
-)
+/** @param {string} folder */
+const missing = (folder) => {
+  const installed = packagesOf(join(folder, "node_modules/.package-lock.json"))
+  return Object.entries(packagesOf(join(folder, "package-lock.json"))).filter(([path, { optional, version }]) =>
+    path !== "" && !optional && installed[path]?.version !== version
+  ).length
+}
 
-if (!complete) {
-  process.stdout.write("installing dependencies (npm ci) ... ")
-  const start = performance.now()
-  // Without the node of node_modules, which is about to be replaced.
-  const path = (process.env["PATH"] ?? "").split(delimiter).filter((dir) => !dir.includes("node_modules"))
-  const { error, status, stderr, stdout } = spawnSync("npm", ["ci"], {
-    encoding: "utf8",
-    env: { ...process.env, PATH: path.join(delimiter) },
-    shell: process.platform === "win32"
+/** @param {string} folder @param {number} packages */
+const install = (folder, packages) =>
+  new Promise((resolve) => {
+    const start = performance.now()
+    const seconds = () => Math.round((performance.now() - start) / 1000)
+    const title = `installing ${packages} packages${folder === "." ? "" : ` for ${folder}`} (npm ci)`
+    const out = process.stdout
+    out.write(`${title} ...`)
+    const progress = setInterval(() => out.write(out.isTTY ? `\r${title} ... ${seconds()} s` : "."), 1000)
+    // Without the node of node_modules, which is about to be replaced.
+    const path = (process.env["PATH"] ?? "").split(delimiter).filter((dir) => !dir.includes("node_modules"))
+    const npm = spawn("npm", ["ci", "--loglevel=error", "--no-audit", "--no-fund"], {
+      cwd: folder,
+      env: { ...process.env, PATH: path.join(delimiter) },
+      shell: process.platform === "win32",
+      stdio: ["ignore", "pipe", "pipe"]
+    })
+    let output = ""
+    for (const stream of [npm.stdout, npm.stderr]) {
+      stream.setEncoding("utf8").on("data", (text) => {
+        output += text
+      })
+    }
+    npm.once("error", (error) => {
+      output += error.message
+    })
+    npm.once("close", (code) => {
+      clearInterval(progress)
+      out.write(code === 0 ? `${out.isTTY ? `\r${title} ...` : ""} done in ${seconds()} s\n` : ` failed\n`)
+      if (code !== 0) {
+        console.error(output)
+        process.exit(1)
+      }
+      resolve(undefined)
+    })
   })
-  if (status !== 0) {
-    console.log("failed")
-    console.error(error ?? stdout + stderr)
-    process.exit(1)
-  }
-  console.log(`done in ${Math.round((performance.now() - start) / 1000)} s`)
+
+for (const folder of [".", ...process.argv.slice(2)]) {
+  const packages = missing(folder)
+  if (packages > 0) await install(folder, packages)
 }

@@ -35,9 +35,9 @@ export const subjects = {
   ),
   "sql-pg": define(() => import("./sqlPg.ts"), (module, database) => module.make(database)),
   "sql-pg unnest": define(() => import("./sqlPg.ts"), (module, database) => module.makeUnnest(database)),
-  pg: define(() => import("./pg.ts"), (module, database) => module.make(database)),
-  Emmett: define(() => import("./emmett.ts"), (module, database) => module.make(database)),
-  "message-db": define(() => import("./messageDb.ts"), (module, database) => module.make(database))
+  pg: define(() => import("../peers/pg.ts"), (module, database) => module.make(database)),
+  Emmett: define(() => import("../peers/emmett.ts"), (module, database) => module.make(database)),
+  "message-db": define(() => import("../peers/messageDb.ts"), (module, database) => module.make(database))
 } satisfies Record<string, SubjectDefinition>
 
 export type SubjectName = keyof typeof subjects

@@ -5,8 +5,8 @@ import { createRequire } from "node:module"
 import * as path from "node:path"
 import type { Pool, PoolClient } from "pg"
 import { encode, makeMessage, metadata } from "../message.ts"
+import { type Database, pageSize, rangeOf, type Subject } from "../subjects/Subject.ts"
 import { isWrongVersion, makePool, withClient } from "./pg.ts"
-import { type Database, pageSize, rangeOf, type Subject } from "./Subject.ts"
 
 /** What its `install.sh` runs; pgcrypto is not needed where PostgreSQL has `gen_random_uuid` itself, since 13. */
 const files = [

@@ -3,8 +3,8 @@ import { isExpectedVersionConflictError } from "@event-driven-io/emmett"
 import { getPostgreSQLEventStore } from "@event-driven-io/emmett-postgresql"
 import { Effect } from "effect"
 import { encode, makeMessage } from "../message.ts"
+import { type Database, pageSize, rangeOf, type Subject } from "../subjects/Subject.ts"
 import { makePool } from "./pg.ts"
-import { type Database, pageSize, rangeOf, type Subject } from "./Subject.ts"
 
 const makeEvent = () => {
   const { _tag, messageId: _, ...data } = encode(makeMessage()) // Emmett gives ids of its own

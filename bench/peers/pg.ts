@@ -3,8 +3,8 @@ import { Effect } from "effect"
 import type { Scope } from "effect"
 import { DatabaseError, Pool, type PoolClient } from "pg"
 import { encode, makeMessage, storeName } from "../message.ts"
-import { migrate, stored, tableName } from "./depecheTable.ts"
-import { type Database, pageSize, type Subject } from "./Subject.ts"
+import { migrate, stored, tableName } from "../subjects/depecheTable.ts"
+import { type Database, pageSize, type Subject } from "../subjects/Subject.ts"
 
 const maxConnections = 20
 
