@@ -5,6 +5,8 @@ import { PgliteClient } from "effect-message-store/pglite"
 
 const url = process.env["DATABASE_URL"]
 
+export const isServer = url !== undefined && url !== ""
+
 /** With `dataDir`, PGlite keeps its database in that directory; without, in memory. */
 export const layerDatabase = (options: { readonly dataDir?: string } = {}) =>
   url ? PgClient.layer({ url: Redacted.make(url) }) : PgliteClient.layer(options)

@@ -197,7 +197,14 @@ describe("demo", () => {
     assertSucceeded(second)
     assert.deepStrictEqual(counts(second), { appended: 0, found: 20_000 })
     assert.strictEqual(countedOf(second), 0)
-    assert.includeMembers([...second.lines], ["written   nothing", ...verified])
+    assert.includeMembers([...second.lines], [
+      `goes on   an earlier run has counted 20,000; to begin afresh, remove ${dataDir}`,
+      "100 %  0 written, 20,000 found, 20,000 counted",
+      "written   nothing",
+      ...verified
+    ])
+    assert.notMatch(second.lines.join("\n"), /\d of 20,000 written/)
+    assert.notMatch(first.lines.join("\n"), /goes on|found,/)
 
     const intruder = new FlightDeparted({
       occurredAt: DateTime.makeUnsafe("2001-04-01T00:00:00Z"),

@@ -5,7 +5,7 @@ import { SqlClient } from "effect/sql"
 import { type FlightDeparted, Flights } from "./flights.ts"
 import * as Report from "./report.ts"
 
-/** All airports, woven into 8 partitions. */
+/** All airports, merged into 8 partitions. */
 export class Departures extends AggregatedStream.Service<Departures>()("demo/Departures", {
   store: Flights,
   name: "demo_departures",

@@ -1,7 +1,8 @@
 /**
- * Writes 20,000 flights into 220 streams, while a worker weaves them into one aggregated stream and keeps a table of
+ * Writes 20,000 flights into 220 streams, while a worker merges them into one aggregated stream and keeps a table of
  * delays; then reads all back, and checks the table. What is stored already is not written again, what was counted is not
  * counted again: stop it with Ctrl-C and run it again, and it goes on; run it once more, and it finds everything there.
+ * To begin afresh, remove the directory of its database.
  *
  *   npm start                 keeps its database in .data/demo
  *   npm start -- directory    keeps it there
@@ -13,13 +14,15 @@ import { Console, Duration, Effect, Layer, Schedule, Schema, Stream } from "effe
 import { SqlClient } from "effect/sql"
 import { relative } from "node:path"
 import { fileURLToPath } from "node:url"
-import { databaseName, layerDatabase } from "../database.ts"
+import { databaseName, isServer, layerDatabase } from "../database.ts"
 import * as Delays from "./delays.ts"
 import { type Airport, Flights, loadAirports } from "./flights.ts"
 import * as Progress from "./progress.ts"
 import * as Report from "./report.ts"
 
 const dataDir = process.argv[2] ?? relative("", fileURLToPath(new URL("../../.data/demo", import.meta.url)))
+
+const howToBeginAfresh = isServer ? "use an empty database" : `remove ${dataDir}`
 
 /** Messages written together: an interruption loses no more than the chunk under way. */
 const chunkSize = 250
@@ -38,7 +41,7 @@ const append = Effect.fnUntraced(function*(airports: ReadonlyArray<Airport>, pro
         const synchronized = yield* flights.synchronize(stream, departures.slice(0, stored + chunkSize))
         appended += synchronized.appended
         const reached = Math.min(synchronized.version, departures.length)
-        yield* progress.written(reached - stored)
+        yield* progress.stored(reached - stored, Math.min(synchronized.appended, reached - stored))
         stored = reached
       }
     }),
@@ -48,8 +51,7 @@ const append = Effect.fnUntraced(function*(airports: ReadonlyArray<Airport>, pro
 })
 
 /** Writes, and shows how the table follows, until it is up to date. Answers how many flights were written and counted. */
-const writeAndCount = Effect.fnUntraced(function*(airports: ReadonlyArray<Airport>, total: number) {
-  const before = countOf(yield* Delays.readTable)
+const writeAndCount = Effect.fnUntraced(function*(airports: ReadonlyArray<Airport>, total: number, before: number) {
   const progress = yield* Progress.make(total)
   const follow = Effect.flatMap(Delays.readTable, (table) => progress.counted(countOf(table)))
   yield* Effect.forkScoped(Effect.repeat(follow, Schedule.spaced("200 millis")))
@@ -91,9 +93,16 @@ const demo = Effect.gen(function*() {
   const input: Report.Totals = new Map()
   for (const { departures, stream } of airports) for (const flight of departures) Report.add(input, stream, flight)
   const total = airports.reduce((sum, { departures }) => sum + departures.length, 0)
-  yield* Console.log(`input     ${Report.count(total)} flights from ${airports.length} airports\n`)
+  yield* Console.log(`input     ${Report.count(total)} flights from ${airports.length} airports`)
+  const before = countOf(yield* Delays.readTable)
+  if (before > 0) {
+    yield* Console.log(
+      `goes on   an earlier run has counted ${Report.count(before)}; to begin afresh, ${howToBeginAfresh}`
+    )
+  }
+  yield* Console.log("")
 
-  const { appended, counted, following, writing } = yield* writeAndCount(airports, total)
+  const { appended, counted, following, writing } = yield* writeAndCount(airports, total, before)
   yield* Console.log(`appended ${appended}, found ${total - appended}`)
   const late = Duration.format(Duration.millis(Math.round(Duration.toMillis(following))))
   yield* Console.log(`counted ${counted}; up to date ${late} after the last write\n`)

@@ -3,21 +3,24 @@ import { Effect, type Scope } from "effect"
 import { count } from "./report.ts"
 
 export interface Progress {
-  readonly written: (flights: number) => Effect.Effect<void>
+  /** So many flights more are known to be stored; how many of them were written now. */
+  readonly stored: (flights: number, written: number) => Effect.Effect<void>
   /** Of all flights, those that the table has. */
   readonly counted: (flights: number) => Effect.Effect<void>
 }
 
 export const make = (total: number): Effect.Effect<Progress, never, Scope.Scope> => {
-  let written = 0
+  let stored = 0
+  let found = 0
   let counted = 0
   let shown = 0
   const out = process.stdout
-  const part = () => (written + counted) / (2 * total)
-  const text = () =>
-    `${String(Math.floor(100 * part())).padStart(3)} %  ${count(written)} of ${count(total)} written, ${
-      count(counted)
-    } counted`
+  const part = () => (stored + counted) / (2 * total)
+  const text = () => {
+    const percent = `${String(Math.floor(100 * part())).padStart(3)} %`
+    const written = `${count(stored - found)}${found === 0 ? ` of ${count(total)}` : ""} written`
+    return `${percent}  ${written}${found === 0 ? "" : `, ${count(found)} found`}, ${count(counted)} counted`
+  }
 
   const redraw = () => {
     const width = Math.max(0, Math.min(40, out.columns - 60)) // a line that wraps cannot be drawn over
@@ -32,9 +35,16 @@ export const make = (total: number): Effect.Effect<Progress, never, Scope.Scope>
   const show = Effect.sync(() => out.isTTY ? redraw() : printTenths())
 
   const progress: Progress = {
-    written: (flights) => Effect.andThen(Effect.sync(() => written += flights), show),
+    stored: (flights, written) =>
+      Effect.andThen(
+        Effect.sync(() => {
+          stored += flights
+          found += flights - written
+        }),
+        show
+      ),
     counted: (flights) => Effect.andThen(Effect.sync(() => counted = flights), show)
   }
   // What comes next, an interruption included, begins on a line of its own.
-  return Effect.as(Effect.addFinalizer(() => Effect.sync(() => out.isTTY && written > 0 && out.write("\n"))), progress)
+  return Effect.as(Effect.addFinalizer(() => Effect.sync(() => out.isTTY && stored > 0 && out.write("\n"))), progress)
 }
