@@ -78,7 +78,7 @@ const config: OxlintConfig = {
     denyWarnings: true,
     reportUnusedDisableDirectives: "error"
   },
-  ignorePatterns: ["node_modules", "dist", "coverage", ".data"],
+  ignorePatterns: ["node_modules", "dist", "coverage", ".data", "site/pages"],
   rules: {
     "eslint/eqeqeq": "error",
     "eslint/no-unused-vars": ["error", { argsIgnorePattern: "^_", varsIgnorePattern: "^_" }],
@@ -100,7 +100,7 @@ const config: OxlintConfig = {
   },
   overrides: [
     {
-      files: ["*.config.ts"],
+      files: ["*.config.ts", "site/.vitepress/**"],
       rules: { "import/no-default-export": "off" }
     },
     {

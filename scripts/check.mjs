@@ -11,7 +11,8 @@ const steps = [
   "dprint check",
   "npm run build",
   "publint --strict",
-  "attw --pack . --profile esm-only"
+  "attw --pack . --profile esm-only",
+  "npm run docs"
 ]
 
 // The packages of tools/ bring another tsc: the one of the root comes first.

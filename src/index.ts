@@ -1,5 +1,7 @@
 /**
  * The message store for Effect applications on PostgreSQL.
+ *
+ * @module effect-message-store
  */
 export * from "./errors.ts"
 

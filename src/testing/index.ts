@@ -1,5 +1,7 @@
 /**
  * Tests to run on code that builds on, or below, the message store. Needs `vitest` and `@effect/vitest`.
+ *
+ * @module effect-message-store/testing
  */
 
 /** The contract of a backend: messages. */
