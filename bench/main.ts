@@ -4,6 +4,7 @@ import { Effect, type Scope } from "effect"
 import type { SqlError } from "effect/sql/SqlError"
 import * as fs from "node:fs"
 import * as os from "node:os"
+import * as path from "node:path"
 import process from "node:process"
 import { parseArgs } from "node:util"
 import { startServer } from "../test/support/server.ts"
@@ -13,16 +14,17 @@ import { type RemoteSubject, startSubject, type SubjectError } from "./remote.ts
 import { caseTable, growthTable, isGrowth, jsonRows, type Result } from "./report.ts"
 import { type SubjectName, subjects } from "./subjects/index.ts"
 
-const usage =
-  `usage: npm run bench -- [CASE ...] [--only CASE,CASE] [--subjects NAME,NAME] [--rounds N] [--quick] [--json FILE]
+const usage = `usage: npm run bench -- [CASE ...] [--only CASE,CASE] [--subjects NAME,NAME] [--rounds N] [--quick]
+       [--against DIR] [--json FILE]
 
   CASE         run the cases whose names contain this: ${
-    Array.from(new Set(cases.map(({ name }) => name.replace(/^growth-.*/, "growth")))).join(", ")
-  }
+  Array.from(new Set(cases.map(({ name }) => name.replace(/^growth-.*/, "growth")))).join(", ")
+}
   --only       the same, separated by commas
   --subjects   measure these alone: ${Object.keys(subjects).join(", ")}
   --rounds N   how often each subject is measured; 5, with --quick 2
   --quick      a rough picture in less than two minutes
+  --against DIR  measure this library as it is in another checkout as well, in the same rounds: what a change costs
   --json FILE  write the results there`
 
 interface Options {
@@ -30,6 +32,8 @@ interface Options {
   readonly subjects: ReadonlyArray<string>
   readonly quick: boolean
   readonly rounds: number
+  /** Another checkout of this library. */
+  readonly against: string | undefined
   readonly json: string | undefined
 }
 
@@ -38,6 +42,7 @@ const readOptions = (args: ReadonlyArray<string>): Options => {
     args: [...args],
     allowPositionals: true,
     options: {
+      against: { type: "string" },
       help: { type: "boolean", short: "h" },
       json: { type: "string" },
       only: { type: "string" },
@@ -60,7 +65,11 @@ const readOptions = (args: ReadonlyArray<string>): Options => {
   for (const name of chosen) {
     if (!Object.hasOwn(subjects, name)) throw new Error(`there is no subject named ${name}`)
   }
-  return { only, subjects: chosen, quick: values.quick, rounds: Number(rounds), json: values.json }
+  const against = values.against === undefined ? undefined : path.resolve(values.against)
+  if (against !== undefined && !fs.existsSync(path.join(against, "bench/child.ts"))) {
+    throw new Error(`--against must be a checkout of this library, not ${against}`)
+  }
+  return { only, subjects: chosen, quick: values.quick, rounds: Number(rounds), against, json: values.json }
 }
 
 const progress = (text: string) =>
@@ -89,10 +98,11 @@ const program = Effect.fnUntraced(function*(options: Options) {
     }, ` +
       `${Math.round(os.totalmem() / 2 ** 30)} GiB; ${options.rounds} rounds of ${milliseconds(options) / 1000} s\n`
   )
-  const started = new Map<SubjectName, RemoteSubject>()
-  const start = Effect.fnUntraced(function*(name: SubjectName) {
-    const subject = started.get(name) ?? (yield* startSubject(name, server.url))
-    started.set(name, subject)
+  const started = new Map<string, RemoteSubject>()
+  const start = Effect.fnUntraced(function*(name: SubjectName, checkout?: string) {
+    const key = `${checkout} ${name}`
+    const subject = started.get(key) ?? (yield* startSubject(name, server.url, checkout))
+    started.set(key, subject)
     return subject
   })
 
@@ -113,13 +123,18 @@ const milliseconds = ({ quick }: Options) => quick ? 200 : 1200
 const runCase = Effect.fnUntraced(function*(
   measured: Case,
   options: Options,
-  start: (name: SubjectName) => Effect.Effect<RemoteSubject, SubjectError | SqlError, Scope.Scope>
+  start: (name: SubjectName, checkout?: string) => Effect.Effect<RemoteSubject, SubjectError | SqlError, Scope.Scope>
 ) {
   const say = (text: string) => progress(`${measured.name}: ${text}`)
   const contestants: Array<RemoteSubject> = []
-  for (const name of measured.subjects) {
+  const names = measured.subjects.flatMap((name): ReadonlyArray<readonly [SubjectName, checkout?: string]> =>
+    options.against !== undefined && name.startsWith("effect-message-store")
+      ? [[name], [name, options.against]]
+      : [[name]]
+  )
+  for (const [name, checkout] of names) {
     yield* say(`${name} gets ready`)
-    const subject = yield* start(name)
+    const subject = yield* start(name, checkout)
     contestants.push(subject)
     yield* subject.prepare(measured.name)
     // Warm up as long as a round is; the first time, so few writes are ready that it ends early.
@@ -128,7 +143,7 @@ const runCase = Effect.fnUntraced(function*(
     }
     yield* subject.analyze
   }
-  const rates = new Map(contestants.map(({ name }): [SubjectName, Array<number>] => [name, []]))
+  const rates = new Map(contestants.map(({ name }): [string, Array<number>] => [name, []]))
   for (let round = 0; round < options.rounds; round++) {
     for (const subject of rotate(contestants, round)) {
       yield* say(`round ${round + 1} of ${options.rounds}, ${subject.name}`)

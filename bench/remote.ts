@@ -3,6 +3,7 @@ import { Context, Data, Effect, Layer, type Scope } from "effect"
 import { SqlClient } from "effect/sql"
 import type { SqlError } from "effect/sql/SqlError"
 import { type ChildProcess, fork } from "node:child_process"
+import * as path from "node:path"
 import process from "node:process"
 import { layerDatabase } from "../test/support/server.ts"
 import type { Measurement } from "./measure.ts"
@@ -12,27 +13,36 @@ import { type SubjectName, subjectNamed } from "./subjects/index.ts"
 export class SubjectError extends Data.TaggedError("SubjectError")<{ readonly message: string }> {}
 
 export interface RemoteSubject {
-  readonly name: SubjectName
+  /** As in the tables. */
+  readonly name: string
   readonly prepare: (caseName: string) => Effect.Effect<void, SubjectError>
   readonly measure: (milliseconds: number) => Effect.Effect<Measurement, SubjectError>
   readonly analyze: Effect.Effect<void, SubjectError>
   readonly check: Effect.Effect<void, SubjectError>
 }
 
-/** Starts a subject on a database of its own, which is dropped with the scope. */
+/**
+ * Starts a subject on a database of its own, which is dropped with the scope. `checkout` is the folder of another checkout
+ * of this library, whose code and bench it then runs.
+ */
 export const startSubject = Effect.fnUntraced(function*(
-  name: SubjectName,
-  serverUrl: string
+  subject: SubjectName,
+  serverUrl: string,
+  checkout?: string
 ): Effect.fn.Return<RemoteSubject, SubjectError | SqlError, Scope.Scope> {
   const database = yield* Layer.build(layerDatabase(serverUrl, { maxConnections: 1 }))
   const sql = Context.get(database, SqlClient.SqlClient)
   const [row] = yield* sql<{ readonly name: string }>`select current_database() as name`
   const url = new URL(serverUrl)
   url.pathname = `/${row?.name}`
+  const name = checkout === undefined ? subject : `${subject}, ${path.basename(checkout)}`
+  const program = checkout === undefined
+    ? path.join(import.meta.dirname, "child.ts")
+    : path.join(checkout, "bench/child.ts")
   const child = yield* Effect.acquireRelease(
     Effect.sync(() =>
-      fork(new URL("child.ts", import.meta.url), [name, url.href], {
-        execArgv: [...process.execArgv, "--expose-gc", ...subjectNamed(name).nodeOptions]
+      fork(program, [subject, url.href], {
+        execArgv: [...process.execArgv, "--expose-gc", ...subjectNamed(subject).nodeOptions]
       })
     ),
     stop
