@@ -8,8 +8,10 @@ import * as os from "node:os"
 import * as path from "node:path"
 import { FlightDeparted, Flights } from "../examples/demo/flights.ts"
 
-// This one is made of tests.
+// These are made of tests.
 import "../examples/04-test-with-the-memory-layer.ts"
+import "../examples/13-http-api.ts"
+import "../examples/14-test-with-sql.ts"
 
 const examples = path.resolve(import.meta.dirname, "../examples")
 
@@ -147,6 +149,17 @@ describe("examples", () => {
       "sent to grace@example.com, at attempt 4",
       "replayed: 1; discarded nobody: true",
       "parked now: 0"
+    ])
+  })
+
+  it("12: reads old messages as today's classes", async () => {
+    const finished = await run("12-schema-evolution.ts")
+    assertSucceeded(finished)
+    assert.deepStrictEqual(finished.lines, [
+      "1: Ada ordered for 4199 cents, by web",
+      "2: parcel 1Z999",
+      "3: Grace ordered for 1999 cents, by shop",
+      "4: parcel 1Z111"
     ])
   })
 })
