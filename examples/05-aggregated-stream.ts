@@ -1,5 +1,5 @@
 /**
- * The departures of all airports, woven into partitions by airline: many streams become a few, each in one order.
+ * The departures of all airports, merged into partitions by airline: many streams become a few, each in one order.
  *
  *   node --conditions=@effect-message-store/source examples/05-aggregated-stream.ts
  */
@@ -18,7 +18,7 @@ class Airports extends MessageStore.Service<Airports>()("examples/Airports", {
   schema: FlightDeparted
 }) {}
 
-// Streams whose names match are woven in. An airline's messages go into one partition, of three: computed in the database.
+// Streams whose names match belong to it. An airline's messages go into one partition, of three: computed in the database.
 class ByAirline extends AggregatedStream.Service<ByAirline>()("examples/ByAirline", {
   store: Airports,
   name: "example_by_airline",

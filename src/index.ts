@@ -29,7 +29,7 @@ export * as Subscription from "./Subscription.ts"
 /** Keeps an aggregated stream up to date. */
 export * as Projector from "./Projector.ts"
 
-/** Many streams woven into numbered partitions. */
+/** Many streams merged into numbered partitions. */
 export * as AggregatedStream from "./AggregatedStream.ts"
 
 /** The store. */

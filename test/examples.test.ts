@@ -99,7 +99,7 @@ describe("examples", () => {
     ])
   })
 
-  it("05: weaves streams into partitions", async () => {
+  it("05: merges streams into partitions", async () => {
     const finished = await run("05-aggregated-stream.ts")
     assertSucceeded(finished)
     assert.deepStrictEqual(finished.lines, [
