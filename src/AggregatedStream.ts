@@ -8,7 +8,7 @@ import { Array as Arr, Context, DateTime, Effect, Layer, Option, Result, Schedul
 
 import type { MigrationError } from "effect/sql/Migrator"
 import type { SqlError } from "effect/sql/SqlError"
-import { type InvalidArgumentError, InvalidNameError, type SerializationError } from "./errors.ts"
+import { type InvalidArgumentError, InvalidNameError, type SerializationError, type SetupError } from "./errors.ts"
 import { checkName, checkPattern, checkWhole, invalid, maximumPartition } from "./internal/checks.ts"
 import type { AggregatedMessage } from "./Message.ts"
 import type { Partitioner } from "./Partitioner.ts"
@@ -97,7 +97,7 @@ export interface AggregatedStream<in out A> extends Subscription.Subscribable<A>
 }
 
 /** Why an aggregated stream cannot be made. */
-export type MakeError = InvalidNameError | InvalidArgumentError | MigrationError | SqlError
+export type MakeError = InvalidNameError | InvalidArgumentError | SetupError | MigrationError | SqlError
 
 /** Something that makes aggregated streams: a message store. */
 export interface Aggregating<in out A> {

@@ -23,12 +23,14 @@ import {
   type InvalidArgumentError,
   type InvalidNameError,
   MessageIdMismatchError,
-  OptimisticConcurrencyError
+  OptimisticConcurrencyError,
+  type SetupError
 } from "./errors.ts"
 import { checkExpectedVersion, checkMessageId, checkName, checkStreamName, invalid } from "./internal/checks.ts"
 import * as MemoryStorage from "./memory/storage.ts"
 import { type Identified, type MessagePosition, type StoredMessage, type StreamHead, toTraceparent } from "./Message.ts"
 import * as Migrations from "./postgres/migrations/migrations.ts"
+import { run } from "./postgres/migrations/run.ts"
 import * as PostgresStorage from "./postgres/storage.ts"
 import * as Reader from "./Reader.ts"
 import {
@@ -301,12 +303,12 @@ export interface ServiceClass<in out Self, in out Id extends string, in out A>
   extends Context.ServiceClass<Self, Id, MessageStore<A>>
 {
   /** The store on PostgreSQL: runs the migrations that have not run yet, then serves. */
-  readonly layer: Layer.Layer<Self, InvalidNameError | MigrationError | SqlError, SqlClient>
+  readonly layer: Layer.Layer<Self, InvalidNameError | SetupError | MigrationError | SqlError, SqlClient>
   /**
    * The store on PostgreSQL, for those who run the migrations themselves: its own, and those of its aggregated streams
    * and their subscriptions.
    */
-  readonly layerNoMigrations: Layer.Layer<Self, InvalidNameError, SqlClient>
+  readonly layerNoMigrations: Layer.Layer<Self, InvalidNameError | SetupError | SqlError, SqlClient>
   /** The store in memory: the same contract, no database. Empty each time the layer is built. */
   readonly layerMemory: Layer.Layer<Self, InvalidNameError>
   /** The store on any backend that provides the port. */
@@ -383,7 +385,7 @@ export const Service = <Self = never>(): {
   )
   const layers = {
     layer: Layer.provide(layerStorage, PostgresStorage.layer(name, { coalesce })).pipe(
-      Layer.provide(Layer.effectDiscard(Migrations.run(name, { payload })))
+      Layer.provide(Layer.effectDiscard(run(name, { payload })))
     ),
     layerNoMigrations: Layer.provide(layerStorage, PostgresStorage.layer(name, { coalesce, migrate: false })),
     layerMemory: Layer.provide(layerStorage, MemoryStorage.layer),

@@ -8,7 +8,7 @@ import { Context } from "effect"
 import type { Effect, Scope } from "effect"
 import type { MigrationError } from "effect/sql/Migrator"
 import type { SqlError } from "effect/sql/SqlError"
-import type { InvalidNameError } from "./errors.ts"
+import type { InvalidNameError, SetupError } from "./errors.ts"
 import type { MessageStorage } from "./storage/messages.ts"
 import type { AggregatedStorage, StreamDefinition } from "./storage/streams.ts"
 
@@ -34,7 +34,7 @@ export interface Backend extends MessageStorage {
   /** Makes what an aggregated stream needs, where it does not exist. */
   readonly aggregatedStream: (
     definition: StreamDefinition
-  ) => Effect.Effect<AggregatedStorage, InvalidNameError | MigrationError | SqlError>
+  ) => Effect.Effect<AggregatedStorage, InvalidNameError | SetupError | MigrationError | SqlError>
 }
 
 /** A backend of one store. */

@@ -18,7 +18,7 @@ import { Context, DateTime, Deferred, Duration, Effect, Layer, Option, Queue, Re
 import type { Array as Arr, Cause } from "effect"
 import type { MigrationError } from "effect/sql/Migrator"
 import type { SqlError } from "effect/sql/SqlError"
-import type { HandlerError, InvalidArgumentError, InvalidNameError, StreamRebuiltError } from "./errors.ts"
+import type { HandlerError, InvalidArgumentError, InvalidNameError, SetupError, StreamRebuiltError } from "./errors.ts"
 import type { Delivery, Handler } from "./Handlers.ts"
 import { checkName, checkWhole, invalid, maximumPartition } from "./internal/checks.ts"
 import type { MessageCodec } from "./Serializer.ts"
@@ -178,7 +178,7 @@ export interface Subscription<in out A> {
 }
 
 /** Why a subscription cannot be made. */
-export type MakeError = InvalidNameError | InvalidArgumentError | MigrationError | SqlError
+export type MakeError = InvalidNameError | InvalidArgumentError | SetupError | MigrationError | SqlError
 
 /** Something that can be subscribed to: an aggregated stream. */
 export interface Subscribable<in out A> {

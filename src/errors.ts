@@ -105,6 +105,19 @@ export class InvalidNameError extends Schema.TaggedError<InvalidNameError>(
 }
 
 /**
+ * The database objects of a store, an aggregated stream or a subscription are missing, are of an earlier version, cannot be
+ * made by this role, or are not as the library needs them. The reason says what to do.
+ */
+export class SetupError extends Schema.TaggedError<SetupError>("effect-message-store/errors/SetupError")("SetupError", {
+  identifier: Schema.String,
+  reason: Schema.String
+}) {
+  override get message() {
+    return `"${this.identifier}" ${this.reason}`
+  }
+}
+
+/**
  * The messages linked so far follow other patterns, or another partitioner, than the stream has now. Nothing was linked:
  * rebuild the stream and reset its subscriptions, since positions change, or give it another name.
  */

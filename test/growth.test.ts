@@ -55,9 +55,10 @@ describe("PostgreSQL", () => {
       for (let i = 0; i < enough; i++) yield* Effect.forEach(uses("a"), ([, use]) => use)
 
       yield* sql`
-        insert into depeche_msgs_counts (message_id, global_position, stream, version, message)
+        insert into depeche_msgs_counts (message_id, global_position, stream, version, message, tx)
         select ('01900000-0000-7000-8000-' || lpad(to_hex(n), 12, '0'))::uuid,
-          nextval('depeche_msgs_counts_global_seq'), 'stream-' || n % 1000, 1 + n / 1000, '{}'
+          nextval('depeche_msgs_counts_global_seq'), 'stream-' || n % 1000, 1 + n / 1000, '{}',
+          pg_current_xact_id()
         from generate_series(0, 999999) n`
 
       const scans = Effect.map(

@@ -1,7 +1,7 @@
 /** Claims by leases: the contract of subscriptions, on PostgreSQL itself, and all contracts behind a pooler. */
 import { Layer } from "effect"
 import { AggregatedStreamContract, MessageStoreContract, SubscriptionContract } from "effect-message-store/testing"
-import * as Migrations from "../src/postgres/migrations/migrations.ts"
+import * as Migrations from "../src/postgres/migrations/run.ts"
 import * as PostgresStorage from "../src/postgres/storage.ts"
 import { databaseLayer } from "./support/database.ts"
 import { bouncedLayer, isInstalled } from "./support/pgbouncer.ts"

@@ -191,7 +191,7 @@ describe("PostgreSQL", () => {
         assert.strictEqual(count.version, 8)
         const done = yield* sql<{ readonly name: string }>`
           select name from effect_message_store_migrations_orders order by migration_id`
-        assert.deepStrictEqual(done.map(({ name }) => name), ["messages", "columns", "append"])
+        assert.deepStrictEqual(done.map(({ name }) => name), ["messages", "columns", "times", "functions"])
       }))
 
     it.effect("can be run by hand, from their text", () =>
@@ -234,12 +234,17 @@ describe("PostgreSQL", () => {
         assert.lengthOf(made, 0)
       }))
 
-    it.effect("without tables, the store fails with an SqlError", () =>
+    it.effect("without tables, the store says which are missing and what makes them", () =>
       Effect.gen(function*() {
         class Missing extends MessageStore.Service<Missing>()("test/Missing", { name: "missing", schema: Placed }) {}
         const write = Effect.flatMap(Missing, (store) => store.write("a", placed()))
         const error = yield* Effect.flip(Effect.provide(write, Missing.layerNoMigrations))
-        assert.strictEqual(error._tag, "SqlError")
+        assert.strictEqual(error._tag, "SetupError")
+        assert.strictEqual(
+          error.message,
+          "\"missing\" does not exist: there is no table depeche_msgs_missing in the schemas of the search path; " +
+            "run what `migrations` prints"
+        )
       }))
 
     it.effect("keeps two stores of one database apart", () =>

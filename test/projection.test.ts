@@ -299,10 +299,10 @@ describe("PostgreSQL", () => {
       const stream = yield* transfers.aggregatedStream({ ...inCode, patterns: "large" })
       yield* transfers.write("other", several(10))
       // A mebibyte each that does not compress, the last of them alone larger than a page.
-      yield* sql`insert into depeche_msgs_transfers (message_id, global_position, stream, version, message)
+      yield* sql`insert into depeche_msgs_transfers (message_id, global_position, stream, version, message, tx)
         select id, nextval('depeche_msgs_transfers_global_seq'), case when i % 2 = 0 then 'large' else 'none' end, i,
           json_build_object('_tag', 'Moved', 'messageId', id, 'occurredAt', '2026-01-01T00:00:00.000Z', 'amount', i,
-            'noise', (select string_agg(sha512((i || '-' || n)::bytea)::text, '') from generate_series(1, size) n))
+            'noise', (select string_agg(sha512((i || '-' || n)::bytea)::text, '') from generate_series(1, size) n)), pg_current_xact_id()
         from (select i, gen_random_uuid() as id, case i when 24 then 50000 else 8192 end as size
           from generate_series(1, 25) i) given`
       yield* transfers.write("large", moved())

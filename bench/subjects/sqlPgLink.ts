@@ -5,7 +5,7 @@
  */
 import { Effect } from "effect"
 import type { SqlClient } from "effect/sql"
-import * as Migrations from "../../src/postgres/migrations/migrations.ts"
+import * as Migrations from "../../src/postgres/migrations/run.ts"
 import type { Measurement } from "../measure.ts"
 import { storeName } from "../message.ts"
 import type { LinkWork, StreamWork } from "../work.ts"

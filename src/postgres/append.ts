@@ -27,7 +27,7 @@ import type { SqlClient } from "effect/sql/SqlClient"
 import type { SqlError } from "effect/sql/SqlError"
 import { type AppendItem, AppendOutcome } from "../Storage.ts"
 import { withTransaction } from "./client/transaction.ts"
-import { type Objects, streamLockKey } from "./objects.ts"
+import { type Objects, type Store, streamLockKey } from "./objects.ts"
 
 /** How the function's `_expected` says that any version will do, or any but 0: arrays of nulls have no type to bind. */
 const anyVersion = -2
@@ -78,16 +78,18 @@ export const append = (sql: SqlClient, objects: Objects) =>
   return Effect.map(
     sql<Row>`select outcome, version, global_position, duplicate from ${sql(objects.appendFunction)}(
       ${streams}::text[], ${previous}::int[], ${expected}::int[], ${metadata}::jsonb[], ${last}::int[],
-      ${item}::int[], ${ids}::uuid[], ${occurred}::timestamptz[], ${data}::text[], ${options.atomic}, ${options.wait})`,
+      ${item}::int[], ${ids}::uuid[], ${occurred}::timestamptz[], ${data}::text[], ${options.atomic}::boolean,
+      ${options.wait}::boolean)`,
     (rows) => rows.map(toOutcome)
   )
 }
 
 /** Runs an effect in a transaction that has the lock of a stream. */
 export const withLock =
-  (sql: SqlClient) => <A>(stream: string, effect: Effect.Effect<A, SqlError>): Effect.Effect<A, SqlError> =>
+  (sql: SqlClient, store: Store) =>
+  <A>(stream: string, effect: Effect.Effect<A, SqlError>): Effect.Effect<A, SqlError> =>
     withTransaction(sql)(Effect.andThen(
-      sql`select pg_advisory_xact_lock(${sql.literal(streamLockKey("locked.stream"))}) from (
+      sql`select pg_advisory_xact_lock(${sql.literal(streamLockKey(store, "locked.stream"))}) from (
         select ${stream}::text as stream
       ) locked`,
       effect

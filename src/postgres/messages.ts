@@ -6,7 +6,7 @@ import type { SqlError } from "effect/sql/SqlError"
 import type * as Statement from "effect/sql/Statement"
 import type { StreamHead } from "../Message.ts"
 import type { EncodedStoredMessage, Page, PatternQuery, StreamQuery } from "../Storage.ts"
-import type { Objects } from "./objects.ts"
+import { type Store, timeAdded } from "./objects.ts"
 
 export interface Row {
   readonly message_id: string
@@ -60,8 +60,8 @@ export interface SizedRow extends Row {
   readonly bytes: number
 }
 
-/** Cuts off at the size of a page what a query finds in its order. */
-export const sized = (sql: SqlClient) =>
+/** Cuts off at the size of a page what a query finds in its order; it calls the messages `m`. */
+export const sized = (sql: SqlClient, store: Store) =>
 <R extends SizedRow>(
   shown: Statement.Fragment,
   found: Statement.Fragment,
@@ -71,21 +71,23 @@ export const sized = (sql: SqlClient) =>
     sql<R>`select ${shown}, bytes::int as bytes from (
         select *, sum(size) over (rows unbounded preceding) as bytes
         from (
-          select message_id, stream, version, global_position, added_at, message, metadata,
-            pg_column_size(message) as size${found} limit ${limit}
+          select m.message_id, stream, version, global_position, ${
+      sql.literal(timeAdded(store, "m"))
+    } as added_at, message,
+            metadata, pg_column_size(message) as size${found} limit ${limit}
         ) found
       ) sized where bytes - size < ${pageBytes}`,
     (rows) => ({ rows, more: rows.length === limit || (rows.at(-1)?.bytes ?? 0) >= pageBytes })
   )
 
-export const make = (sql: SqlClient, objects: Objects) => {
-  const table = sql(objects.table)
+export const make = (sql: SqlClient, store: Store) => {
+  const table = sql(store.table)
   const columns = sql.literal("message_id, version, global_position, added_at, message, metadata::text as metadata")
-  const page = sized(sql)
+  const page = sized(sql, store)
 
   return {
     readStream: ({ direction, fromVersion, limit, stream, toVersion }: StreamQuery): Effect.Effect<Page, SqlError> => {
-      const range = sql` from ${table}
+      const range = sql` from ${table} m
         where stream = ${stream} and version >= ${fromVersion} and version <= ${toVersion} order by version`
       return Effect.map(
         page(columns, direction === "forward" ? range : sql`${range} desc`, limit),
@@ -96,7 +98,7 @@ export const make = (sql: SqlClient, objects: Objects) => {
     readPattern: (
       { direction, fromPosition, limit, pattern, toPosition }: PatternQuery
     ): Effect.Effect<Page, SqlError> => {
-      const range = sql` from ${table} where stream like ${pattern}
+      const range = sql` from ${table} m where stream like ${pattern}
         and global_position >= ${BigInt(fromPosition)} and global_position <= ${BigInt(toPosition)}
         order by global_position`
       return Effect.map(
@@ -111,7 +113,9 @@ export const make = (sql: SqlClient, objects: Objects) => {
 
     readByIds: (messageIds: ReadonlyArray<string>) =>
       Effect.map(
-        sql<Row & OfStream>`select stream, ${columns} from ${table} where message_id = any(${messageIds}::uuid[])`,
+        sql<Row & OfStream>`select stream, message_id, version, global_position,
+            ${sql.literal(timeAdded(store, "m"))} as added_at, message, metadata::text as metadata
+          from ${table} m where message_id = any(${messageIds}::uuid[])`,
         (rows) => toStored(rows, (row) => row.stream)
       ),
 

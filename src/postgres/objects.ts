@@ -17,7 +17,18 @@ export interface Objects {
   /** depeche_db's channel of new messages. */
   readonly channel: string
   readonly appendFunction: string
+  /** Refuses rows that do not come through a function. */
+  readonly refuseFunction: string
+  readonly settingsTable: string
   readonly migrationsTable: string
+}
+
+/** A store, and what was fixed when its objects were made. */
+export interface Store extends Objects {
+  /** In which `added_at` is local time. */
+  readonly timeZone: string
+  /** Of the names of streams, where their locks are concerned. */
+  readonly lockPrefix: string
 }
 
 export const forStore = (name: string): Result.Result<Objects, InvalidNameError> =>
@@ -29,11 +40,21 @@ export const forStore = (name: string): Result.Result<Objects, InvalidNameError>
     writeFunction: `depeche_write_message_${n}`,
     channel: `depeche_${n}_messages`,
     appendFunction: `effect_message_store_append_${n}`,
+    refuseFunction: `effect_message_store_refuse_${n}`,
+    settingsTable: `effect_message_store_settings_${n}`,
     migrationsTable: `effect_message_store_migrations_${n}`
   }))
 
 /** The key under which writers of a stream exclude each other, Python's included: part of the wire contract. */
-export const streamLockKey = (stream: string): string => `left('x' || md5(${stream}), 17)::bit(64)::bigint`
+export const streamLockKey = ({ lockPrefix }: Store, stream: string): string =>
+  `left('x'::text operator(pg_catalog.||) md5(${literal(lockPrefix)}::text operator(pg_catalog.||) ${stream}), 17)` +
+  "::bit(64)::bigint"
+
+/** The exact time at which a message was added: what Python has written before is known in local time. */
+export const timeAdded = ({ timeZone }: Store, row: string): string =>
+  `coalesce(${row}.recorded_at, ${row}.added_at at time zone ${literal(timeZone)})`
+
+const literal = (text: string): string => `'${text.replaceAll("'", "''")}'`
 
 export interface StreamObjects {
   readonly table: string

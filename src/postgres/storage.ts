@@ -4,7 +4,7 @@
 import { Array as Arr, Context, Effect, Layer, Option } from "effect"
 import { SqlClient } from "effect/sql"
 import type { SqlError } from "effect/sql/SqlError"
-import type { InvalidNameError } from "../errors.ts"
+import type { InvalidNameError, SetupError } from "../errors.ts"
 import { type AggregatedStorage, type AppendItem, type AppendOutcome, Storage } from "../Storage.ts"
 import { type Signal, Wakeup } from "../storage/listeners.ts"
 import { append, withLock } from "./append.ts"
@@ -14,8 +14,9 @@ import { withTransaction } from "./client/transaction.ts"
 import * as PostgresWakeup from "./client/wakeup.ts"
 import * as Coalesce from "./groupCommit.ts"
 import * as Queries from "./messages.ts"
-import * as Migrations from "./migrations/migrations.ts"
+import * as Migrations from "./migrations/run.ts"
 import * as Objects from "./objects.ts"
+import { checkStore, openStore } from "./open.ts"
 import * as Aggregated from "./streams.ts"
 import * as Subscription from "./subscriptions.ts"
 
@@ -27,20 +28,20 @@ export const layer = (
     /** Whether aggregated streams make their database objects themselves (default). */
     readonly migrate?: boolean | undefined
   }
-): Layer.Layer<Storage, InvalidNameError, SqlClient.SqlClient> =>
+): Layer.Layer<Storage, InvalidNameError | SetupError | SqlError, SqlClient.SqlClient> =>
   Layer.effect(
     Storage,
     Effect.gen(function*() {
-      const objects = yield* Effect.fromResult(Objects.forStore(name))
+      const store = yield* openStore(name)
       const sql = (yield* SqlClient.SqlClient).withoutTransforms()
       const wakeup = yield* Wakeup
       const claims = yield* Claims.ClaimHolder
-      const write = append(sql, objects)
+      const write = append(sql, store)
       const call: typeof write = (items, how) =>
-        Effect.tap(write(items, how), (outcomes) => wakeup.signal(objects.channel, signals(items, outcomes)))
-      const coalesced = options?.coalesce === false ? undefined : yield* Coalesce.make(call, withLock(sql))
+        Effect.tap(write(items, how), (outcomes) => wakeup.signal(store.channel, signals(items, outcomes)))
+      const coalesced = options?.coalesce === false ? undefined : yield* Coalesce.make(call, withLock(sql, store))
       return Storage.of({
-        ...Queries.make(sql, objects),
+        ...Queries.make(sql, store),
         append: (items, { atomic }) =>
           Effect.withFiber((fiber) =>
             coalesced !== undefined && items.length === 1 &&
@@ -51,22 +52,22 @@ export const layer = (
         withTransaction: withTransaction(sql),
         inTransaction: Effect.map(Effect.serviceOption(sql.transactionService), Option.isSome),
         snapshot: snapshot(sql),
-        listen: wakeup.listen(objects.channel),
+        listen: wakeup.listen(store.channel),
         aggregatedStream: Effect.fnUntraced(function*(definition) {
           const stream = yield* Effect.fromResult(Objects.forStream(definition.name))
           if (options?.migrate !== false) {
             yield* Effect.provideService(Migrations.runStream(name, definition.name), SqlClient.SqlClient, sql)
           }
-          yield* Effect.provideService(Migrations.checkStore(name, definition.name), SqlClient.SqlClient, sql)
+          yield* Effect.provideService(checkStore(name, definition.name), SqlClient.SqlClient, sql)
           const subscription: AggregatedStorage["subscription"] = Effect.fnUntraced(function*(subscriptionName) {
             const subscribed = yield* Effect.fromResult(Objects.forSubscription(subscriptionName))
             if (options?.migrate !== false) {
               yield* Effect.provideService(Migrations.runSubscription(subscriptionName), SqlClient.SqlClient, sql)
             }
             yield* Subscription.claimName(sql, definition.name, subscribed)
-            return Subscription.make(sql, objects, stream, subscribed, claims)
+            return Subscription.make(sql, store, stream, subscribed, claims)
           })
-          return Aggregated.make(sql, objects, stream, definition, wakeup, subscription)
+          return Aggregated.make(sql, store, stream, definition, wakeup, subscription)
         })
       })
     })

@@ -7,7 +7,7 @@ import type { AggregatedStorage, PartitionHead, ProjectedPage, Round, StreamDefi
 import type { Wakeup } from "../storage/listeners.ts"
 import { withTransaction } from "./client/transaction.ts"
 import { type OfStream, pageBytes, sized, type SizedRow, toStored } from "./messages.ts"
-import type { Objects, StreamObjects } from "./objects.ts"
+import { type Store, type StreamObjects, timeAdded } from "./objects.ts"
 import { lastPosition } from "./projection.ts"
 
 /** What the projection functions answer. */
@@ -38,7 +38,7 @@ interface LinkedRow extends SizedRow, OfStream {
 
 export const make = (
   sql: SqlClient,
-  store: Objects,
+  store: Store,
   stream: StreamObjects,
   definition: StreamDefinition,
   wakeup: Wakeup["Service"],
@@ -47,7 +47,7 @@ export const make = (
   const { name, partitioner, patterns } = definition
   const table = sql(stream.table)
   const messages = sql(store.table)
-  const page = sized(sql)
+  const page = sized(sql, store)
   const description = JSON.stringify({ store: store.table, patterns, partitioner: partitioner ?? "function" })
 
   const matching = <A extends Outcome>(outcome: A | undefined): Effect.Effect<A, StreamDefinitionError> =>
@@ -108,7 +108,8 @@ export const make = (
             where m.global_position > ${BigInt(from)} and m.global_position <= ${BigInt(last)}
             order by m.global_position limit ${limit}
           )
-          select is_new, global_position, message_id, stream, version, added_at,
+          select is_new, global_position, message_id, stream, version,
+            ${sql.literal(timeAdded(store, "summed"))} as added_at,
             case when is_new then message end as message, case when is_new then metadata::text end as metadata,
             bytes::int as bytes
           from (

@@ -17,7 +17,7 @@ import type {
 import * as Claims from "./claims.ts"
 import { withTransaction } from "./client/transaction.ts"
 import { type Row, toStored } from "./messages.ts"
-import { lockKey, type Objects, type StreamObjects, type SubscriptionObjects } from "./objects.ts"
+import { lockKey, type Store, type StreamObjects, type SubscriptionObjects, timeAdded } from "./objects.ts"
 
 interface ParkedRow extends Row {
   /** None if the store does not have the message any more. */
@@ -46,7 +46,7 @@ export const claimName = Effect.fnUntraced(function*(
 
 export const make = (
   sql: SqlClient,
-  store: Objects,
+  store: Store,
   stream: StreamObjects,
   subscription: SubscriptionObjects,
   claims: Claims.Holder
@@ -138,7 +138,9 @@ export const make = (
       Effect.map(
         sql<ParkedRow>`
           select p.partition, p.position, p.message_id as parked_id, p.error, p.attempts, p.parked_at, m.message_id,
-            m.stream, m.version, m.global_position, m.added_at, m.message, m.metadata::text as metadata
+            m.stream, m.version, m.global_position, ${
+          sql.literal(timeAdded(store, "m"))
+        } as added_at, m.message, m.metadata::text as metadata
           from ${parked} p left join ${sql(store.table)} m using (message_id)
           where ${places === undefined} or (p.partition, p.position) in (select * from unnest(
             ${places?.map(({ partition }) => partition) ?? []}::int[],

@@ -9,7 +9,7 @@
 import type { Array, DateTime, Effect, Scope } from "effect"
 import type { MigrationError } from "effect/sql/Migrator"
 import type { SqlError } from "effect/sql/SqlError"
-import type { InvalidNameError, StreamDefinitionError } from "../errors.ts"
+import type { InvalidNameError, SetupError, StreamDefinitionError } from "../errors.ts"
 import type { BuiltIn } from "../Partitioner.ts"
 import type { Listener } from "./listeners.ts"
 import type { EncodedStoredMessage } from "./messages.ts"
@@ -124,5 +124,5 @@ export interface AggregatedStorage {
    */
   readonly subscription: (
     name: string
-  ) => Effect.Effect<SubscriptionStorage, InvalidNameError | MigrationError | SqlError>
+  ) => Effect.Effect<SubscriptionStorage, InvalidNameError | SetupError | MigrationError | SqlError>
 }

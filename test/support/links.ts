@@ -71,10 +71,10 @@ export const fill = Effect.fnUntraced(function*(count: number, streams: number, 
   // The id first, then positions: what a writer owes to the projection.
   yield* sql.withTransaction(Effect.andThen(
     sql`select pg_current_xact_id()::text`,
-    sql`insert into depeche_msgs_transfers (message_id, global_position, stream, version, message, occurred_at)
+    sql`insert into depeche_msgs_transfers (message_id, global_position, stream, version, message, occurred_at, tx)
       select id, nextval('depeche_msgs_transfers_global_seq'), ${prefix} || '-' || i % ${streams}, i / ${streams} + 1,
         json_build_object('_tag', 'Moved', 'messageId', id, 'occurredAt', '2026-01-01T00:00:00.000Z', 'amount', i),
-        '2026-01-01T00:00:00Z'
+        '2026-01-01T00:00:00Z', pg_current_xact_id()
       from (select i, gen_random_uuid() as id from generate_series(0, ${count - 1}::int) i) given order by i`
   ))
 })

@@ -7,7 +7,8 @@ import type {
   InvalidNameError,
   OptimisticConcurrencyError,
   Reader,
-  SerializationError
+  SerializationError,
+  SetupError
 } from "effect-message-store"
 import { Message, MessageStore, Serializer } from "effect-message-store"
 import type { SqlClient } from "effect/sql/SqlClient"
@@ -42,7 +43,7 @@ is<
 >(true)
 is<typeof orders.reader, Effect.Effect<Reader.Reader<Placed | Shipped>, SqlError, Scope.Scope>>(true)
 is<typeof Orders.layerMemory, Layer.Layer<Orders, InvalidNameError>>(true)
-is<typeof Orders.layerNoMigrations, Layer.Layer<Orders, InvalidNameError, SqlClient>>(true)
+is<typeof Orders.layerNoMigrations, Layer.Layer<Orders, InvalidNameError | SetupError | SqlError, SqlClient>>(true)
 is<Layer.Services<typeof Orders.layer>, SqlClient>(true)
 
 void orders.write("s", placed)

@@ -1,0 +1,65 @@
+/**
+ * Opens what exists: reads what was fixed when the objects were made, and refuses what is not as the library needs it.
+ */
+import { Effect } from "effect"
+import { SqlClient } from "effect/sql"
+import type { SqlError } from "effect/sql/SqlError"
+import { InvalidNameError, SetupError } from "../errors.ts"
+import * as Objects from "./objects.ts"
+
+/** The number of the migration that makes the store that this version works with. */
+const currentVersion = 5
+
+interface Found {
+  readonly version: number
+  readonly time_zone: string
+  readonly lock_prefix: string
+  readonly cache: number
+}
+
+/** A store whose migrations have run. */
+export const openStore = Effect.fnUntraced(function*(
+  name: string
+): Effect.fn.Return<Objects.Store, InvalidNameError | SetupError | SqlError, SqlClient.SqlClient> {
+  const objects = yield* Effect.fromResult(Objects.forStore(name))
+  const { sequence, settingsTable, table } = objects
+  const sql = (yield* SqlClient.SqlClient).withoutTransforms()
+  const refuse = (reason: string) => new SetupError({ identifier: name, reason })
+
+  const [exists] = yield* sql<{ readonly table: boolean; readonly settings: boolean }>`
+    select to_regclass(${table}) is not null as table, to_regclass(${settingsTable}) is not null as settings`
+  if (exists?.settings !== true) {
+    return yield* refuse(
+      exists?.table === true
+        ? "was made by depeche_db or by an earlier version: run what `migrations` prints"
+        : `does not exist: there is no table ${table} in the schemas of the search path; run what \`migrations\` prints`
+    )
+  }
+  const [row] = yield* sql<Found>`
+    select version, time_zone, lock_prefix,
+      (select s.seqcache::int from pg_sequence s where s.seqrelid = ${sequence}::text::regclass) as cache
+    from ${sql(settingsTable)}`
+  if (row === undefined || row.version < currentVersion) {
+    return yield* refuse("was made by an earlier version: run what `migrations` prints")
+  }
+  if (row.cache > 1) {
+    return yield* refuse(
+      `gives positions from a sequence with a cache of ${row.cache}, of which each session keeps a stock: messages with ` +
+        `positions from a stock would never be projected. Run "alter sequence ${sequence} cache 1", and start again`
+    )
+  }
+  return { ...objects, timeZone: row.time_zone, lockPrefix: row.lock_prefix }
+})
+
+/** Of two stores that want a stream of one name, the first one has it: its functions link the messages of that one. */
+export const checkStore = Effect.fnUntraced(function*(
+  storeName: string,
+  name: string
+): Effect.fn.Return<void, InvalidNameError | SqlError, SqlClient.SqlClient> {
+  const sql = (yield* SqlClient.SqlClient).withoutTransforms()
+  const { projectionTable } = yield* Effect.fromResult(Objects.forStream(name))
+  const [row] = yield* sql<{ readonly store: string }>`select store from ${sql(projectionTable)}`
+  if (row !== undefined && row.store !== storeName) {
+    return yield* new InvalidNameError({ name, reason: `is taken by an aggregated stream of the store "${row.store}"` })
+  }
+})
