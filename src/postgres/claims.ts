@@ -22,11 +22,11 @@ import type { SqlError } from "effect/sql/SqlError"
 import type { Claim, ClaimMode, Claims } from "../Storage.ts"
 import { perClient } from "./client/perClient.ts"
 import { layer as sessionLayer, Session } from "./client/session.ts"
-import { lockKey, type SubscriptionObjects } from "./objects.ts"
+import { lockKey, type OpenedSubscription } from "./objects.ts"
 
 export type Holder = (
   sql: SqlClient.SqlClient,
-  subscription: SubscriptionObjects,
+  subscription: OpenedSubscription,
   mode: ClaimMode
 ) => Effect.Effect<Claims, never, Scope.Scope>
 
@@ -87,7 +87,7 @@ class Held {
 const unlock = (session: PgConnection.PgConnection, key: bigint) =>
   session.query("select pg_advisory_unlock($1::int8)", [key])
 
-const want = (sql: SqlClient.SqlClient, subscription: SubscriptionObjects): Claims["want"] => (partition) =>
+const want = (sql: SqlClient.SqlClient, subscription: OpenedSubscription): Claims["want"] => (partition) =>
   Effect.asVoid(sql`update ${sql(subscription.claimsTable)} set is_wanted = true
     where partition = ${partition} and not is_wanted and owner <> ''`)
 
@@ -110,7 +110,7 @@ const makeHolder = (session: Session["Service"], owner: string): Holder => {
   const locked = new Set<bigint>()
   let hasWarned = false
 
-  const bySession = Effect.fnUntraced(function*(sql: SqlClient.SqlClient, subscription: SubscriptionObjects) {
+  const bySession = Effect.fnUntraced(function*(sql: SqlClient.SqlClient, subscription: OpenedSubscription) {
     const held = new Held()
     const keys = new Map<number, bigint>()
     const forget = (claim: Claim, isLost: boolean) => {
@@ -234,7 +234,7 @@ const defaultLease = 30_000
 const byLease = Effect.fnUntraced(function*(
   sql: SqlClient.SqlClient,
   session: Session["Service"],
-  subscription: SubscriptionObjects,
+  subscription: OpenedSubscription,
   milliseconds: number,
   owner: string
 ) {

@@ -96,7 +96,14 @@ export interface SubscriptionObjects {
   readonly table: string
   readonly claimsTable: string
   readonly parkedTable: string
+  readonly locksTable: string
   readonly migrationsTable: string
+}
+
+/** A subscription, and what was fixed when its objects were made. */
+export interface OpenedSubscription extends SubscriptionObjects {
+  /** Of the names of its partitions' locks. */
+  readonly lockPrefix: string
 }
 
 export const forSubscription = (name: string): Result.Result<SubscriptionObjects, InvalidNameError> =>
@@ -105,14 +112,21 @@ export const forSubscription = (name: string): Result.Result<SubscriptionObjects
     table: `depeche_subscriptions_${n}`,
     claimsTable: `effect_message_store_claims_${n}`,
     parkedTable: `effect_message_store_parked_${n}`,
+    locksTable: `effect_message_store_locks_${n}`,
     migrationsTable: `effect_message_store_subscribed_${n}`
   }))
 
 /** depeche_db's key of the lock of a partition, or of the initialisation: part of the wire contract. */
-export const lockKey = ({ name }: SubscriptionObjects, partition: number | "init"): Effect.Effect<bigint> =>
+export const lockKey = (
+  { lockPrefix, name }: OpenedSubscription,
+  partition: number | "init"
+): Effect.Effect<bigint> =>
   Effect.map(
     Effect.promise(() =>
-      globalThis.crypto.subtle.digest("SHA-1", new TextEncoder().encode(`${name}.subscription-${name}-${partition}`))
+      globalThis.crypto.subtle.digest(
+        "SHA-1",
+        new TextEncoder().encode(`${lockPrefix}${name}.subscription-${name}-${partition}`)
+      )
     ),
     (hash) => new DataView(hash).getBigInt64(0, true)
   )

@@ -17,6 +17,26 @@ interface Found {
   readonly cache: number
 }
 
+/** Whether tables are visible. */
+const existing = Effect.fnUntraced(function*(tables: ReadonlyArray<string>) {
+  const sql = (yield* SqlClient.SqlClient).withoutTransforms()
+  const rows = yield* sql<{ readonly exists: boolean }>`
+    select to_regclass(t.name) is not null as exists from unnest(${tables}::text[]) with ordinality t(name, i) order by t.i`
+  return rows.map(({ exists }) => exists)
+})
+
+/** Fails unless the table that the last migrations make is there; `first` is the one that was there before. */
+const requireTables = Effect.fnUntraced(function*(identifier: string, first: string, last: string) {
+  const [hasFirst, hasLast] = yield* existing([first, last])
+  if (hasLast === true) return
+  return yield* new SetupError({
+    identifier,
+    reason: hasFirst === true
+      ? "was made by depeche_db or by an earlier version: run what `migrations` prints"
+      : `does not exist: there is no table ${first} in the schemas of the search path; run what \`migrations\` prints`
+  })
+})
+
 /** A store whose migrations have run. */
 export const openStore = Effect.fnUntraced(function*(
   name: string
@@ -24,29 +44,24 @@ export const openStore = Effect.fnUntraced(function*(
   const objects = yield* Effect.fromResult(Objects.forStore(name))
   const { sequence, settingsTable, table } = objects
   const sql = (yield* SqlClient.SqlClient).withoutTransforms()
-  const refuse = (reason: string) => new SetupError({ identifier: name, reason })
-
-  const [exists] = yield* sql<{ readonly table: boolean; readonly settings: boolean }>`
-    select to_regclass(${table}) is not null as table, to_regclass(${settingsTable}) is not null as settings`
-  if (exists?.settings !== true) {
-    return yield* refuse(
-      exists?.table === true
-        ? "was made by depeche_db or by an earlier version: run what `migrations` prints"
-        : `does not exist: there is no table ${table} in the schemas of the search path; run what \`migrations\` prints`
-    )
-  }
+  yield* requireTables(name, table, settingsTable)
   const [row] = yield* sql<Found>`
     select version, time_zone, lock_prefix,
       (select s.seqcache::int from pg_sequence s where s.seqrelid = ${sequence}::text::regclass) as cache
     from ${sql(settingsTable)}`
   if (row === undefined || row.version < currentVersion) {
-    return yield* refuse("was made by an earlier version: run what `migrations` prints")
+    return yield* new SetupError({
+      identifier: name,
+      reason: "was made by an earlier version: run what `migrations` prints"
+    })
   }
   if (row.cache > 1) {
-    return yield* refuse(
-      `gives positions from a sequence with a cache of ${row.cache}, of which each session keeps a stock: messages with ` +
+    return yield* new SetupError({
+      identifier: name,
+      reason:
+        `gives positions from a sequence with a cache of ${row.cache}, of which each session keeps a stock: messages with ` +
         `positions from a stock would never be projected. Run "alter sequence ${sequence} cache 1", and start again`
-    )
+    })
   }
   return { ...objects, timeZone: row.time_zone, lockPrefix: row.lock_prefix }
 })
@@ -55,11 +70,23 @@ export const openStore = Effect.fnUntraced(function*(
 export const checkStore = Effect.fnUntraced(function*(
   storeName: string,
   name: string
-): Effect.fn.Return<void, InvalidNameError | SqlError, SqlClient.SqlClient> {
+): Effect.fn.Return<void, InvalidNameError | SetupError | SqlError, SqlClient.SqlClient> {
   const sql = (yield* SqlClient.SqlClient).withoutTransforms()
-  const { projectionTable } = yield* Effect.fromResult(Objects.forStream(name))
+  const { projectionTable, table } = yield* Effect.fromResult(Objects.forStream(name))
+  yield* requireTables(name, table, projectionTable)
   const [row] = yield* sql<{ readonly store: string }>`select store from ${sql(projectionTable)}`
   if (row !== undefined && row.store !== storeName) {
     return yield* new InvalidNameError({ name, reason: `is taken by an aggregated stream of the store "${row.store}"` })
   }
+})
+
+/** A subscription whose migrations have run. */
+export const openSubscription = Effect.fnUntraced(function*(
+  name: string
+): Effect.fn.Return<Objects.OpenedSubscription, InvalidNameError | SetupError | SqlError, SqlClient.SqlClient> {
+  const objects = yield* Effect.fromResult(Objects.forSubscription(name))
+  const sql = (yield* SqlClient.SqlClient).withoutTransforms()
+  yield* requireTables(name, objects.table, objects.locksTable)
+  const [row] = yield* sql<{ readonly prefix: string }>`select prefix from ${sql(objects.locksTable)}`
+  return { ...objects, lockPrefix: row?.prefix ?? "" }
 })

@@ -16,7 +16,7 @@ import * as Coalesce from "./groupCommit.ts"
 import * as Queries from "./messages.ts"
 import * as Migrations from "./migrations/run.ts"
 import * as Objects from "./objects.ts"
-import { checkStore, openStore } from "./open.ts"
+import { checkStore, openStore, openSubscription } from "./open.ts"
 import * as Aggregated from "./streams.ts"
 import * as Subscription from "./subscriptions.ts"
 
@@ -60,10 +60,14 @@ export const layer = (
           }
           yield* Effect.provideService(checkStore(name, definition.name), SqlClient.SqlClient, sql)
           const subscription: AggregatedStorage["subscription"] = Effect.fnUntraced(function*(subscriptionName) {
-            const subscribed = yield* Effect.fromResult(Objects.forSubscription(subscriptionName))
             if (options?.migrate !== false) {
               yield* Effect.provideService(Migrations.runSubscription(subscriptionName), SqlClient.SqlClient, sql)
             }
+            const subscribed = yield* Effect.provideService(
+              openSubscription(subscriptionName),
+              SqlClient.SqlClient,
+              sql
+            )
             yield* Subscription.claimName(sql, definition.name, subscribed)
             return Subscription.make(sql, store, stream, subscribed, claims)
           })

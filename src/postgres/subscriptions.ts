@@ -17,7 +17,14 @@ import type {
 import * as Claims from "./claims.ts"
 import { withTransaction } from "./client/transaction.ts"
 import { type Row, toStored } from "./messages.ts"
-import { lockKey, type Store, type StreamObjects, type SubscriptionObjects, timeAdded } from "./objects.ts"
+import {
+  lockKey,
+  type OpenedSubscription,
+  type Store,
+  type StreamObjects,
+  type SubscriptionObjects,
+  timeAdded
+} from "./objects.ts"
 
 interface ParkedRow extends Row {
   /** None if the store does not have the message any more. */
@@ -48,7 +55,7 @@ export const make = (
   sql: SqlClient,
   store: Store,
   stream: StreamObjects,
-  subscription: SubscriptionObjects,
+  subscription: OpenedSubscription,
   claims: Claims.Holder
 ): SubscriptionStorage => {
   const { name } = subscription
@@ -194,7 +201,8 @@ export const make = (
     })),
 
     drop: Effect.asVoid(
-      sql`drop table if exists ${checkpoints}, ${claimed}, ${parked}, ${sql(subscription.migrationsTable)}`
+      sql`drop table if exists ${checkpoints}, ${claimed}, ${parked}, ${sql(subscription.locksTable)},
+        ${sql(subscription.migrationsTable)}`
     )
   }
 }

@@ -21,6 +21,7 @@ import * as Store5 from "./store/0005_functions.ts"
 import * as Stream1 from "./stream/0001_tables.ts"
 import * as Stream2 from "./stream/0002_projection.ts"
 import * as Subscription1 from "./subscription/0001_tables.ts"
+import * as Subscription3 from "./subscription/0003_locks.ts"
 
 export type { Migration, PayloadType }
 
@@ -51,5 +52,10 @@ export const forStream = (
 /** The database objects of a subscription. */
 export const forSubscription = (name: string): Result.Result<ReadonlyArray<Migration>, InvalidNameError> =>
   Result.map(Objects.forSubscription(name), (subscription) => [
-    { id: 1, name: "subscription", statements: Subscription1.tables(subscription) }
+    {
+      id: 1,
+      name: "subscription",
+      statements: [...Subscription3.locks(subscription), ...Subscription1.tables(subscription)]
+    },
+    { id: 3, name: "locks", statements: Subscription3.locks(subscription) }
   ])
