@@ -1,4 +1,7 @@
-/** What is read from the table, one statement per shape. */
+/**
+ * What is read from the table, one statement per shape. Operators and functions for which `pg_catalog` has no exact match
+ * name it: nobody else's come to run because of what is on the search path.
+ */
 import { DateTime, Effect } from "effect"
 import type { Schema } from "effect"
 import type { SqlClient } from "effect/sql/SqlClient"
@@ -74,7 +77,7 @@ export const sized = (sql: SqlClient, store: Store) =>
           select m.message_id, stream, version, global_position, ${
       sql.literal(timeAdded(store, "m"))
     } as added_at, message,
-            metadata, pg_column_size(message) as size${found} limit ${limit}
+            metadata, pg_catalog.pg_column_size(message) as size${found} limit ${limit}
         ) found
       ) sized where bytes - size < ${pageBytes}`,
     (rows) => ({ rows, more: rows.length === limit || (rows.at(-1)?.bytes ?? 0) >= pageBytes })
@@ -88,7 +91,7 @@ export const make = (sql: SqlClient, store: Store) => {
   return {
     readStream: ({ direction, fromVersion, limit, stream, toVersion }: StreamQuery): Effect.Effect<Page, SqlError> => {
       const range = sql` from ${table} m
-        where stream = ${stream} and version >= ${fromVersion} and version <= ${toVersion} order by version`
+        where stream operator(pg_catalog.=) ${stream}::text and version >= ${fromVersion} and version <= ${toVersion} order by version`
       return Effect.map(
         page(columns, direction === "forward" ? range : sql`${range} desc`, limit),
         ({ more, rows }) => ({ messages: toStored(rows, () => stream), more })
@@ -98,7 +101,7 @@ export const make = (sql: SqlClient, store: Store) => {
     readPattern: (
       { direction, fromPosition, limit, pattern, toPosition }: PatternQuery
     ): Effect.Effect<Page, SqlError> => {
-      const range = sql` from ${table} m where stream like ${pattern}
+      const range = sql` from ${table} m where stream operator(pg_catalog.~~) ${pattern}::text
         and global_position >= ${BigInt(fromPosition)} and global_position <= ${BigInt(toPosition)}
         order by global_position`
       return Effect.map(
@@ -122,7 +125,7 @@ export const make = (sql: SqlClient, store: Store) => {
     messageIds: (query: { readonly stream: string; readonly fromVersion: number; readonly limit: number }) =>
       Effect.map(
         sql<{ readonly message_id: string }>`select message_id from ${table}
-          where stream = ${query.stream} and version >= ${query.fromVersion}
+          where stream operator(pg_catalog.=) ${query.stream}::text and version >= ${query.fromVersion}
           order by version limit ${query.limit}`,
         (rows) => rows.map((row) => row.message_id)
       ),
@@ -130,7 +133,7 @@ export const make = (sql: SqlClient, store: Store) => {
     head: (stream: string): Effect.Effect<StreamHead, SqlError> =>
       Effect.map(
         sql<Pick<Row, "version" | "global_position">>`select version, global_position from ${table}
-          where stream = ${stream} order by version desc limit 1`,
+          where stream operator(pg_catalog.=) ${stream}::text order by version desc limit 1`,
         ([row]) => ({
           stream,
           version: row?.version ?? 0,

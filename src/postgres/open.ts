@@ -17,21 +17,15 @@ interface Found {
   readonly cache: number
 }
 
-/** Whether tables are visible. */
-const existing = Effect.fnUntraced(function*(tables: ReadonlyArray<string>) {
-  const sql = (yield* SqlClient.SqlClient).withoutTransforms()
-  const rows = yield* sql<{ readonly exists: boolean }>`
-    select to_regclass(t.name) is not null as exists from unnest(${tables}::text[]) with ordinality t(name, i) order by t.i`
-  return rows.map(({ exists }) => exists)
-})
-
 /** Fails unless the table that the last migrations make is there; `first` is the one that was there before. */
 const requireTables = Effect.fnUntraced(function*(identifier: string, first: string, last: string) {
-  const [hasFirst, hasLast] = yield* existing([first, last])
-  if (hasLast === true) return
+  const sql = (yield* SqlClient.SqlClient).withoutTransforms()
+  const [exists] = yield* sql<{ readonly first: boolean; readonly last: boolean }>`
+    select to_regclass(${first}::text) is not null as first, to_regclass(${last}::text) is not null as last`
+  if (exists?.last === true) return
   return yield* new SetupError({
     identifier,
-    reason: hasFirst === true
+    reason: exists?.first === true
       ? "was made by depeche_db or by an earlier version: run what `migrations` prints"
       : `does not exist: there is no table ${first} in the schemas of the search path; run what \`migrations\` prints`
   })
@@ -47,7 +41,8 @@ export const openStore = Effect.fnUntraced(function*(
   yield* requireTables(name, table, settingsTable)
   const [row] = yield* sql<Found>`
     select version, time_zone, lock_prefix,
-      (select s.seqcache::int from pg_sequence s where s.seqrelid = ${sequence}::text::regclass) as cache
+      (select s.seqcache::int from pg_catalog.pg_sequence s
+        where s.seqrelid operator(pg_catalog.=) ${sequence}::text::regclass::oid) as cache
     from ${sql(settingsTable)}`
   if (row === undefined || row.version < currentVersion) {
     return yield* new SetupError({

@@ -2,7 +2,7 @@
  * Runs migrations: those that have not run yet, in one transaction under a lock. Any number of processes may start at once;
  * where nothing is left to do, a process needs no rights but to read what has run.
  */
-import { Effect } from "effect"
+import { Effect, Predicate } from "effect"
 import { Migrator, SqlClient } from "effect/sql"
 import type { SqlError } from "effect/sql/SqlError"
 import { InvalidNameError, SetupError } from "../../errors.ts"
@@ -45,7 +45,7 @@ export const runSubscription = Effect.fnUntraced(function*(
 /** A store and a stream of one name would share depeche_db's channel. */
 const checkUntaken = Effect.fnUntraced(function*(name: string, table: string, owner: string) {
   const sql = (yield* SqlClient.SqlClient).withoutTransforms()
-  const [row] = yield* sql<{ readonly taken: boolean }>`select to_regclass(${table}) is not null as taken`
+  const [row] = yield* sql<{ readonly taken: boolean }>`select to_regclass(${table}::text) is not null as taken`
   if (row?.taken === true) return yield* new InvalidNameError({ name, reason: `is taken by ${owner}` })
 })
 
@@ -59,7 +59,7 @@ const runAll = Effect.fnUntraced(function*(
 
   /** The migrations that have not run; all, where the table that records them is missing. */
   const pending = Effect.gen(function*() {
-    const [found] = yield* sql<{ readonly exists: boolean }>`select to_regclass(${table}) is not null as exists`
+    const [found] = yield* sql<{ readonly exists: boolean }>`select to_regclass(${table}::text) is not null as exists`
     if (found?.exists !== true) return migrations
     const [row] = yield* sql<{ readonly latest: number }>`
       select coalesce(max(migration_id), 0) as latest from ${sql(table)}`
@@ -68,7 +68,7 @@ const runAll = Effect.fnUntraced(function*(
   if ((yield* pending).length === 0) return
 
   yield* withTransaction(sql)(Effect.gen(function*() {
-    yield* sql`select pg_advisory_xact_lock(hashtextextended(${table}, 0))`
+    yield* sql`select pg_advisory_xact_lock(hashtextextended(${table}::text, 0::bigint))`
     yield* sql.unsafe(inSchemaOf(home)).unprepared
     const [rights] = yield* sql<{ readonly role: string; readonly schema: string | null; readonly create: boolean }>`
       select current_user::text as role, current_schema()::text as schema,
@@ -92,7 +92,7 @@ const runAll = Effect.fnUntraced(function*(
           new Migrator.MigrationError({
             kind: "Failed",
             cause,
-            message: `migration ${id} of "${name}" (${title}) failed: ${cause.message}`
+            message: `migration ${id} of "${name}" (${title}) failed: ${said(cause)}`
           })
         ),
         Effect.withSpan(`Migrator ${id}_${title}`)
@@ -101,3 +101,12 @@ const runAll = Effect.fnUntraced(function*(
     }
   }))
 })
+
+/** What the database itself says of a failure. */
+const said = (error: SqlError): string => {
+  const { cause } = error.reason
+  if (!Predicate.hasProperty(cause, "message")) return error.message
+  return Predicate.hasProperty(cause, "hint") && cause.hint !== undefined
+    ? `${cause.message}: ${cause.hint}`
+    : String(cause.message)
+}

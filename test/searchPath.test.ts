@@ -1,0 +1,146 @@
+/**
+ * A role that may create objects in a schema on the path makes better matches for the functions and operators that the
+ * library uses. None of them may ever run with the rights of those who write, project and consume.
+ */
+import { assert, describe, it } from "@effect/vitest"
+import { Effect, Layer, Result, Stream } from "effect"
+import { MessageStore } from "effect-message-store"
+import { SqlClient } from "effect/sql"
+import { moved } from "./support/links.ts"
+import { Clients, createRole, sharedDatabaseLayer } from "./support/sharedDatabase.ts"
+import { Moved } from "./support/transfers.ts"
+
+class Hosts extends MessageStore.Service<Hosts>()("test/Hosts", { name: "hosts", schema: Moved }) {}
+
+const types = [
+  "text",
+  "varchar",
+  "name",
+  "int",
+  "bigint",
+  "numeric",
+  "float8",
+  "boolean",
+  "oid",
+  "uuid",
+  "json",
+  "jsonb",
+  "bytea",
+  "timestamp",
+  "timestamptz",
+  "interval",
+  "xid8",
+  "pg_snapshot",
+  "text[]",
+  "varchar[]",
+  "int[]",
+  "bigint[]",
+  "boolean[]",
+  "uuid[]",
+  "jsonb[]",
+  "timestamptz[]",
+  "xid8[]"
+]
+
+const operators = ["=", "<>", "<", "<=", ">", ">=", "+", "-", "*", "/", "%", "||", "~~", "->", "->>", "#>", "#>>"]
+
+/** Every name of a function that the text of one of our functions mentions, or a query of the client. */
+const trap = Effect.gen(function*() {
+  const sql = yield* SqlClient.SqlClient
+  const made = (text: string) => sql.unsafe(text).unprepared
+  yield* made(`create function public.trap(l text, r text) returns void language plpgsql as $$
+    begin raise exception 'a trap: % of %', l, r using errcode = 'XX999'; end $$`)
+  yield* made(`do $trap$
+    declare
+      _types constant text[] := array[${types.map((type) => `'${type}'`).join(",")}];
+      _name text;
+      _left text;
+      _right text;
+      _operator text;
+    begin
+      for _name in
+        select distinct given[1] from (
+          select pg_get_functiondef(p.oid) as body from pg_proc p
+          where p.pronamespace = 'public'::regnamespace and p.prokind = 'f' and p.proname <> 'trap'
+        ) ours cross join lateral regexp_matches(ours.body, '([a-z_0-9]+)\\(', 'g') given
+        where exists (select from pg_proc c where c.proname = given[1] and c.pronamespace = 'pg_catalog'::regnamespace)
+        union select unnest('{sum,max,min,count,coalesce_,pg_column_size,octet_length,unnest,array_agg}'::text[])
+      loop
+        foreach _left in array _types loop
+          execute format('create function public.%I(%s) returns text language plpgsql as
+            $f$ begin perform public.trap(%L, %L); return null; end $f$', _name, _left, _name, _left);
+          foreach _right in array array['text', 'int', 'bigint', _left] loop
+            if to_regprocedure(format('public.%I(%s, %s)', _name, _left, _right)) is null then
+              execute format('create function public.%I(%s, %s) returns text language plpgsql as
+                $f$ begin perform public.trap(%L, %L); return null; end $f$', _name, _left, _right, _name, _left);
+            end if;
+          end loop;
+        end loop;
+      end loop;
+      foreach _left in array _types loop
+        foreach _right in array _types loop
+          execute format('create function public.trapped(%1$s, %2$s) returns boolean language plpgsql as
+            $f$ begin perform public.trap(%3$L, %4$L); return null; end $f$', _left, _right, _left, _right);
+          foreach _operator in array array[${operators.map((operator) => `'${operator}'`).join(",")}] loop
+            execute format('create operator public.%s (leftarg = %s, rightarg = %s, function = public.trapped)',
+              _operator, _left, _right);
+          end loop;
+        end loop;
+      end loop;
+    end $trap$`)
+})
+
+describe("PostgreSQL", () => {
+  it.live("runs no function or operator that somebody else has put on the search path", () =>
+    Effect.gen(function*() {
+      const sql = yield* SqlClient.SqlClient
+      const { layer } = yield* Clients
+      yield* createRole("hostile_creator")
+      yield* sql`grant create, usage on schema public to hostile_creator`
+      yield* Effect.provide(Effect.asVoid(Hosts), Layer.fresh(Hosts.layer))
+      yield* Effect.provide(trap, layer({ role: "hostile_creator" }))
+
+      yield* Effect.gen(function*() {
+        const hosts = yield* Hosts
+        const first = moved()
+        yield* hosts.write("a", first)
+        yield* hosts.write("a", [moved(), moved()], { expectedVersion: 1 })
+        yield* hosts.writeAll([
+          { stream: "a", messages: moved(), expectedVersion: "exists" },
+          { stream: "b", messages: [moved(), moved()] },
+          { stream: "a", messages: moved() }
+        ])
+        // Together, from fibers that know nothing of each other.
+        yield* Effect.forEach(Array.from({ length: 20 }), (_, i) => hosts.write(`c-${i % 3}`, moved()), {
+          concurrency: "unbounded"
+        })
+        const duplicates: ReadonlyArray<Effect.Effect<unknown, MessageStore.WriteError>> = [
+          hosts.write("a", first),
+          hosts.writeAll([{ stream: "a", messages: moved() }, { stream: "a", messages: [moved(), first] }])
+        ]
+        for (const duplicate of duplicates) {
+          assert.strictEqual((yield* Effect.flip(duplicate))._tag, "DuplicateMessageError")
+        }
+        assert.strictEqual(
+          (yield* Effect.flip(hosts.write("a", moved(), { expectedVersion: 1 })))._tag,
+          "OptimisticConcurrencyError"
+        )
+        const { messageId } = moved()
+        yield* sql`select version from depeche_write_message_hosts(${messageId}::uuid, 'a'::varchar,
+          ${
+          JSON.stringify({ _tag: "Moved", messageId, occurredAt: "2026-01-01T00:00:00.000Z", amount: 1 })
+        }::text::json,
+          5::bigint)`
+        assert.strictEqual((yield* hosts.head("a")).version, 6)
+        assert.lengthOf(yield* Stream.runCollect(hosts.read("a")), 6)
+        yield* Effect.scoped(Effect.gen(function*() {
+          const reader = yield* hosts.reader
+          assert.lengthOf(yield* Stream.runCollect(reader.readWildcard("%")), 28)
+          assert.lengthOf(yield* reader.getMessagesByIds([first.messageId, messageId]), 2)
+        }))
+        assert.strictEqual((yield* hosts.synchronize("d", [first]).pipe(Effect.flip))._tag, "DuplicateMessageError")
+        const opened = yield* Effect.result(Effect.provide(Effect.asVoid(Hosts), Layer.fresh(Hosts.layer)))
+        assert.isTrue(Result.isSuccess(opened))
+      }).pipe(Effect.provide(Layer.fresh(Hosts.layer)))
+    }).pipe(Effect.scoped, Effect.provide(Layer.fresh(sharedDatabaseLayer))))
+})
