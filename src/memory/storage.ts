@@ -195,7 +195,7 @@ export const layer: Layer.Layer<Storage> = Layer.effect(
           Effect.gen(function*() {
             const names = new Set(items.map((item) => `stream ${item.stream}`))
             const ids = items.flatMap((item) => item.messages.map((message) => `id ${message.messageId}`))
-            yield* messages.locks.acquire(transaction, [...Array.from(names).toSorted(), ...ids])
+            yield* messages.locks.acquire(transaction, [...Array.from(names).toSorted(), ...ids.toSorted()])
             const addedAt = DateTime.makeUnsafe(yield* Clock.currentTimeMillis)
             return yield* transaction.whileOpen(() =>
               Effect.succeed(messages.append(transaction.journal(messages), items, atomic, addedAt))

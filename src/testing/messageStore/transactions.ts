@@ -252,4 +252,29 @@ export const transactions: Part = (it, { concurrentTransactions }) => {
       assert.isTrue(failure?._tag === "SqlError" && failure.isRetryable && failure.reason._tag === "DeadlockError")
       assert.deepStrictEqual([yield* versions(a), yield* versions(b)], [[1], [1]])
     }))
+
+  it.effect("lets two calls that write the same new messages in opposite orders wait for each other in one order", () =>
+    Effect.gen(function*() {
+      const accounts = yield* Accounts
+      const messages = deposits(5)
+      const [held, release] = yield* Effect.all([Deferred.make<void>(), Deferred.make<void>()])
+      const parts = (given: ReadonlyArray<typeof messages[0]>) =>
+        given.map((message) => ({ stream: newStream(), messages: message }))
+      const calls = [messages, messages.toReversed()].map((given) => accounts.writeAll(parts(given)))
+      // A transaction that has the message in the middle, and rolls back: both calls are half-way when they meet it.
+      const holder = yield* Effect.forkChild(Effect.flip(accounts.withTransaction(Effect.gen(function*() {
+        yield* accounts.write(newStream(), messages[2] ?? deposit())
+        yield* Deferred.succeed(held, undefined)
+        yield* Deferred.await(release)
+        return yield* Effect.fail("rolled back" as const)
+      }))))
+      yield* Deferred.await(held)
+      const fibers = yield* Effect.forEach(calls, (call) => Effect.forkChild(Effect.result(call)))
+      yield* Effect.repeat(accounts.head(newStream()), { times: 50 }) // as many round trips as both need to get there
+      yield* Deferred.succeed(release, undefined)
+      assert.strictEqual(yield* Fiber.join(holder), "rolled back")
+      const results = yield* Effect.forEach(fibers, Fiber.join)
+      const failures = results.filter(Result.isFailure).map(({ failure }) => failure._tag)
+      assert.deepStrictEqual(failures, ["DuplicateMessageError"])
+    }))
 }
