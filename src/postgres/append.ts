@@ -9,7 +9,8 @@
  * 3. Item by item, in the order given, the versions are decided, each on what the previous item of its stream left; an
  *    item whose expectation does not hold is left out.
  * 4. The transaction gets its id, if it has none, and then positions; all messages of the accepted items go in with one
- *    insert, in order, so that versions have no gaps and global positions rise within each stream.
+ *    insert, so that versions have no gaps and global positions rise within each stream. Positions are given in order, but
+ *    rows go in by their ids: two calls that have the same new ids wait for each other in one order.
  * 5. Where that meets an id that exists, nothing goes in, and the items are decided once more, now looking each id up:
  *    a duplicate refuses its item as a whole and shifts the versions of those behind it. Duplicates are rare; nobody
  *    else pays for the check. (`on conflict do nothing` costs a multi-row insert a third of its speed, a subtransaction
@@ -59,6 +60,7 @@ export const append = (sql: SqlClient, objects: Objects) =>
   const occurred: Array<Date> = []
   const data: Array<string> = []
   const latest = new Map<string, number>()
+  let ascending = true
   for (const { expectedVersion, messages, metadata: itemMetadata, stream } of items) {
     const index = streams.push(stream)
     previous.push(latest.get(stream) ?? 0)
@@ -69,6 +71,7 @@ export const append = (sql: SqlClient, objects: Objects) =>
     metadata.push(itemMetadata)
     for (const message of messages) {
       item.push(index)
+      if (message.messageId < (ids.at(-1) ?? "")) ascending = false
       ids.push(message.messageId)
       occurred.push(DateTime.toDateUtc(message.occurredAt))
       data.push(message.data)
@@ -79,7 +82,7 @@ export const append = (sql: SqlClient, objects: Objects) =>
     sql<Row>`select outcome, version, global_position, duplicate from ${sql(objects.appendFunction)}(
       ${streams}::text[], ${previous}::int[], ${expected}::int[], ${metadata}::jsonb[], ${last}::int[],
       ${item}::int[], ${ids}::uuid[], ${occurred}::timestamptz[], ${data}::text[], ${options.atomic}::boolean,
-      ${options.wait}::boolean)`,
+      ${options.wait}::boolean, ${ascending}::boolean)`,
     (rows) => rows.map(toOutcome)
   )
 }

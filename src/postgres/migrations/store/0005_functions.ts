@@ -15,9 +15,10 @@ import { inSchemaOf } from "../schema.ts"
 
 export const functions = (objects: Objects): ReadonlyArray<string> => [
   inSchemaOf(objects.table),
-  // What an older process calls stays, with its arguments; Python's trigger gives way to what its function tells.
+  // Python's trigger gives way to what its function tells.
   `drop trigger if exists depeche_storage_new_msg_${objects.name} on ${objects.table}`,
   making(objects, appendFunction(objects)),
+  making(objects, earlierFunction(objects)),
   making(objects, pythonFunction(objects)),
   making(objects, refuseFunction(objects)),
   `alter table ${objects.table} alter column tx set default ${objects.refuseFunction}()`,
@@ -60,13 +61,13 @@ const existing = -1
 /**
  * The text of the function. Items and messages come as arrays: of each item its stream, the index of the previous item
  * of that stream (0: none), its expectation, its metadata and the index of its last message; of each message the index
- * of its item, its id, its time and its JSON.
+ * of its item, its id, its time and its JSON. `_ascending` says that the ids rise from each message to the next.
  */
 const appendFunction = (objects: Objects): string =>
   `create or replace function <schema>.${objects.appendFunction}(
   _streams text[], _previous int[], _expected int[], _metadata jsonb[], _last int[],
   _item int[], _ids uuid[], _occurred timestamptz[], _data text[],
-  _atomic boolean, _wait boolean
+  _atomic boolean, _wait boolean, _ascending boolean
 ) returns table (outcome text, version int, global_position bigint, duplicate uuid)
 language plpgsql set enable_seqscan to off as $function$
 #variable_conflict use_column
@@ -162,19 +163,32 @@ begin
       exit when found;
     else
       begin
-        with given as materialized (
-          select m.item, m.i, m.id, m.occurred, m.data,
-            pg_catalog.nextval(<sequence>::pg_catalog.regclass) as position
-          from unnest(_ids, _item, _occurred, _data) with ordinality m(id, item, occurred, data, i)
-          where _bases[m.item] is not null
-        ), written as (
-          insert into <schema>.${objects.table}
-            (message_id, global_position, added_at, stream, version, message, metadata, occurred_at, tx)
-          select g.id, g.position, _added, _streams[g.item], _bases[g.item] + g.i, g.data::<payload>,
-            _metadata[g.item], g.occurred, _tx
-          from given g order by g.id
-        )
-        select pg_catalog.array_agg(g.position) into _positions from given g;
+        if _ascending then
+          with written as (
+            insert into <schema>.${objects.table}
+              (message_id, global_position, added_at, stream, version, message, metadata, occurred_at, tx)
+            select m.id, pg_catalog.nextval(<sequence>::pg_catalog.regclass), _added, _streams[m.item],
+              _bases[m.item] + m.i, m.data::<payload>, _metadata[m.item], m.occurred, _tx
+            from unnest(_ids, _item, _occurred, _data) with ordinality m(id, item, occurred, data, i)
+            where _bases[m.item] is not null
+            returning global_position
+          )
+          select pg_catalog.array_agg(written.global_position) into _positions from written;
+        else
+          with given as materialized (
+            select m.item, m.i, m.id, m.occurred, m.data,
+              pg_catalog.nextval(<sequence>::pg_catalog.regclass) as position
+            from unnest(_ids, _item, _occurred, _data) with ordinality m(id, item, occurred, data, i)
+            where _bases[m.item] is not null
+          ), written as (
+            insert into <schema>.${objects.table}
+              (message_id, global_position, added_at, stream, version, message, metadata, occurred_at, tx)
+            select g.id, g.position, _added, _streams[g.item], _bases[g.item] + g.i, g.data::<payload>,
+              _metadata[g.item], g.occurred, _tx
+            from given g order by g.id
+          )
+          select pg_catalog.array_agg(g.position) into _positions from given g;
+        end if;
         exit;
       exception when unique_violation then
         null; -- as above, a row less
@@ -211,6 +225,18 @@ begin
     return next;
   end loop;
 end
+$function$`
+
+/** What processes of version 0.1 call. */
+const earlierFunction = (objects: Objects): string =>
+  `create or replace function <schema>.${objects.appendFunction}(
+  _streams text[], _previous int[], _expected int[], _metadata jsonb[], _last int[],
+  _item int[], _ids uuid[], _occurred timestamptz[], _data text[],
+  _atomic boolean, _wait boolean
+) returns table (outcome text, version int, global_position bigint, duplicate uuid) language sql as $function$
+select a.outcome, a.version, a.global_position, a.duplicate from <schema>.${objects.appendFunction}(
+  _streams, _previous, _expected, _metadata, _last, _item, _ids, _occurred, _data, _atomic, _wait, false
+) a
 $function$`
 
 /** depeche_db's own function. Python reads P0001 as a wrong version. */
