@@ -84,8 +84,9 @@ export interface MessageStore<in out A> extends AggregatedStream.Aggregating<A> 
 
   /**
    * Appends to several streams, all or nothing, in one round trip. Returns the position of the last message of each
-   * part, in the order given; fails as `write` does, with the error of the first part that is refused. Two calls that share streams never wait for each other in a circle, whatever the order.
-   * A stream may be named more than once: later parts find what the earlier ones left.
+   * part, in the order given; fails as `write` does, with the error of the first part that is refused. Two calls that
+   * share streams never deadlock, whatever the order. A stream may be named more than once: later parts find what the
+   * earlier ones left. The parts of a call may be of 500 streams: each has a lock in the database until the commit.
    */
   readonly writeAll: (
     writes: ReadonlyArray<StreamWrite<A>>

@@ -5,6 +5,7 @@
  * itself stay what they are in Effect: `SqlError`, whose `isRetryable` tells whether trying again can help.
  */
 import { Schema } from "effect"
+import { printable } from "./internal/printable.ts"
 
 const ExpectedVersion = Schema.Union([Schema.Natural, Schema.Literal("exists")])
 
@@ -17,7 +18,7 @@ export class OptimisticConcurrencyError extends Schema.TaggedError<OptimisticCon
   actualVersion: Schema.Natural
 }) {
   override get message() {
-    return `stream "${this.stream}" is at version ${this.actualVersion}, but the write expected ${
+    return `stream "${printable(this.stream)}" is at version ${this.actualVersion}, but the write expected ${
       this.expectedVersion === "exists" ? "it to exist" : `version ${this.expectedVersion}`
     }: read the stream again and decide again`
   }
@@ -42,7 +43,7 @@ export class MessageIdMismatchError extends Schema.TaggedError<MessageIdMismatch
   givenMessageId: Schema.String
 }) {
   override get message() {
-    return `stream "${this.stream}" holds message ${this.storedMessageId} at version ${this.version}, ` +
+    return `stream "${printable(this.stream)}" holds message ${this.storedMessageId} at version ${this.version}, ` +
       `not ${this.givenMessageId}: the stream was changed by others since these messages were put together`
   }
 }
@@ -73,7 +74,7 @@ export class SerializationError extends Schema.TaggedError<SerializationError>(
   override get message() {
     const place = [
       this.messageId === undefined ? "" : ` ${this.messageId}`,
-      this.stream === undefined ? "" : ` of stream "${this.stream}"`,
+      this.stream === undefined ? "" : ` of stream "${printable(this.stream)}"`,
       this.version === undefined ? "" : ` at version ${this.version}`
     ].join("")
     return `cannot ${this.operation} message${place}: ${this.reason}`
@@ -100,7 +101,7 @@ export class InvalidNameError extends Schema.TaggedError<InvalidNameError>(
   "effect-message-store/errors/InvalidNameError"
 )("InvalidNameError", { name: Schema.String, reason: Schema.String }) {
   override get message() {
-    return `"${this.name}" ${this.reason}`
+    return `"${printable(this.name)}" ${this.reason}`
   }
 }
 
@@ -125,7 +126,9 @@ export class StreamDefinitionError extends Schema.TaggedError<StreamDefinitionEr
   "effect-message-store/errors/StreamDefinitionError"
 )("StreamDefinitionError", { name: Schema.String, stored: Schema.String, given: Schema.String }) {
   override get message() {
-    return `aggregated stream "${this.name}" was built by ${this.stored}, and is now defined by ${this.given}: ` +
+    return `aggregated stream "${this.name}" was built by ${printable(this.stored)}, and is now defined by ${
+      printable(this.given)
+    }: ` +
       "rebuild it and reset its subscriptions, since positions change, or use another name"
   }
 }
@@ -160,7 +163,7 @@ export class PartitionError extends Schema.TaggedError<PartitionError>("effect-m
 ) {
   override get message() {
     return `the partitioner of "${this.aggregatedStream}" ${this.reason} for message ${this.messageId} of stream ` +
-      `"${this.stream}" at version ${this.version}: fix it, and the projection goes on from there`
+      `"${printable(this.stream)}" at version ${this.version}: fix it, and the projection goes on from there`
   }
 }
 

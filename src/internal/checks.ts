@@ -1,12 +1,15 @@
 /**
  * The bounds of arguments, checked before anything is read or written.
  */
-import { Result, Schema } from "effect"
+import { DateTime, Result, Schema } from "effect"
 import { DuplicateMessageError, InvalidArgumentError, InvalidNameError } from "../errors.ts"
 import { type ExpectedVersion, MessageId } from "../Message.ts"
+import { printable } from "./printable.ts"
 
 // Limits of the table that this library and Python processes share: varchar(255), int4.
 const maximumNameLength = 255
+/** A name with each of its characters escaped has twice as many; what is left is for wildcards. */
+const maximumPatternLength = 1000
 export const maximumVersion = 2_147_483_647
 export const maximumPartition = 2_147_483_647
 
@@ -37,6 +40,9 @@ export const checkStreamName = (stream: string): Result.Result<string, InvalidAr
 /** A pattern is LIKE's: `%` any run of characters, `_` any one, `\` takes the next one literally. */
 export const checkPattern = (pattern: string): Result.Result<string, InvalidArgumentError> => {
   if (typeof pattern !== "string" || pattern.length === 0) return invalid("pattern", "must not be empty")
+  if (pattern.length > maximumPatternLength) {
+    return invalid("pattern", `must have at most ${maximumPatternLength} characters`)
+  }
   if (pattern.includes("\0") || !pattern.isWellFormed()) {
     return invalid("pattern", "must not contain NUL or lone surrogates")
   }
@@ -49,9 +55,18 @@ export const checkPattern = (pattern: string): Result.Result<string, InvalidArgu
 export const checkMessageId = (messageId: string): Result.Result<string, InvalidArgumentError> =>
   isMessageId(messageId)
     ? Result.succeed(messageId.toLowerCase())
-    : invalid("messageId", `must be a UUID, not ${JSON.stringify(messageId)}`)
+    : invalid("messageId", `must be a UUID, not ${printable(JSON.stringify(messageId))}`)
 
 const isMessageId = Schema.is(MessageId)
+
+/** 4714-11-24 BC, where the times of PostgreSQL begin; they end later than those of JavaScript. */
+export const earliestTime = DateTime.makeUnsafe("-004713-11-24T00:00:00.000Z")
+
+/** When a message occurred, as every backend can hold it. */
+export const checkTime = (time: DateTime.DateTime): Result.Result<DateTime.Utc, InvalidArgumentError> =>
+  time.epochMilliseconds >= earliestTime.epochMilliseconds
+    ? Result.succeed(DateTime.isUtc(time) ? time : DateTime.toUtc(time))
+    : invalid("occurredAt", "must not be before 24 November 4714 BC, where the times of PostgreSQL begin")
 
 /** A whole number within bounds: versions, positions, limits. */
 export const checkWhole = (
@@ -83,6 +98,17 @@ export const checkDistinct = (
   }
   return Result.void
 }
+
+/** Each stream has a lock of its own in the database until the write is committed, and the locks of all clients have one table. */
+const maximumStreams = 500
+
+/** The streams of one write. */
+export const checkStreams = (
+  writes: ReadonlyArray<{ readonly stream: string }>
+): Result.Result<void, InvalidArgumentError> =>
+  writes.length <= maximumStreams || new Set(writes.map(({ stream }) => stream)).size <= maximumStreams
+    ? Result.void
+    : invalid("writes", `must not be of more than ${maximumStreams} streams: write them in parts`)
 
 // What a single statement carries without trouble, in characters of JSON.
 const maximumWriteSize = 256 * 1024 * 1024

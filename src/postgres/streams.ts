@@ -2,6 +2,7 @@
 import { DateTime, Effect } from "effect"
 import type { SqlClient } from "effect/sql/SqlClient"
 import { StreamDefinitionError } from "../errors.ts"
+import { earliestTime } from "../internal/checks.ts"
 import type { BuiltIn } from "../Partitioner.ts"
 import type { AggregatedStorage, PartitionHead, ProjectedPage, Round, StreamDefinition } from "../Storage.ts"
 import type { Wakeup } from "../storage/listeners.ts"
@@ -158,7 +159,9 @@ export const make = (
 
     positionsAtTime: (time) =>
       sql<PartitionHead>`select partition,
-          coalesce(min(position) filter (where message_occurred_at >= ${DateTime.toDateUtc(time)}), max(position) + 1)
+          coalesce(min(position) filter (where message_occurred_at >= ${
+        DateTime.toDateUtc(DateTime.max(time, earliestTime))
+      }), max(position) + 1)
             as position
         from ${table} group by partition order by partition`,
 

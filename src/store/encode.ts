@@ -1,7 +1,7 @@
 /**
- * What is written becomes items of an append; what became of the items becomes positions, or an error.
+ * Encodes writes as append items; maps outcomes to positions or errors.
  */
-import { Array as Arr, DateTime, Result } from "effect"
+import { Array as Arr, type DateTime, Result } from "effect"
 import {
   DuplicateMessageError,
   type InvalidArgumentError,
@@ -14,6 +14,8 @@ import {
   checkMessageId,
   checkSize,
   checkStreamName,
+  checkStreams,
+  checkTime,
   invalid
 } from "../internal/checks.ts"
 import type { ExpectedVersion, MessagePosition, Metadata } from "../Message.ts"
@@ -65,9 +67,9 @@ export const makeItems = <A>(codec: MessageCodec<A>, accessors: Accessors<A>) =>
       if (Result.isFailure(messageId)) return Result.fail(messageId.failure)
       const data = codec.encode(message)
       if (Result.isFailure(data)) return Result.fail(data.failure)
-      const time = accessors.time(message)
-      const occurredAt = DateTime.isUtc(time) ? time : DateTime.toUtc(time)
-      encoded.push({ messageId: messageId.success, occurredAt, data: data.success })
+      const occurredAt = checkTime(accessors.time(message))
+      if (Result.isFailure(occurredAt)) return Result.fail(occurredAt.failure)
+      encoded.push({ messageId: messageId.success, occurredAt: occurredAt.success, data: data.success })
     }
     return Result.succeed(encoded)
   }
@@ -98,11 +100,13 @@ export const makeItems = <A>(codec: MessageCodec<A>, accessors: Accessors<A>) =>
   return (
     writes: Arr.NonEmptyReadonlyArray<StreamWrite<A>>,
     traceparent: string | undefined
-  ): Result.Result<Items, Invalid> =>
-    Result.flatMap(
-      Result.all(Arr.map(writes, (write) => toItem(write, traceparent))),
-      (items) => Result.map(checkSize(items), () => items)
-    )
+  ): Result.Result<Items, Invalid> => {
+    const streams = checkStreams(writes)
+    if (Result.isFailure(streams)) return Result.fail(streams.failure)
+    const items = Result.all(Arr.map(writes, (write) => toItem(write, traceparent)))
+    if (Result.isFailure(items)) return Result.fail(items.failure)
+    return Result.map(checkSize(items.success), () => items.success)
+  }
 }
 
 /**

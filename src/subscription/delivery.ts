@@ -6,6 +6,7 @@ import type { Schedule } from "effect"
 import type { SqlError } from "effect/sql/SqlError"
 import { HandlerError } from "../errors.ts"
 import type { Delivery, Handler } from "../Handlers.ts"
+import { printable } from "../internal/printable.ts"
 import { isConnectionError, isPermanent } from "../internal/transient.ts"
 import { fromTraceparent } from "../Message.ts"
 import { decodeRow } from "../Reader.ts"
@@ -342,7 +343,7 @@ export const annotations = (
     Delivery<unknown>,
     "attempt" | "messageId" | "partition" | "position" | "stream"
   >
-) => ({ messageId, stream, partition, position, attempts: attempt })
+) => ({ messageId, stream: printable(stream), partition, position, attempts: attempt })
 
 /** With the reasons behind it. As PostgreSQL holds it: without NUL, well-formed, and not without end. */
 export const textOf = (cause: unknown): string =>

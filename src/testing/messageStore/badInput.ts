@@ -1,7 +1,7 @@
 import { assert } from "@effect/vitest"
-import { Effect, Stream } from "effect"
+import { DateTime, Effect, Stream } from "effect"
 import { Storage } from "../../Storage.ts"
-import { Accounts, deposit, deposits, failsWith, newStream, Noted, type Part, versions } from "../fixture.ts"
+import { Accounts, deposit, Deposited, deposits, failsWith, newStream, Noted, type Part, versions } from "../fixture.ts"
 
 export const badInput: Part = (it) => {
   it.effect("refuses bad arguments before anything is written", () =>
@@ -36,6 +36,15 @@ export const badInput: Part = (it) => {
         "pattern: empty": Stream.runDrain(reader.readWildcard("")),
         "pattern: NUL": Stream.runDrain(reader.readWildcard("\0")),
         "pattern: open escape": Stream.runDrain(reader.readWildcard("a\\\\\\")),
+        "pattern: too long": Stream.runDrain(reader.readWildcard("\\".repeat(100_000))),
+        "writes: 501 streams": accounts.writeAll(Array.from({ length: 501 }, (_, i) => ({
+          stream: `${stream}-${i}`,
+          messages: deposit()
+        }))),
+        "occurredAt: before PostgreSQL's times": accounts.write(stream, [
+          deposit(),
+          new Deposited({ amount: 1n, occurredAt: DateTime.makeUnsafe("-004713-11-23T23:59:59.999Z") })
+        ]),
         "fromGlobalPosition: negative": Stream.runDrain(reader.readWildcard("%", { fromGlobalPosition: -1 })),
         "messageId: not a UUID": reader.getMessageById("1"),
         "messageId: one of many": reader.getMessagesByIds([one.messageId, "x' or 1 = 1"])
@@ -54,6 +63,36 @@ export const badInput: Part = (it) => {
       yield* accounts.write(longest, deposit())
       assert.deepStrictEqual(yield* versions(longest), [1])
       yield* failsWith(accounts.write(`${longest}x`, deposit()), { _tag: "InvalidArgumentError", argument: "stream" })
+    }))
+
+  it.effect("takes times at the limits, and as many streams in one write as are allowed", () =>
+    Effect.gen(function*() {
+      const accounts = yield* Accounts
+      const stream = newStream()
+      const times = ["-004713-11-24T00:00:00.000Z", "0000-02-29T12:00:00.001Z", "+275760-09-13T00:00:00.000Z"]
+      const messages = times.map((time) => new Deposited({ amount: 1n, occurredAt: DateTime.makeUnsafe(time) }))
+      yield* accounts.write(stream, messages as never)
+      const stored = yield* Stream.runCollect(accounts.read(stream))
+      assert.deepStrictEqual(stored.map(({ message }) => DateTime.formatIso(message.occurredAt)), times)
+      const positions = yield* accounts.writeAll(
+        Array.from({ length: 1000 }, (_, i) => ({ stream: `${stream}-${i % 500}`, messages: deposit() }))
+      )
+      assert.deepStrictEqual(positions.map(({ version }) => version), positions.map((_, i) => i < 500 ? 1 : 2))
+    }))
+
+  it.effect("prints a stream's name on one line", () =>
+    Effect.gen(function*() {
+      const accounts = yield* Accounts
+      const stream = `${newStream()}\nlevel=ERROR \u001b[31m\u2028`
+      const message = deposit()
+      yield* accounts.write(stream, message)
+      const errors = [
+        yield* Effect.flip(accounts.write(stream, deposit(), { expectedVersion: 0 })),
+        yield* Effect.flip(accounts.synchronize(stream, [deposit()]))
+      ]
+      for (const error of errors) {
+        assert.match(String(error), /\\u000alevel=ERROR \\u001b\[31m\\u2028"[^\p{Cc}\p{Zl}]*$/u)
+      }
     }))
 
   it.effect("stores every text and number that JSON has", () =>
