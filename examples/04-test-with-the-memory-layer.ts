@@ -35,10 +35,10 @@ class Refunding extends Subscription.Service<Refunding>()("examples/Refunding", 
 
 class CannotCancel extends Schema.TaggedError<CannotCancel>()("CannotCancel", { reason: Schema.String }) {}
 
-// `makeEffect` is `new` with the time of the Clock service, which a test can set.
+// `Message.make` is `new` with the time of the Clock service, which a test can set.
 const placeOrder = Effect.fn("placeOrder")(function*(order: string) {
   const orders = yield* Orders
-  yield* orders.write(order, yield* OrderPlaced.makeEffect({}), { expectedVersion: 0 })
+  yield* orders.write(order, yield* Message.make(OrderPlaced, {}), { expectedVersion: 0 })
 })
 
 const cancelOrder = Effect.fn("cancelOrder")(function*(order: string) {
@@ -46,7 +46,7 @@ const cancelOrder = Effect.fn("cancelOrder")(function*(order: string) {
   const [placed, cancelled] = yield* orders.read(order).pipe(Stream.runCollect)
   if (placed === undefined) return yield* new CannotCancel({ reason: "no such order" })
   if (cancelled !== undefined) return // to cancel twice is to cancel
-  const message = yield* OrderCancelled.makeEffect({})
+  const message = yield* Message.make(OrderCancelled, {})
   if (DateTime.isGreaterThan(message.occurredAt, DateTime.add(placed.message.occurredAt, { hours: 24 }))) {
     return yield* new CannotCancel({ reason: "placed more than a day ago" })
   }
@@ -57,7 +57,7 @@ const cancelOrder = Effect.fn("cancelOrder")(function*(order: string) {
 const refund = Handlers.make(OrderEvent, {
   OrderCancelled: Effect.fn("refund")(function*(_, { messageId, stream }) {
     const orders = yield* Orders
-    yield* orders.write(stream, yield* RefundRequested.makeEffect({}), { metadata: { causationId: messageId } })
+    yield* orders.write(stream, yield* Message.make(RefundRequested, {}), { metadata: { causationId: messageId } })
   })
 })
 

@@ -32,8 +32,7 @@ const nextMessageId = Effect.flatMap(
  *
  * **Details**
  *
- * `new OrderPlaced({ … })` takes the process's clock and randomness. `OrderPlaced.makeEffect({ … })` takes those of
- * the fiber: under `TestClock`, and with a `SecureRandom` service given, messages are the same in every run.
+ * `new OrderPlaced({ … })` takes the process's clock and randomness; {@link make} takes those of the fiber.
  *
  * **Example**
  *
@@ -52,6 +51,31 @@ export const fields = {
     Schema.withConstructorDefault(Effect.map(Clock.currentTimeMillis, DateTime.makeUnsafe))
   )
 }
+
+/** A schema of messages whose constructor needs nothing but its input. */
+interface Makeable<A, Input> {
+  readonly makeEffect: (input: Input) => Effect.Effect<A, unknown>
+}
+
+/**
+ * A message whose id and time come from services: the `Clock` of the fiber (`TestClock`, in tests), and its
+ * `SecureRandom` where one is given.
+ *
+ * **Details**
+ *
+ * Use it inside of effects, where `new` would take the process's own clock and randomness: with both services given,
+ * messages are the same in every run. Like `new`, and unlike `makeEffect`, it has no typed failure: input that the schema
+ * refuses is a fault of the program, and ends the fiber as a defect.
+ *
+ * **Example**
+ *
+ * ```ts
+ * const placed = yield* Message.make(OrderPlaced, { orderId: "1" })
+ * yield* orders.write("order-1", placed)
+ * ```
+ */
+export const make = <A, Input>(schema: Makeable<A, Input>, input: Input): Effect.Effect<A> =>
+  Effect.orDie(Effect.mapError(schema.makeEffect(input), (cause) => new Error("Schema validation failed", { cause })))
 
 /** A message that carries {@link fields}. */
 export interface Identified {

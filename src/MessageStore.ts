@@ -296,8 +296,16 @@ export interface StoreOptions {
   readonly coalesce?: boolean | undefined
 }
 
-/** Messages that carry `Message.fields` need not say where their id and time are. */
-type AccessorOptions<A> = [A] extends [Identified] ? Partial<Accessors<A>> : Accessors<A>
+/** What the messages are: those of a schema, or of a serializer written by hand. */
+export type MessageOptions<A> =
+  | (SchemaSerializerOptions & {
+    readonly schema: MessageSchema & { readonly Type: A }
+    readonly serializer?: undefined
+  })
+  | { readonly serializer: MessageSerializer<A>; readonly schema?: undefined }
+
+/** Messages that carry `Message.fields` need not say where their id and time are; all others must. */
+export type AccessorOptions<A> = [A] extends [Identified] ? Partial<Accessors<A>> : Accessors<A>
 
 /** A store as a service: the class is its key, its layers are its static members. */
 export interface ServiceClass<in out Self, in out Id extends string, in out A>
@@ -347,33 +355,22 @@ type ServiceResult<Self, Id extends string, A> = [Self] extends [never] ? Missin
  * program.pipe(Effect.provide(Orders.layerMemory))
  * ```
  */
-export const Service = <Self = never>(): {
-  <const Id extends string, S extends MessageSchema>(
-    id: Id,
-    options: StoreOptions & SchemaSerializerOptions & { readonly schema: S } & AccessorOptions<S["Type"]>
-  ): ServiceResult<Self, Id, S["Type"]>
-  <const Id extends string, A>(
-    id: Id,
-    options: StoreOptions & { readonly serializer: MessageSerializer<A> } & AccessorOptions<A>
-  ): ServiceResult<Self, Id, A>
-} =>
-<A>(
-  id: string,
-  options: StoreOptions & SchemaSerializerOptions & Partial<Accessors<A>> & {
-    readonly schema?: MessageSchema
-    readonly serializer?: MessageSerializer<A>
-  }
-) => {
-  const { coalesce, name, payload, schema, serializer } = options
-  // One of the two is given, and accessors wherever these fields may be missing: the overloads see to it.
-  const codec = makeCodec<A>(
-    schema === undefined
-      ? verified(serializer as MessageSerializer<A>)
-      : fromSchema(schema, options) as MessageSerializer<A>
-  )
+export const Service = <Self = never>() =>
+// One signature, without overloads: an error then names what is missing.
+<const Id extends string, A>(
+  id: Id,
+  options: StoreOptions & MessageOptions<A> & AccessorOptions<A>
+): ServiceResult<Self, Id, A> => {
+  const { coalesce, name, payload } = options
+  const serializer: MessageSerializer<A> = options.schema === undefined
+    ? verified(options.serializer)
+    : fromSchema(options.schema, options)
+  const codec = makeCodec(serializer)
+  // Given wherever the fields may be missing: their type sees to it.
+  const given: Partial<Accessors<A>> = options
   const accessors: Accessors<A> = {
-    id: options.id ?? ((message) => (message as Identified).messageId),
-    time: options.time ?? ((message) => (message as Identified).occurredAt)
+    id: given.id ?? ((message) => (message as Identified).messageId),
+    time: given.time ?? ((message) => (message as Identified).occurredAt)
   }
 
   const Tag = Context.Service<Self, MessageStore<A>>()(id)
@@ -395,5 +392,5 @@ export const Service = <Self = never>(): {
     streamMigrations: (stream: string) => Effect.fromResult(Migrations.forStream(name, stream)),
     subscriptionMigrations: (subscription: string) => Effect.fromResult(Migrations.forSubscription(subscription))
   }
-  return Object.assign(Tag, layers) as never // what the overloads promise
+  return Object.assign(Tag, layers) as never // what the return type promises
 }

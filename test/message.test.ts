@@ -1,5 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
-import { DateTime, Effect, Schema } from "effect"
+import { DateTime, Effect, Exit, Schema } from "effect"
 import { Message } from "effect-message-store"
 import { SecureRandom } from "effect/crypto"
 import { TestClock } from "effect/testing"
@@ -24,12 +24,19 @@ describe("Message.fields", () => {
   it.effect("come from the fiber's clock and randomness when made by an effect", () =>
     Effect.gen(function*() {
       const seeded = () => SecureRandom.make((size) => new Uint8Array(size).fill(7))
-      const make = Effect.map(Ticked.makeEffect({ count: 1 }), (tick) => ({ ...tick }))
+      const make = Effect.map(Message.make(Ticked, { count: 1 }), (tick) => ({ ...tick }))
       yield* TestClock.setTime(1_700_000_000_000)
       const first = yield* Effect.provideService(make, SecureRandom.SecureRandom, seeded())
       const second = yield* Effect.provideService(make, SecureRandom.SecureRandom, seeded())
       assert.deepStrictEqual(first, second)
       assert.strictEqual(first.occurredAt.epochMilliseconds, 1_700_000_000_000)
       assert.strictEqual(parseInt(first.messageId.replaceAll("-", "").slice(0, 12), 16), 1_700_000_000_000)
+      assert.instanceOf(yield* Message.make(Ticked, { count: 1 }), Ticked)
+    }))
+
+  it.effect("make input that the schema refuses a defect, as `new` does", () =>
+    Effect.gen(function*() {
+      const exit = yield* Effect.exit(Message.make(Ticked, { count: 0.5 }))
+      assert.isTrue(Exit.hasDies(exit) && !Exit.hasFails(exit))
     }))
 })

@@ -32,6 +32,7 @@ beforeAll(() => {
     fs.cpSync(path.join(root, "node_modules", peer), path.join(modules, peer), { recursive: true, dereference: true })
   }
   fs.copyFileSync(path.join(root, "examples/00-quick-start.ts"), path.join(project, "quickStart.ts"))
+  fs.cpSync(path.join(root, "test/types/declarations"), project, { recursive: true })
   fs.writeFileSync(path.join(project, "package.json"), JSON.stringify({ type: "module" }))
 })
 
@@ -47,6 +48,14 @@ describe("the package", () => {
     const { stdout } = spawnSync(tsc, [...options, "quickStart.ts"], { cwd: project, encoding: "utf8" })
     const errors = stdout.split("\n").filter((line) => line.includes("error"))
     assert.deepStrictEqual(errors.filter((line) => line.includes("effect-message-store/")), [])
+  })
+
+  it("gives every type a name that the declarations of others can use", () => {
+    const declarations = ["--strict", "--declaration", "--emitDeclarationOnly", "--rewriteRelativeImportExtensions"]
+    const { stdout } = spawnSync(tsc, [...declarations, ...target, "exported.ts"], { cwd: project, encoding: "utf8" })
+    // As above: those of this package, and of the module that uses it.
+    const errors = stdout.split("\n").filter((line) => /^(?!\s|node_modules\/(?!effect-message-store\/))./.test(line))
+    assert.deepStrictEqual(errors, [])
   })
 
   const quickStart = (env: NodeJS.ProcessEnv) => {

@@ -1,5 +1,6 @@
-/** The package's doors: three, and no others. */
+/** The package's doors: the root, each of its modules (so that declarations can name their types), and no others. */
 export type * as Store from "effect-message-store"
+export type * as Module from "effect-message-store/MessageStore"
 export type * as Pglite from "effect-message-store/pglite"
 export type * as Testing from "effect-message-store/testing"
 

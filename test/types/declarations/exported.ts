@@ -1,0 +1,30 @@
+/** A module of that library which imports the services alone: each type has to be found by the compiler itself. */
+import { Effect, Stream } from "effect"
+import { AllTickets, Mailing, Opened, Tickets } from "./tickets.ts"
+
+export const store = Effect.map(Tickets, (tickets) => tickets)
+export const head = Effect.flatMap(Tickets, (tickets) => tickets.head("x"))
+export const messages = Effect.map(Tickets, (tickets) => tickets.read("x"))
+export const collected = Effect.flatMap(Tickets, (tickets) => Stream.runCollect(tickets.read("x")))
+export const written = Effect.flatMap(Tickets, (tickets) => tickets.write("x", new Opened({ id: "1" })))
+export const writtenAll = Effect.flatMap(Tickets, (tickets) => tickets.writeAll([]))
+export const synchronized = Effect.flatMap(Tickets, (tickets) => tickets.synchronize("x", []))
+export const update = Effect.map(Tickets, (tickets) => tickets.update)
+export const reader = Effect.flatMap(Tickets, (tickets) => tickets.reader)
+export const wildcard = Effect.map(reader, (all) => all.readWildcard("%"))
+export const migrations = Tickets.migrations
+export const layers = [Tickets.layer, AllTickets.layer, AllTickets.layerProjector(), Mailing.layer]
+
+export const stream = Effect.map(AllTickets, (all) => all)
+export const partition = Effect.map(AllTickets, (all) => all.read(0))
+export const partitions = Effect.flatMap(AllTickets, (all) => all.partitions)
+export const statistics = Effect.flatMap(AllTickets, (all) => all.statistics)
+export const projector = Effect.map(AllTickets, (all) => all.projector)
+export const progress = Effect.flatMap(AllTickets, (all) => all.projector.runOnce)
+export const rebuilt = Effect.flatMap(AllTickets, (all) => all.rebuild)
+
+export const subscription = Effect.map(Mailing, (mailing) => mailing)
+export const parked = Effect.flatMap(Mailing, (mailing) => mailing.parked)
+export const replay = Effect.map(Mailing, (mailing) => mailing.replay)
+export const replayed = Effect.flatMap(Mailing, (mailing) => mailing.replay(() => Effect.void))
+export const status = Effect.flatMap(Mailing, (mailing) => mailing.status)
