@@ -19,6 +19,42 @@ type Store = MessageStore.MessageStore<Booked>
 
 const booked = () => new Booked({ seat: 1 })
 
+/** What `refuse` lets no store take. */
+const poison = 13
+
+/** The database refuses messages of this seat. */
+const refuse = Effect.gen(function*() {
+  const sql = yield* SqlClient.SqlClient
+  yield* sql`create function refuse() returns trigger language plpgsql as 'begin raise exception ''poison''; end'`
+  for (const table of ["depeche_msgs_coalesced", "depeche_msgs_one_by_one"]) {
+    yield* sql`create trigger refuse before insert on ${sql(table)}
+      for each row when ((new.message->>'seat')::int = ${sql.literal(String(poison))}) execute function refuse()`
+  }
+})
+
+/** Takes the locks of streams in a transaction of its own; returns what ends it. */
+const hold = Effect.fnUntraced(function*(streams: ReadonlyArray<string>) {
+  const sql = yield* SqlClient.SqlClient
+  const [held, release] = [yield* Deferred.make<void>(), yield* Deferred.make<void>()]
+  const holder = yield* Effect.forkChild(sql.withTransaction(Effect.gen(function*() {
+    yield* sql`select pg_advisory_xact_lock(left('x' || md5(s.stream), 17)::bit(64)::bigint)
+      from unnest(${streams}::text[]) s(stream)`
+    yield* Deferred.succeed(held, undefined)
+    yield* Deferred.await(release)
+  })))
+  yield* Deferred.await(held)
+  return Effect.andThen(Deferred.succeed(release, undefined), Fiber.join(holder))
+})
+
+/** Waits until a session waits for a lock of the database. */
+const waitsInDatabase = Effect.gen(function*() {
+  const sql = yield* SqlClient.SqlClient
+  while (
+    (yield* sql`select from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'`)
+      .length === 0
+  ) { /* asks again */ }
+})
+
 /** A write as numbers; ids come from a pool of each stream, so that duplicates do not depend on other streams. */
 const Write = Schema.Struct({
   stream: Schema.Literals([0, 1, 2, 3]),
@@ -28,8 +64,12 @@ const Write = Schema.Struct({
     Schema.isMaxLength(3),
     Schema.isUnique()
   ),
-  interrupted: Schema.Literals([false, false, false, true])
+  interrupted: Schema.Literals([false, false, false, true]),
+  /** Whether the database refuses it, and so the whole statement that it is in. */
+  refused: Schema.Literals([false, false, false, false, false, true])
 })
+/** The streams that another transaction holds when the writes begin. */
+const Held = Schema.Array(Schema.Literals([0, 1, 2, 3])).check(Schema.isUnique())
 const Writes = Arbitrary.array(Arbitrary.schema(Write), { minLength: 1, maxLength: 24 })
 
 const live = { excludeTestServices: true }
@@ -38,6 +78,8 @@ describe("PostgreSQL", () => {
   layer(Layer.merge(Coalesced.layer, OneByOne.layer).pipe(Layer.provideMerge(databaseLayer())), live)(
     "coalesced writes",
     (it) => {
+      it.effect("have a database that refuses some", () => refuse)
+
       const show = (result: Result.Result<Message.MessagePosition, MessageStore.WriteError>): string => {
         if (Result.isSuccess(result)) return `written ${result.success.version}`
         const { failure } = result
@@ -47,14 +89,14 @@ describe("PostgreSQL", () => {
           case "DuplicateMessageError":
             return `duplicate ${failure.messageId}`
           default:
-            return failure.message
+            return failure._tag
         }
       }
 
       it.effect.prop(
         "have the outcomes of the same writes one by one",
-        [Writes],
-        Effect.fnUntraced(function*([writes]) {
+        [Writes, Arbitrary.schema(Held)],
+        Effect.fnUntraced(function*([writes, held]) {
           const [coalesced, oneByOne] = [yield* Coalesced, yield* OneByOne]
           const streams = Arr.makeBy(4, () => globalThis.crypto.randomUUID())
           const messages = streams.map(() => Arr.makeBy(8, booked))
@@ -62,7 +104,12 @@ describe("PostgreSQL", () => {
           const given = writes.map((write) =>
             Arr.map(
               write.ids as Arr.NonEmptyReadonlyArray<number>,
-              (id) => write.interrupted ? booked() : messages[write.stream]?.[id] as Booked
+              (id) =>
+                write.refused
+                  ? new Booked({ seat: poison })
+                  : write.interrupted
+                  ? booked()
+                  : messages[write.stream]?.[id] as Booked
             )
           )
           const run = (store: Store, write: typeof Write.Type, i: number) =>
@@ -71,12 +118,14 @@ describe("PostgreSQL", () => {
               given[i] as Arr.NonEmptyReadonlyArray<Booked>,
               write.expectedVersion === "any" ? {} : { expectedVersion: write.expectedVersion }
             )
+          const release = yield* hold(held.map((stream) => streams[stream] ?? ""))
           // All are under way before the first has its answer; some are interrupted then.
           const fibers = yield* Effect.forEach(
             writes,
             (write, i) => Effect.forkChild(Effect.result(run(coalesced, write, i)), { startImmediately: true })
           )
           yield* Effect.forEach(fibers, (fiber, i) => writes[i]?.interrupted ? Fiber.interrupt(fiber) : Effect.void)
+          yield* release
           const exits = yield* Effect.forEach(fibers, Fiber.await)
           const stored = new Set<string>()
           for (const stream of streams) {
@@ -169,20 +218,49 @@ describe("PostgreSQL", () => {
       it.effect("fail alone where the database refuses one", () =>
         Effect.gen(function*() {
           const store = yield* Coalesced
-          const sql = yield* SqlClient.SqlClient
-          yield* sql`create function refuse() returns trigger language plpgsql as 'begin raise exception ''poison''; end'`
-          yield* sql`create trigger refuse before insert on depeche_msgs_coalesced
-            for each row when (new.stream = 'poison') execute function refuse()`
           const results = yield* Effect.forEach(
             Arr.range(1, 60),
-            (i) => Effect.result(store.write(i === 30 ? "poison" : `fine-${i}`, booked())),
+            (i) => Effect.result(store.write(`fine-${i}`, i === 30 ? new Booked({ seat: poison }) : booked())),
             { concurrency: "unbounded" }
           )
-          yield* sql`drop trigger refuse on depeche_msgs_coalesced`
           const failures = results.flatMap((result, i) =>
             Result.isFailure(result) ? [[i + 1, result.failure._tag]] : []
           )
           assert.deepStrictEqual(failures, [[30, "SqlError"]])
+        }))
+
+      it.effect("are not written when their batch was refused after they were interrupted", () =>
+        Effect.gen(function*() {
+          const store = yield* Coalesced
+          const sql = yield* SqlClient.SqlClient
+          yield* sql`create function wait() returns trigger language plpgsql as
+            'begin perform pg_advisory_xact_lock(42); return new; end'`
+          yield* sql`create trigger wait before insert on depeche_msgs_coalesced
+            for each row when (new.stream = 'slow') execute function wait()`
+          const [held, release] = [yield* Deferred.make<void>(), yield* Deferred.make<void>()]
+          const holder = yield* Effect.forkChild(sql.withTransaction(Effect.gen(function*() {
+            yield* sql`select pg_advisory_xact_lock(42)`
+            yield* Deferred.succeed(held, undefined)
+            yield* Deferred.await(release)
+          })))
+          yield* Deferred.await(held)
+          // The first leaves alone, and the others together: refused, they are sent one by one, and "slow" waits.
+          const fork = (stream: string, message = booked()) =>
+            Effect.forkChild(Effect.result(store.write(stream, message)), { startImmediately: true })
+          const fibers = [
+            yield* fork("alone"),
+            yield* fork("refused", new Booked({ seat: poison })),
+            yield* fork("slow")
+          ]
+          const victim = yield* fork("victim")
+          yield* waitsInDatabase
+          yield* Fiber.interrupt(victim)
+          yield* Deferred.succeed(release, undefined)
+          yield* Fiber.join(holder)
+          const results = yield* Effect.forEach(fibers, Fiber.join)
+          assert.deepStrictEqual(results.map(Result.isSuccess), [true, false, true])
+          assert.strictEqual((yield* store.write("victim", booked())).version, 1)
+          yield* sql`drop trigger wait on depeche_msgs_coalesced`
         }))
 
       it.effect("are safe to repeat when the connection is lost under them", () =>
@@ -222,6 +300,73 @@ describe("PostgreSQL", () => {
         }))
     }
   )
+
+  const client = { "a pool of 2": { maxConnections: 2 }, "multiplexed connections": { multiplex: true } }
+  for (const [title, options] of Object.entries(client)) {
+    it.live(`with ${title}, streams that others hold block nobody else`, () =>
+      Effect.gen(function*() {
+        const store = yield* Coalesced
+        const streams = Arr.makeBy(12, (i) => `held-${i}`)
+        // Held from outside of the pool.
+        const elsewhere = PgClient.layer((yield* PgClient.PgClient).config)
+        const others = yield* Layer.build(Layer.fresh(elsewhere))
+        const release = yield* Effect.provide(hold(streams), others)
+        const waiting = yield* Effect.forEach([...streams, ...streams], (stream) =>
+          Effect.forkChild(store.write(stream, booked()), { startImmediately: true }))
+        for (let i = 0; i < 100; i++) {
+          yield* Effect.forEach(["a", "b", "c"], (stream) =>
+            store.write(stream, booked()), { concurrency: "unbounded" })
+          yield* Effect.sleep(1)
+        }
+        assert.isTrue(waiting.every((fiber) => fiber.pollUnsafe() === undefined))
+        const sql = yield* SqlClient.SqlClient
+        const inLine = yield* sql`select from pg_stat_activity
+          where datname = current_database() and wait_event_type = 'Lock'`
+        assert.isAtMost(inLine.length, 1)
+        yield* release
+        const positions = yield* Effect.forEach(waiting, Fiber.join)
+        assert.deepStrictEqual(positions.map(({ version }) => version), positions.map((_, i) => i < 12 ? 1 : 2))
+      }).pipe(Effect.scoped, Effect.provide(Layer.provideMerge(Coalesced.layer, databaseLayer(options)))), 20_000)
+  }
+
+  it.live(
+    "a lock_timeout fails those who have waited together, and not one after the other",
+    () =>
+      Effect.gen(function*() {
+        const store = yield* Coalesced
+        const release = yield* hold(["x", "y"])
+        const results = yield* Effect.forEach(
+          Arr.range(1, 40),
+          (i) => Effect.result(store.write(i % 2 === 0 ? "x" : "y", booked())),
+          { concurrency: "unbounded" }
+        ).pipe(Effect.timeout("5 seconds"))
+        assert.isTrue(results.every((result) =>
+          Result.isFailure(result) && result.failure._tag === "SqlError" &&
+          result.failure.reason._tag === "LockTimeoutError"
+        ))
+        yield* release
+        assert.strictEqual((yield* store.write("x", booked())).version, 1)
+      }).pipe(
+        Effect.provide(
+          Layer.provideMerge(Coalesced.layer, databaseLayer({ startupParameters: { lock_timeout: "500ms" } }))
+        )
+      ),
+    20_000
+  )
+
+  it.live("a lone write that meets a held stream ends with the layer", () =>
+    Effect.gen(function*() {
+      const scope = yield* Scope.make()
+      const store = yield* Effect.provide(Coalesced, yield* Layer.buildWithScope(Coalesced.layer, scope))
+      const release = yield* hold(["lone"])
+      // Its statement gets a connection, and finds the stream held, when the layer is closed already.
+      const freeConnection = yield* hold(["other"])
+      const lone = yield* Effect.forkChild(store.write("lone", booked()), { startImmediately: true })
+      yield* Scope.close(scope, Exit.void)
+      yield* freeConnection
+      assert.isTrue(Exit.hasInterrupts(yield* Effect.timeout(Fiber.await(lone), "5 seconds")))
+      yield* release
+    }).pipe(Effect.provide(databaseLayer({ maxConnections: 2 }))), 20_000)
 
   it.live("ends with the layer: who waits is interrupted", () =>
     Effect.gen(function*() {

@@ -98,6 +98,15 @@ export const withLock =
       effect
     ))
 
+/** Of these streams those whose lock nobody has. */
+export const freeStreams =
+  (sql: SqlClient, store: Store) => (streams: ReadonlyArray<string>): Effect.Effect<ReadonlyArray<string>, SqlError> =>
+    Effect.map(
+      sql<{ readonly stream: string }>`select asked.stream from unnest(${streams}::text[]) asked(stream)
+        where pg_try_advisory_xact_lock(${sql.literal(streamLockKey(store, "asked.stream"))})`,
+      (rows) => rows.map(({ stream }) => stream)
+    )
+
 const toOutcome = (row: Row): AppendOutcome | undefined => {
   switch (row.outcome) {
     case "written":

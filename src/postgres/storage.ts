@@ -7,12 +7,14 @@ import type { SqlError } from "effect/sql/SqlError"
 import type { InvalidNameError, SetupError } from "../errors.ts"
 import { type AggregatedStorage, type AppendItem, type AppendOutcome, Storage } from "../Storage.ts"
 import { type Signal, Wakeup } from "../storage/listeners.ts"
-import { append, withLock } from "./append.ts"
+import { append, freeStreams, withLock } from "./append.ts"
 import * as Claims from "./claims.ts"
 import { snapshot } from "./client/snapshot.ts"
 import { withTransaction } from "./client/transaction.ts"
+import * as Waiting from "./client/waiting.ts"
 import * as PostgresWakeup from "./client/wakeup.ts"
-import * as Coalesce from "./groupCommit.ts"
+import * as GroupCommit from "./groupCommit.ts"
+import type { StreamLocks } from "./groupCommit/held.ts"
 import * as Queries from "./messages.ts"
 import * as Migrations from "./migrations/run.ts"
 import * as Objects from "./objects.ts"
@@ -39,7 +41,26 @@ export const layer = (
       const write = append(sql, store)
       const call: typeof write = (items, how) =>
         Effect.tap(write(items, how), (outcomes) => wakeup.signal(store.channel, signals(items, outcomes)))
-      const coalesced = options?.coalesce === false ? undefined : yield* Coalesce.make(call, withLock(sql, store))
+      const waiting = yield* Waiting.make(sql)
+      const locks: StreamLocks = {
+        free: freeStreams(sql, store),
+        append: waiting && ((stream, appending) =>
+          Effect.suspend(() => {
+            let written: ReadonlyArray<AppendItem> = []
+            const appendWaiting = append(waiting, store)
+            const appended = withLock(waiting, store)(
+              stream,
+              appending((items) => {
+                written = items
+                return appendWaiting(items, { atomic: false, wait: true })
+              })
+            )
+            return Effect.tap(appended, (outcomes) => wakeup.signal(store.channel, signals(written, outcomes)))
+          }))
+      }
+      const coalesced = options?.coalesce === false
+        ? undefined
+        : yield* GroupCommit.make((items) => call(items, { atomic: false, wait: false }), locks)
       return Storage.of({
         ...Queries.make(sql, store),
         append: (items, { atomic }) =>

@@ -76,7 +76,7 @@ export const startOwnServer = Effect.fnUntraced(function*(
 /** A client on a new, empty database, which is dropped when the layer is released. */
 export const layerDatabase = (
   url: string,
-  options?: { readonly maxConnections?: number | undefined }
+  options?: Pick<PgClient.PgPoolConfig, "maxConnections" | "multiplex" | "startupParameters">
 ): Layer.Layer<PgClient.PgClient | SqlClient.SqlClient, SqlError.SqlError> =>
   Layer.unwrap(Effect.gen(function*() {
     const database = `esm_${randomUUID().replaceAll("-", "")}`
@@ -84,7 +84,7 @@ export const layerDatabase = (
       administer(url, (sql) => sql`create database ${sql(database)}`),
       () => administer(url, (sql) => sql`drop database ${sql(database)} with (force)`)
     )
-    return PgClient.layer({ url: Redacted.make(url), database, maxConnections: options?.maxConnections ?? 10 })
+    return PgClient.layer({ url: Redacted.make(url), database, maxConnections: 10, ...options })
   }))
 
 /** Runs one statement on a connection of its own, closed before the result is out. */

@@ -1,0 +1,97 @@
+/**
+ * What is under way: the statements that write batches, and what becomes of their items.
+ *
+ * A statement whose items are all withdrawn is cancelled, and gone when their fibers have ended. When the database refuses
+ * a batch, its items are appended one by one, so that only the culprit fails: each in a statement of its own, unless it was
+ * withdrawn meanwhile; where the stream of one is held, the later ones of that stream stay behind it.
+ */
+import { Array as Arr, Cause, Effect, Exit, Fiber, Predicate, Tracer } from "effect"
+import type { SqlError } from "effect/sql/SqlError"
+import type { AppendItem, AppendOutcome } from "../../Storage.ts"
+import type { Entry, Statement } from "./queues.ts"
+
+/** Appends items; one whose stream is held has no outcome. */
+export interface Append {
+  (items: Arr.NonEmptyReadonlyArray<AppendItem>): Effect.Effect<ReadonlyArray<AppendOutcome | undefined>, SqlError>
+}
+
+/** Runs an effect in a fiber that ends with the store's layer. */
+export interface Run {
+  <A, E>(effect: Effect.Effect<A, E>): Fiber.Fiber<A, E>
+}
+
+type Outcomes = ReadonlyArray<AppendOutcome | undefined>
+
+export const make = (run: Run, append: Append) => {
+  /** Sends items, and answers them. Returns those that have no answer, because their streams are held. */
+  const send = (given: ReadonlyArray<Entry>): Effect.Effect<ReadonlyArray<Entry>> =>
+    Effect.suspend(() => {
+      const entries = given.filter((entry) => !entry.isWithdrawn)
+      if (!Arr.isReadonlyArrayNonEmpty(entries)) return Effect.succeed([])
+      const fiber = run(traced(entries, append))
+      setOut(entries, fiber)
+      return Effect.flatMap(Fiber.await(fiber), (exit) => conclude(entries, exit))
+    })
+
+  /** The same, for items whose statement has ended. */
+  const conclude = (
+    entries: ReadonlyArray<Entry>,
+    exit: Exit.Exit<Outcomes, SqlError>
+  ): Effect.Effect<ReadonlyArray<Entry>> =>
+    Effect.suspend(() => {
+      for (const entry of entries) entry.statement = undefined
+      if (Exit.isFailure(exit) && entries.length > 1 && wasRefused(exit.cause)) return sendOneByOne(entries)
+      return Effect.succeed(entries.filter((entry, i) => {
+        const outcome = Exit.isFailure(exit) ? Exit.failCause(exit.cause) : exit.value[i]
+        if (outcome === undefined) return !entry.isWithdrawn
+        entry.answer(Exit.isExit(outcome) ? outcome : Exit.succeed(outcome))
+        return false
+      }))
+    })
+
+  const sendOneByOne = Effect.fnUntraced(function*(entries: ReadonlyArray<Entry>) {
+    const left: Array<Entry> = []
+    const held = new Set<string>()
+    for (const entry of entries) {
+      const { stream } = entry.item
+      const busy = held.has(stream) ? [entry] : yield* send([entry])
+      if (busy.length > 0) held.add(stream)
+      left.push(...busy)
+    }
+    return left.filter((entry) => !entry.isWithdrawn)
+  })
+
+  return { send, conclude }
+}
+
+/** The items are under way in a statement. */
+export const setOut = (entries: ReadonlyArray<Entry>, fiber: Statement["fiber"]): void => {
+  const statement: Statement = { fiber, wanted: entries.length }
+  for (const entry of entries) entry.statement = statement
+}
+
+/** A statement of several items has a span of its own, linked to theirs; that of one is part of the item's. */
+export const traced = (
+  entries: Arr.NonEmptyReadonlyArray<Entry>,
+  append: Append
+): Effect.Effect<Outcomes, SqlError> => {
+  const appended = append(Arr.map(entries, (entry) => entry.item))
+  if (entries.length > 1) {
+    return Effect.withSpan(appended, "MessageStore.batch", {
+      root: true,
+      attributes: { items: entries.length },
+      links: entries.flatMap(({ span }) => span === undefined ? [] : [{ span, attributes: {} }]),
+      captureStackTrace: false
+    })
+  }
+  const { span } = entries[0]
+  return span === undefined ? appended : Effect.provideService(appended, Tracer.ParentSpan, span)
+}
+
+/** Whether the database itself refused the statement, so that nothing of it was stored. */
+export const wasRefused = (cause: Cause.Cause<SqlError>): boolean =>
+  cause.reasons.length === 1 &&
+  cause.reasons.every((reason) =>
+    Cause.isFailReason(reason) && reason.error.reason._tag !== "ConnectionError" &&
+    Predicate.hasProperty(reason.error.reason.cause, "code")
+  )
