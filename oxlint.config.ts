@@ -22,6 +22,7 @@ const modules = [
 
 /** What else a module or a folder may import. */
 const alsoMayImport: Readonly<Record<string, ReadonlyArray<string>>> = {
+  errors: ["internal/"], // to print names
   MessageStore: ["memory/", "postgres/"], // to build its layers
   index: [...modules, "memory/", "postgres/"],
   "memory/": ["errors", "Message", "Partitioner", "storage/", "Storage"],
