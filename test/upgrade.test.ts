@@ -1,0 +1,96 @@
+/** What version 0.1 made and filled is read, written to, projected and consumed on, and processes of 0.1 go on beside it. */
+import { assert, describe, it } from "@effect/vitest"
+import { Array as Arr, Effect, Layer, Queue, Stream } from "effect"
+import { Partitioner } from "effect-message-store"
+import { PgliteClient } from "effect-message-store/pglite"
+import { SqlClient } from "effect/sql"
+import { databaseLayer } from "./support/database.ts"
+import { moved } from "./support/links.ts"
+import * as Release01 from "./support/release01.ts"
+import { type Moved, Transfers } from "./support/transfers.ts"
+
+const merged = { name: "merged", patterns: "account-%", partitioner: Partitioner.constant(3) }
+
+/** What 0.1 kept of a stream's definition. */
+const definition = JSON.stringify({
+  store: "depeche_msgs_transfers",
+  patterns: ["account-%"],
+  partitioner: Partitioner.constant(3)
+})
+
+/** The statement with which 0.1 appends; a batch of one stream. */
+const append01 = Effect.fnUntraced(function*(stream: string, messages: ReadonlyArray<Moved>) {
+  const sql = yield* SqlClient.SqlClient
+  const [row] = yield* sql<{ readonly outcome: string; readonly version: number }>`
+    select outcome, version from effect_message_store_append_transfers(
+      ${[stream]}::text[], ${[0]}::int[], ${[-2]}::int[], ${["{\"by\":\"0.1\"}"]}::jsonb[], ${[messages.length]}::int[],
+      ${messages.map(() => 1)}::int[], ${messages.map(({ messageId }) => messageId)}::uuid[],
+      ${messages.map(() => new Date("2026-01-01T00:00:00Z"))}::timestamptz[],
+      ${
+    messages.map(({ amount, messageId }) =>
+      JSON.stringify({ _tag: "Moved", messageId, occurredAt: "2026-01-01T00:00:00.000Z", amount })
+    )
+  }::text[], ${false}, ${true})`
+  assert.strictEqual(row?.outcome, "written")
+  return row?.version
+})
+
+/** Five messages, three of them handled, of which the second is parked. */
+const made = Effect.gen(function*() {
+  const sql = yield* SqlClient.SqlClient
+  yield* Release01.createStore("transfers")
+  yield* Release01.createStream("transfers", "merged")
+  yield* Release01.createSubscription("consumer")
+  const messages = Arr.makeBy(5, (i) => moved(i + 1))
+  yield* append01("account-1", messages.slice(0, 2))
+  yield* append01("account-2", messages.slice(2))
+  const project = sql<{ readonly state: string }>`select state from effect_message_store_project_merged(
+    ${definition}, ${["account-%"]}::text[], 'Constant', 3::bigint, '{}'::text[], 100)`
+  yield* Effect.repeat(project, { until: ([row]) => row?.state === "done" })
+  yield* sql`insert into effect_message_store_claims_consumer (partition, token, owner)
+    select -1, numbering, 'merged' from effect_message_store_projection_merged`
+  yield* sql`insert into effect_message_store_claims_consumer (partition, token, owner) values (3, 7, '')`
+  yield* sql`insert into depeche_subscriptions_consumer values ('consumer', -1, -1), ('consumer', 3, 2)`
+  yield* sql`insert into effect_message_store_parked_consumer (partition, position, message_id, error, attempts)
+    values (3, 1, ${messages[1]?.messageId ?? ""}::uuid, 'Boom: it was 0.1', 4)`
+  return messages
+})
+
+for (const [name, database] of [["PostgreSQL", databaseLayer()], ["PGlite", PgliteClient.layer()]] as const) {
+  describe(name, () => {
+    it.live("goes on with a store, an aggregated stream and a subscription of 0.1", () =>
+      Effect.gen(function*() {
+        const messages = yield* made
+        yield* Effect.gen(function*() {
+          const transfers = yield* Transfers
+          const stored = yield* Stream.runCollect(transfers.read("account-2"))
+          assert.deepStrictEqual(stored.map(({ messageId }) => messageId), messages.slice(2).map((m) => m.messageId))
+          assert.deepInclude(stored[0], { version: 1, globalPosition: 3, metadata: { by: "0.1" } })
+          assert.strictEqual((yield* transfers.write("account-1", moved(6), { expectedVersion: 2 })).globalPosition, 6)
+
+          const stream = yield* transfers.aggregatedStream(merged)
+          assert.lengthOf(yield* Stream.runCollect(stream.read(3)), 5)
+          assert.include(yield* stream.projector.runOnce, { linked: 1 })
+          const subscription = yield* stream.subscription({ name: "consumer", start: "next" })
+          assert.strictEqual(yield* subscription.lag, 3)
+          const amounts = yield* Queue.unbounded<number>()
+          yield* Effect.forkScoped(subscription.run((message) => Effect.asVoid(Queue.offer(amounts, message.amount))))
+          assert.deepStrictEqual(yield* Queue.takeN(amounts, 3), [4, 5, 6])
+
+          const [parked] = yield* subscription.parked
+          assert.deepInclude(parked, {
+            partition: 3,
+            position: 1,
+            attempts: 4,
+            messageId: messages[1]?.messageId ?? ""
+          })
+
+          // A process of 0.1 that runs still.
+          assert.strictEqual(yield* append01("account-1", [moved(7), moved(8)]), 5)
+          assert.strictEqual((yield* transfers.head("account-1")).version, 5)
+          assert.include(yield* stream.projector.runOnce, { linked: 2 })
+          assert.deepStrictEqual(yield* Queue.takeN(amounts, 2), [7, 8])
+        }).pipe(Effect.scoped, Effect.provide(Layer.fresh(Transfers.layer)))
+      }).pipe(Effect.provide(Layer.fresh(database))))
+  })
+}
