@@ -119,6 +119,6 @@ describe("docs/operating.md", () => {
         (opened) => Effect.promise(() => opened.close())
       )
       yield* Effect.promise(() => database.exec(script))
-      yield* Effect.andThen(place, work).pipe(Effect.provide(worker), Effect.provide(PgliteClient.layerFrom(database)))
+      yield* Effect.provide(Effect.andThen(place, work), Layer.provideMerge(worker, PgliteClient.layerFrom(database)))
     }).pipe(Effect.scoped, quietly))
 })

@@ -43,7 +43,7 @@ describe("PostgreSQL", () => {
               const subscription = yield* consumer
               const transfers = yield* Transfers
               // A writer that holds the stream, and a handler that holds the partition.
-              yield* subscription.run(() =>
+              return yield* subscription.run(() =>
                 transfers.withTransaction(Effect.andThen(
                   transfers.write("s", moved()),
                   Effect.andThen(Deferred.succeed(held, undefined), Deferred.await(release))
