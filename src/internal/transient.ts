@@ -1,30 +1,30 @@
-/** What passes if one waits: lost connections, a server that starts or stops, conflicts, locks. */
+/** Transient failures, which trying again may mend: lost connections, a server that starts or stops, conflicts, locks. */
 import { Predicate, Schedule } from "effect"
 import type { SqlError } from "effect/sql/SqlError"
 
 /**
- * PostgreSQL's states of a server that goes, comes, or has no place left, which the client does not count among lost
- * connections: admin_shutdown (`pg_terminate_backend` too), crash_shutdown, cannot_connect_now, idle_session_timeout,
+ * The SQLSTATEs of a server that shuts down, starts, or is full, which the client does not classify as connection
+ * errors: admin_shutdown (`pg_terminate_backend` too), crash_shutdown, cannot_connect_now, idle_session_timeout,
  * idle_in_transaction_session_timeout, too_many_connections.
  */
-const statesOfServers: ReadonlyArray<unknown> = ["57P01", "57P02", "57P03", "57P05", "25P03", "53300"]
+const unavailable: ReadonlyArray<unknown> = ["57P01", "57P02", "57P03", "57P05", "25P03", "53300"]
 
-/** Whether the connection failed, which says nothing of what was to be done on it. */
+/** Whether the connection failed: what was sent on it may have been executed, or not. */
 export const isConnectionError = (error: unknown): error is SqlError =>
   Predicate.isTagged(error, "SqlError") && Predicate.hasProperty(error, "reason") &&
   (Predicate.isTagged(error.reason, "ConnectionError") ||
     (Predicate.hasProperty(error.reason, "cause") && Predicate.hasProperty(error.reason.cause, "code") &&
-      statesOfServers.includes(error.reason.cause.code)))
+      unavailable.includes(error.reason.cause.code)))
 
-/** Whether trying again can help, when nothing but our own statements is to blame. */
+/** Whether a failure of one of the library's own statements is transient: trying again can help. */
 export const isTransient = <E extends { readonly _tag: string }>(error: E | SqlError): error is SqlError =>
   error._tag === "SqlError" && ((error as SqlError).isRetryable || isConnectionError(error))
 
-/** A failure of the database that stays, however often it is tried again. */
+/** Whether a failure of the database is permanent: trying again gives the same. */
 export const isPermanent = (error: { readonly _tag: string }): error is SqlError =>
   error._tag === "SqlError" && !isTransient(error)
 
-/** When what passes is tried again. */
+/** The backoff after transient failures: 50 milliseconds, doubled each time up to 5 seconds, with jitter. */
 export const retryTransient = Schedule.jittered(
   Schedule.min([Schedule.exponential("50 millis"), Schedule.spaced("5 seconds")])
 )

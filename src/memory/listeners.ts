@@ -1,4 +1,4 @@
-/** Wake-ups in memory: after the commit, and to the listeners of this process. */
+/** Wake-ups in memory: after the commit, for the listeners of this process. */
 import { Effect, Layer } from "effect"
 import { Listeners, Wakeup } from "../storage/listeners.ts"
 import * as Transaction from "./transaction.ts"

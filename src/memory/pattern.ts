@@ -1,8 +1,8 @@
 /**
  * LIKE, as PostgreSQL matches it: `%` any run of characters, `_` any one (a code point), `\` the next one literally.
  *
- * No pattern takes long: of a run between two `%`, the first place where it fits is taken, and is never given back. A
- * name is compared with each part of the pattern at each of its places at most once.
+ * Matching never backtracks: each run of characters between two `%` takes the first place where it fits, which leaves
+ * the most to the runs behind it. So each run is compared with each place of a name at most once.
  */
 export const compilePattern = (pattern: string): (name: string) => boolean => {
   const [first = [], ...rest] = parse(pattern)

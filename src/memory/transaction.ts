@@ -11,7 +11,7 @@
 import { Context, Deferred, Effect, Exit, Option, Semaphore } from "effect"
 import { ConnectionError, DeadlockError, SqlError } from "effect/sql/SqlError"
 
-/** Something that takes part in transactions: what it writes in one is kept in that transaction's journal. */
+/** Data that takes part in transactions: its writes are kept in the transaction's journal until the commit. */
 export interface Participant<Entry> {
   readonly commit: (entries: ReadonlyArray<Entry>) => void
 }
@@ -31,12 +31,12 @@ export class Transaction {
     return journal as Array<Entry>
   }
 
-  /** Takes a step if the transaction is open: check and step are one, the transaction cannot end in between. */
+  /** Takes a step if the transaction is open. It cannot end between check and step. */
   whileOpen<A, E, R>(step: () => Effect.Effect<A, E, R>): Effect.Effect<A, E | SqlError, R> {
     return Effect.suspend((): Effect.Effect<A, E | SqlError, R> => this.ended ? Effect.fail(endedError()) : step())
   }
 
-  /** Does this when the transaction has committed; at once if it has ended. */
+  /** Runs an effect after the commit; at once if the transaction has ended. */
   defer(effect: Effect.Effect<void>): Effect.Effect<void> {
     return Effect.suspend(() => {
       if (this.ended) return effect
@@ -77,7 +77,7 @@ const endedError = (): SqlError =>
   new SqlError({
     reason: new ConnectionError({
       cause: new Error("the transaction has ended"),
-      message: "the transaction of this fiber has ended: what outlives a transaction cannot use the store in it",
+      message: "the transaction of this fiber has ended: a fiber that outlives its transaction cannot use it",
       operation: "query"
     })
   })
@@ -187,7 +187,7 @@ export const required = <A, E>(
     return Effect.onExit(Effect.suspend(() => effect(transaction)), (exit) => transaction.end(exit))
   })
 
-/** `SqlClient.afterCommit`, in memory: does this when the open transaction has committed; now if none is open. */
+/** `SqlClient.afterCommit`, in memory: runs an effect after the commit of the open transaction; at once if none is open. */
 export const afterCommit = (effect: Effect.Effect<void>): Effect.Effect<void> =>
   Effect.flatMap(
     inContext,

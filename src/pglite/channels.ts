@@ -1,8 +1,9 @@
 /**
  * The channels that one session listens to, as told by the LISTEN and UNLISTEN that pass through it.
  *
- * The backend that the sessions share listens to the channels of all of them, and never stops: its UNLISTEN would
- * deafen the others. So UNLISTEN is known here only, and what reaches the backend names a channel that nobody has.
+ * The backend that the sessions share listens to the channels of all sessions, and never stops: an UNLISTEN there would
+ * end the notifications of the others as well. So UNLISTEN is only noted here, and the backend gets one that names a
+ * channel of no session.
  */
 import { message, text } from "./wire.ts"
 
@@ -33,7 +34,7 @@ export class Channels {
     }
     const add = verb.toUpperCase() === "LISTEN"
     this.prepared.set(name.value, { add, channel: channel === "*" ? undefined : unquote(channel) })
-    return add ? frame : message("P", `${name.value}\0UNLISTEN "${nobodys}"\0\0\0`)
+    return add ? frame : message("P", `${name.value}\0UNLISTEN "${unusedChannel}"\0\0\0`)
   }
 
   /** Reads a Bind (portal, statement, values). */
@@ -63,6 +64,6 @@ export class Channels {
 }
 
 const pattern = /^\s*(LISTEN|UNLISTEN)\s+(\*|"(?:[^"]|"")+"|[^\s";*]+)\s*;?\s*$/i
-const nobodys = "channel of no session"
+const unusedChannel = "channel of no session"
 const unquote = (identifier: string): string =>
   identifier.startsWith("\"") ? identifier.slice(1, -1).replaceAll("\"\"", "\"") : identifier.toLowerCase()

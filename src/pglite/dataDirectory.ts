@@ -1,6 +1,6 @@
 /**
  * The lock on a data directory. PGlite takes none: a second PGlite on the same files reads stale pages and writes over
- * those of the first. PostgreSQL's own `postmaster.pid` is no help, since every PGlite believes to be process 42.
+ * those of the first. PostgreSQL's own `postmaster.pid` does not help: every PGlite takes itself for process 42.
  *
  * The lock is left behind by a process that was killed, and taken over by the next one.
  */
@@ -70,7 +70,7 @@ const lockDirectory = (directory: string): string => {
 const hasDatabase = (path: string, lock: LockFile.Lock): boolean => {
   const names = NodeFs.readdirSync(path).filter((name) => !name.startsWith(lockName))
   if (lock.left === creating) {
-    // Its creator was killed before there was a database: what lies here is the half of one.
+    // Its creator was killed before the database was complete: these files are part of one.
     for (const name of names) NodeFs.rmSync(NodePath.join(path, name), { recursive: true })
     return false
   }
@@ -93,11 +93,11 @@ export const created = (path: string): void => {
 const unlockDirectory = (path: string): void => {
   const opened = open.get(path)
   open.delete(path)
-  // What was not completed is for the next user to clear away.
+  // A database that is not complete is removed by the next one that opens the directory.
   if (opened?.complete !== true) return
   try {
     opened.lock.release()
   } catch {
-    // A lock that stays names a process that has ended: the next user takes it over.
+    // The lock stays and will name a process that has ended: it is taken over.
   }
 }

@@ -1,10 +1,11 @@
 /**
  * A lock between processes, as a file that names its owner: `process id`, `token`, and a word of the owner's.
  *
- * Every step is one that the file system takes as a whole. The file appears complete, by a hard link, or not at all; its
- * owner changes it by a rename. A lock whose owner has ended is taken over by who gets the lock on *its token*, and then
- * finds it unchanged: nobody else may replace it, so of many processes that find it at once, one has it. (A process that
- * ends while it takes over leaves a lock of the second kind behind, which is taken over in the same way.)
+ * Every step is atomic in the file system: the file appears with its content by a hard link, and its owner changes it by a
+ * rename. To take over a lock whose owner has ended, a process takes a second lock, which is named by the token of the
+ * first, and then finds the first unchanged. Only the holder of the second lock may replace the first, so of many
+ * processes that try at once, one succeeds. (A process that ends during a takeover leaves the second lock behind; it is
+ * taken over in the same way.)
  *
  * Processes that do not see each other's ids (containers that share a volume) and worker threads of one process are not
  * told apart.

@@ -159,7 +159,7 @@ class Backend {
     }
   }
 
-  /** Leaves nothing behind of a session that is gone. Never rejects: if PGlite fails, nothing is left to clear. */
+  /** Clears what a session that is gone left on the backend. Never rejects: if PGlite fails, nothing is left to clear. */
   private async clear(session: Session): Promise<void> {
     const messages = Array.from(session.statements, Wire.closeStatement)
     if (session.status !== Wire.idle) messages.unshift(Wire.rollback)

@@ -60,7 +60,7 @@ export const rollback = message("Q", "ROLLBACK\0")
 export const closeStatement = (name: string): Buffer => message("C", `S${name}\0`)
 export const readyForQuery = message("Z", "I")
 
-/** What the client is told at its startup: it is let in, and `id` is its process id. */
+/** The answer to a startup message: authentication succeeded, and `id` is the process id of the backend. */
 export const welcome = (id: number): Buffer =>
   Buffer.concat([message("R", int32(0)), message("K", int32(id), int32(0)), readyForQuery])
 
@@ -70,7 +70,7 @@ export const canceled = Buffer.concat([
 ])
 
 /**
- * Goes before every Sync. PostgreSQL ignores it, except after a COPY FROM STDIN: that fails then, where it would wait for
- * data that PGlite cannot wait for, and end the database.
+ * Sent before every Sync. PostgreSQL ignores it, except after a COPY FROM STDIN, which then fails. Without it COPY would
+ * wait for data, which PGlite cannot do: the database would end.
  */
 export const copyFail = message("f", "COPY FROM STDIN is not supported\0")

@@ -13,7 +13,7 @@
  *   error: whether it was stored is unknown.
  * - An item whose fiber is interrupted is not written, unless the statement that writes it is under way already.
  *
- * `groupCommit/queues.ts` has what gathers, `statements.ts` what is under way, `held.ts` what waits for a lock.
+ * `groupCommit/queues.ts` has the items that gather, `statements.ts` those under way, `held.ts` those that wait for a lock.
  */
 import { Context, Deferred, Effect, Fiber, FiberSet, Tracer } from "effect"
 import type { Scope } from "effect"
@@ -36,7 +36,7 @@ export const make = Effect.fnUntraced(function*(
 ): Effect.fn.Return<(item: AppendItem) => Effect.Effect<AppendOutcome, SqlError>, never, Scope.Scope> {
   const unanswered = new Set<Entry>()
   let isClosed = false
-  // In the order of closing, from the last to the first: nothing is taken, nothing is sent, nobody waits any more.
+  // Finalizers run from the last to the first: nothing is taken any more, statements end, waiting fibers are interrupted.
   yield* Effect.addFinalizer(() =>
     Effect.sync(() => {
       for (const entry of unanswered) entry.answer(Effect.interrupt)
@@ -72,16 +72,16 @@ export const make = Effect.fnUntraced(function*(
   /** Sends batches until nothing is ready. */
   const lane = Effect.fnUntraced(function*(isFirst: boolean) {
     for (let gathers = !isFirst;;) {
-      if (gathers) yield* Effect.yieldNow // whoever is about to write, joins
+      if (gathers) yield* Effect.yieldNow // fibers that are about to write join the batch
       const batch = queues.take(maximumLanes - busy)
       if (batch.length === 0) {
         open--
         return
       }
       busy++
-      wake() // for what is left
+      wake() // another lane may take the rest
       const left = yield* statements.send(batch)
-      busy-- // and takes again: no other lane opens for those who come now
+      busy-- // this lane takes again: no other one opens for items that arrive now
       settled(batch.map(({ item }) => item.stream), left)
       gathers = batch.length > 1
     }
@@ -139,7 +139,7 @@ export const make = Effect.fnUntraced(function*(
       })
     )
 
-  /** Its fiber is interrupted: whatever waits, or is under way, for nobody else ends. */
+  /** Its fiber was interrupted: a statement that no other fiber waits for is cancelled, a queue without items forgotten. */
   function withdraw(entry: Entry): Effect.Effect<void> {
     entry.isWithdrawn = true
     unanswered.delete(entry)

@@ -1,37 +1,36 @@
 /**
  * Wake-ups: hints that something new was committed.
  *
- * A hint may be lost, or come for nothing, or name only some of what is new: who is woken, or has waited long enough,
- * looks for itself, and finds what there is. A lost wake-up costs time, never a message.
+ * A hint may be lost, come for nothing, or name only some of the new messages: a listener that was woken, or has waited
+ * for its poll interval, queries for what is new. A lost wake-up costs time, never a message.
  */
 import { Context, Effect, Latch } from "effect"
 import type { Duration, Scope } from "effect"
 
-/** What is told to those who listen. */
+/** A hint for the listeners of a channel. */
 export interface Signal {
-  /** Of the signals of a channel that wait to be sent, the last of each key is. */
+  /** Of several pending signals of a channel with the same key, only the last is sent. */
   readonly key: string
-  /** What depeche_db's listeners expect; made JSON text when it is sent, which most are not. */
+  /** What depeche_db's listeners expect. Encoded as JSON when it is sent: most signals never are. */
   readonly payload: Readonly<Record<string, string | number | undefined>>
 }
 
-/** Somebody who waits for wake-ups. */
+/** Waits for wake-ups. */
 export interface Listener {
   /** Ends at once if something was signalled since the last wait, else when it is, or when the time is over. */
   readonly wait: (timeout: Duration.Input) => Effect.Effect<void>
 }
 
 /**
- * The port: what a backend tells by, and listens to. On PostgreSQL these are LISTEN and NOTIFY, in memory the listeners
- * of the process.
+ * The port of wake-ups: LISTEN and NOTIFY on PostgreSQL, the listeners of the process in memory.
  */
 export class Wakeup extends Context.Service<Wakeup, {
   /**
-   * Tells all who listen, here and in other processes: at once, or, in a transaction, after its commit. It does not wait
-   * for them to be told, and never fails.
+   * Wakes all listeners of a channel, here and in other processes: at once, or after the commit of the transaction that
+   * is open. Does not wait for them, and never fails.
    */
   readonly signal: (channel: string, signals: ReadonlyArray<Signal>) => Effect.Effect<void>
-  /** What is signalled after this has ended, wakes the listener, until the scope closes. */
+  /** A listener that is woken by every signal sent after this has ended, until the scope closes. */
   readonly listen: (channel: string) => Effect.Effect<Listener, never, Scope.Scope>
 }>()("effect-message-store/Wakeup") {}
 
@@ -57,7 +56,7 @@ export class Listeners {
         wait: (timeout) =>
           Effect.andThen(
             Effect.timeoutOption(latch.await, timeout),
-            // Whatever was signalled until now has been committed: who looks now, finds it.
+            // Everything signalled is committed: a read after this sees it.
             Effect.sync(() => latch.closeUnsafe())
           )
       })

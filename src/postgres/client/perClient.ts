@@ -1,10 +1,10 @@
-/** What there is one of for each client, however many stores use it. */
+/** Layers that are built once for each `SqlClient`, however many stores use it. */
 import { Effect, Layer } from "effect"
 import { SqlClient } from "effect/sql"
 
 /**
- * Effect builds a layer that is one value once, with the client it meets first. An application with two databases has two
- * clients: each gets a layer of its own. The one that finds them is built anew by whoever needs it.
+ * Effect memoises a layer by its identity, whatever client it is built with. An application with two databases has two
+ * clients, so each client gets a layer of its own, and the memo map shares that one.
  */
 export const perClient = <A>(
   make: () => Layer.Layer<A, never, SqlClient.SqlClient>

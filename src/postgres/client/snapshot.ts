@@ -6,8 +6,8 @@ import type { SqlError } from "effect/sql/SqlError"
 import type { Snapshot } from "../../Storage.ts"
 
 /**
- * Inside a transaction there is nothing to open: effects run in it as they are. Otherwise a connection is reserved
- * until the scope closes, and effects run on it, whatever transaction is open around them by then.
+ * Inside a transaction nothing is opened: effects run in that transaction. Otherwise a connection is reserved until the
+ * scope closes, and effects run on it, even inside a transaction that was opened later.
  *
  * Gotcha: only plain statements may run in a snapshot; `sql.withTransaction` needs more than the connection.
  */

@@ -1,13 +1,13 @@
-/** Transactions whose connection may be lost. */
+/** Transactions that survive the loss of their connection with a typed failure. */
 import { Cause, Effect } from "effect"
 import type { SqlClient } from "effect/sql/SqlClient"
 import type { SqlError } from "effect/sql/SqlError"
 import { isConnectionError } from "../../internal/transient.ts"
 
 /**
- * `sql.withTransaction`, with one difference. There, a ROLLBACK on a connection that was lost is a defect, and makes one of
- * the failure before it: neither can be caught or tried again. But there is nothing left to roll back: here it is the
- * failure alone that is told.
+ * `sql.withTransaction`, with one difference: there, a ROLLBACK on a lost connection dies, and the failure before it is
+ * lost in the defect, so that neither can be caught or tried again. Since nothing is left to roll back, this fails with
+ * the first failure alone.
  */
 export const withTransaction =
   (sql: SqlClient) => <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E | SqlError, R> =>

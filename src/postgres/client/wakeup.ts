@@ -1,11 +1,11 @@
 /**
  * Wake-ups by LISTEN and NOTIFY, on depeche_db's channels.
  *
- * A NOTIFY inside of a writing transaction would take a lock of the whole database at its commit. So signals are sent
- * after commit, in statements of their own, one at a time, with a pause of 5 milliseconds behind each: what comes
- * meanwhile gathers, and leaves together. Listeners of this process need no database, and do not wait.
+ * A NOTIFY inside a writing transaction would take a database-wide lock at commit. So signals are sent after the commit,
+ * in statements of their own, one at a time, with a pause of 5 milliseconds after each: signals that arrive meanwhile are
+ * sent together. Listeners in this process are woken at once, without the database.
  *
- * All channels are listened to on one session; when it was lost and is back, all listeners are woken.
+ * One session listens to all channels. When it is lost and opened again, it wakes all listeners.
  */
 import { Effect, FiberSet, Latch, Layer, Queue, RcMap } from "effect"
 import type { Duration } from "effect"
@@ -14,13 +14,13 @@ import { Listeners, type Signal, Wakeup } from "../../storage/listeners.ts"
 import { perClient } from "./perClient.ts"
 import * as Session from "./session.ts"
 
-/** Of one statement. */
+/** How many signals one statement sends. */
 const maximumSignals = 1000
 
-/** Writers in a loop would otherwise pay for a NOTIFY each. */
+/** Between two statements: a writer in a loop would otherwise send a NOTIFY for each of its writes. */
 const pause: Duration.Input = "5 millis"
 
-/** How long a layer that closes waits for its last signals to be sent. */
+/** How long a closing layer waits until its last signals are sent. */
 const lastWait: Duration.Input = "1 second"
 
 interface Notification extends Signal {
@@ -50,13 +50,13 @@ export const layer = perClient(() =>
               batch.map(({ payload }) => JSON.stringify(payload))
             }::text[]
           ) signal(channel, payload)`,
-            { log: "Debug", message: "A wake-up was not sent: who waits for it looks for itself later" }
+            { log: "Debug", message: "A wake-up was not sent: its listeners find the messages when they poll" }
           )
           yield* Effect.timeoutOption(closing.await, pause)
         }
         isSending = false
       })
-      // What waits when the layer closes leaves at once.
+      // When the layer closes, pending signals are sent without a pause.
       yield* Effect.addFinalizer(() =>
         Effect.andThen(closing.open, Effect.timeoutOption(FiberSet.awaitEmpty(sending), lastWait))
       )
@@ -76,7 +76,7 @@ export const layer = perClient(() =>
             Effect.gen(function*() {
               const notifications = yield* connection.listen(channel)
               while (true) {
-                listeners.wake(channel) // the first time too: what was signalled before, nobody has told us of
+                listeners.wake(channel) // at first, too: it was not listening when earlier signals were sent
                 yield* Queue.take(notifications)
               }
             })

@@ -1,10 +1,10 @@
 /**
- * What waits for a lock: the queues whose streams are held by other transactions.
+ * The queues whose streams are held by the locks of other transactions.
  *
- * No number of held streams takes the connections of others. One small statement asks for all of them which are free,
- * after a pause that grows from 1 to 100 milliseconds for each. Whoever only asks never gets a lock for which writers of
- * other processes stand in line; so the queue that has waited longest stands in line too, on the one connection that a
- * store has for this, outside of the pool.
+ * However many streams are held, their queues take no connection of the pool: one small statement asks which of the locks
+ * are free, after a backoff that grows from 1 to 100 milliseconds for each queue. A client that only asks never gets a
+ * lock for which writers of other processes wait in line, so the queue that has waited longest waits in line too, on the
+ * one connection that a store has for this, outside of the pool.
  */
 import { Array as Arr, Cause, Effect, Exit, Fiber } from "effect"
 import type { SqlError } from "effect/sql/SqlError"
@@ -13,11 +13,11 @@ import type { Entry, Queues, StreamQueue } from "./queues.ts"
 import { type Append, type make as makeStatements, type Run, setOut, traced, wasRefused } from "./statements.ts"
 
 export interface StreamLocks {
-  /** Of these streams those whose lock nobody has. */
+  /** Those of the streams whose locks are free. */
   readonly free: (streams: ReadonlyArray<string>) => Effect.Effect<ReadonlyArray<string>, SqlError>
   /**
-   * Waits for the lock of a stream, and then appends in that transaction what there is to append. Absent: there is no
-   * connection to wait on.
+   * Waits for the lock of a stream, then appends in the same transaction. Absent if there is no connection outside of
+   * the pool.
    */
   readonly append:
     | ((
@@ -29,11 +29,11 @@ export interface StreamLocks {
 
 type Outcomes = ReadonlyArray<AppendOutcome | undefined>
 
-/** In milliseconds. */
+/** The longest backoff, in milliseconds. */
 const longestPause = 100
-/** Who is left alone for as long as that stands in line. */
+/** A queue waits in line once its backoff has reached this, in milliseconds. */
 const patience = 8
-/** Behind a connection that could not be had, or was lost. */
+/** The pause after a connection could not be had, or was lost, in milliseconds. */
 const pauseAfterFailure = 1000
 
 export const make = (
@@ -41,7 +41,7 @@ export const make = (
   queues: Queues,
   locks: StreamLocks,
   { conclude }: ReturnType<typeof makeStatements>,
-  /** Called when what was away for a stream has its outcomes, but for these items; and when a queue may leave. */
+  /** Called when the items that were away for the streams have their outcomes, except `busy`, and when a queue may be sent. */
   settled: (streams: ReadonlyArray<string>, busy: ReadonlyArray<Entry>) => void
 ) => {
   /** The longest waiting first. */
@@ -66,7 +66,7 @@ export const make = (
     run(standInLine(locks.append))
   }
 
-  /** Nobody waits for it any more. */
+  /** No fiber waits for its items any more. */
   const abandon = (queue: StreamQueue): Effect.Effect<void> => {
     held.delete(queue)
     return inLine?.queue === queue ? Fiber.interrupt(inLine.fiber) : Effect.void
@@ -114,7 +114,7 @@ export const make = (
       for (let queue; (queue = longest()) !== undefined;) {
         const waiting = Array.from(held, (each) => [each, each.entries.slice()] as const)
         const exit = yield* waitFor(append, queue)
-        // A `lock_timeout` that is over for one is over for all that have waited as long.
+        // A `lock_timeout` that has passed for one has passed for all that have waited as long.
         if (Exit.isFailure(exit) && wasRefused(exit.cause)) {
           for (const [each, entries] of waiting) {
             const stillThere = new Set(each.entries)
@@ -142,7 +142,7 @@ export const make = (
     const fiber: Fiber.Fiber<Outcomes, SqlError> = run(append(queue.stream, (locked) =>
       Effect.suspend(() => {
         batch = queues.takeHeld(queue)
-        if (!Arr.isReadonlyArrayNonEmpty(batch)) return Effect.succeed([]) // it was found free meanwhile
+        if (!Arr.isReadonlyArrayNonEmpty(batch)) return Effect.succeed([]) // its lock was found free meanwhile
         setOut(batch, fiber)
         return traced(batch, locked)
       })))

@@ -1,5 +1,5 @@
 /**
- * What gathers: the items that wait, in a queue for each stream.
+ * The items that wait to be sent, in a queue for each stream.
  *
  * A queue is `ready`, `away` (its first items are in a statement, and no others leave until that has its outcomes) or
  * `held` (another transaction has the lock of its stream). It is forgotten when it is empty and nothing of it is away.
@@ -8,7 +8,7 @@ import type { Effect, Fiber, Tracer } from "effect"
 import type { SqlError } from "effect/sql/SqlError"
 import type { AppendItem, AppendOutcome } from "../../Storage.ts"
 
-/** Bounds of a batch. An item larger than that goes alone. */
+/** Bounds of a batch. A larger item is sent alone. */
 export const maximumItems = 128
 const maximumCharacters = 4 * 1024 * 1024
 
@@ -20,7 +20,7 @@ export interface Entry {
   readonly answer: (outcome: Effect.Effect<AppendOutcome, SqlError>) => void
   /** Its fiber was interrupted: it must not be sent any more. */
   isWithdrawn: boolean
-  /** That it is under way in. */
+  /** The statement that it is under way in. */
   statement: Statement | undefined
 }
 
@@ -34,7 +34,7 @@ export class StreamQueue {
   readonly stream: string
   entries: Array<Entry> = []
   state: "ready" | "away" | "held" = "ready"
-  /** How long it is left alone, in milliseconds, when it is found held. */
+  /** How long to wait, in milliseconds, before its lock is asked for again. */
   pause = 0
 
   constructor(stream: string) {
@@ -61,14 +61,14 @@ export class Queues {
     this.waiting++
   }
 
-  /** Whether nothing waits, and nothing of the stream is away: then it is, without any items, until it is settled. */
+  /** Marks a stream as away without any items, until it is settled; false if items wait, or the stream has a queue. */
   reserve(stream: string): boolean {
     if (this.hasReady || this.byStream.has(stream)) return false
     this.queue(stream).state = "away"
     return true
   }
 
-  /** The next batch: of all that is ready one of so many equal shares, within the bounds of a batch. */
+  /** The next batch: one of so many equal shares of everything ready, within the bounds of a batch. */
   take(shares: number): ReadonlyArray<Entry> {
     // A stream is in one batch at a time: there is nothing to share of a single one.
     const most = this.ready.size === 1 ? maximumItems : Math.min(Math.ceil(this.waiting / shares), maximumItems)
@@ -92,7 +92,7 @@ export class Queues {
     return batch
   }
 
-  /** What was away has its outcomes, but for these items, whose stream is held: they are the first again. */
+  /** The items that were away have their outcomes, except these, whose stream is held: they are first in their queue again. */
   settle(streams: Iterable<string>, busy: ReadonlyArray<Entry>): ReadonlyArray<StreamQueue> {
     const left = busy.length === 0 ? undefined : Map.groupBy(busy, (entry) => entry.item.stream)
     const held: Array<StreamQueue> = []
@@ -112,7 +112,7 @@ export class Queues {
     return held
   }
 
-  /** Nobody holds the stream any more. */
+  /** The stream is not held any more. */
   release(queue: StreamQueue): void {
     if (queue.state === "held") this.makeReady(queue)
   }

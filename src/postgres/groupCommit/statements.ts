@@ -1,9 +1,9 @@
 /**
- * What is under way: the statements that write batches, and what becomes of their items.
+ * The statements that write batches, and the outcomes of their items.
  *
- * A statement whose items are all withdrawn is cancelled, and gone when their fibers have ended. When the database refuses
- * a batch, its items are appended one by one, so that only the culprit fails: each in a statement of its own, unless it was
- * withdrawn meanwhile; where the stream of one is held, the later ones of that stream stay behind it.
+ * A statement whose items are all withdrawn is cancelled, and has ended when their fibers end. When the database refuses
+ * a batch, its items are appended one by one, so that only the culprit fails: each in a statement of its own, unless it
+ * was withdrawn meanwhile. If the stream of an item is held, the later items of that stream wait behind it.
  */
 import { Array as Arr, Cause, Effect, Exit, Fiber, Predicate, Tracer } from "effect"
 import type { SqlError } from "effect/sql/SqlError"
