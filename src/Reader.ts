@@ -82,7 +82,7 @@ export interface Reader<out A> {
 /** Messages fetched at a time, at most: a backend sends less where they are large. */
 const pageSize = 1000
 
-/** Messages decoded at a time. In between, what the server sends of the next page is received. */
+/** Messages decoded at a time. In between, the socket is read: the server sends the next page meanwhile. */
 const sliceSize = 250
 
 /**
@@ -115,8 +115,8 @@ export const make = <A>(storage: Storage["Service"], codec: MessageCodec<A>): Re
   ): Stream.Stream<StoredMessage<A>, SerializationError | SqlError> =>
     Stream.unwrap(Effect.gen(function*() {
       const scope = yield* Effect.scope
-      // The next page is fetched while this one is decoded and consumed: but not in a transaction, which would be lost
-      // if the consumer stopped, and the statement were cancelled.
+      // The next page is fetched while this one is decoded and consumed. Not in a transaction: a consumer that stops
+      // would cancel the statement, and with it the transaction.
       const ahead = !(yield* storage.inTransaction)
       const fetchPage = (range: Range) => fetch({ ...range, limit: Math.min(range.limit, pageSize) })
       const first = { range: given, page: fetchPage(given) }
@@ -134,7 +134,7 @@ export const make = <A>(storage: Storage["Service"], codec: MessageCodec<A>): Re
             ? { ...range, from: position(last) + 1, limit: left }
             : { ...range, to: position(last) - 1, limit: left }
           const fetching = ahead && next.from <= next.to
-            // at once: decoding leaves no other fiber a turn
+            // at once: while this page is decoded, no other fiber would start
             ? Fiber.join(yield* Effect.forkIn(fetchPage(next), scope, { startImmediately: true }))
             : fetchPage(next)
           return [slices, Option.some({ range: next, page: fetching })] as const

@@ -28,7 +28,7 @@ interface Row extends Omit<EncodedStoredMessage, "data" | "metadata"> {
   commit: number
 }
 
-/** What can be read: the commits up to one, and what the transaction itself wrote. */
+/** What a read sees: the commits up to one, and the transaction's own writes. */
 interface View {
   readonly commit: number
   readonly own: ReadonlyArray<Row>
@@ -113,7 +113,7 @@ class Messages implements Transaction.Participant<Row>, MemoryStream.Source<Row>
 
   stream(view: View, stream: string): ReadonlyArray<Row> {
     const rows = this.streams.get(stream) ?? []
-    // A stream's versions are committed in their order: what a view does not see is at the end.
+    // A stream's versions are committed in their order: those that a view does not see are the last.
     const visible = (rows.at(-1)?.commit ?? 0) > view.commit ? rows.filter((row) => row.commit <= view.commit) : rows
     const own = view.own.filter((row) => row.stream === stream)
     return own.length === 0 ? visible : [...visible, ...own]
@@ -175,7 +175,7 @@ const streamPage = (rows: ReadonlyArray<Row>, page: StreamQuery): ReadonlyArray<
   return page.direction === "forward" ? range.slice(0, page.limit) : range.slice(-page.limit).toReversed()
 }
 
-/** A store of its own, empty, for each time the layer is built. */
+/** A new, empty store each time the layer is built. */
 export const layer: Layer.Layer<Storage> = Layer.effect(
   Storage,
   Effect.map(Wakeup, (wakeup) => {
@@ -232,6 +232,6 @@ export const layer: Layer.Layer<Storage> = Layer.effect(
 
 const channel = "messages"
 
-/** Nobody reads payloads here. */
+/** Listeners in memory do not read payloads. */
 const signals = (outcome: AppendOutcome): ReadonlyArray<Signal> =>
   outcome._tag === "Written" ? [{ key: channel, payload: {} }] : []

@@ -1,6 +1,6 @@
 /**
- * What is read from the table, one statement per shape. Operators and functions for which `pg_catalog` has no exact match
- * name it: nobody else's come to run because of what is on the search path.
+ * The statements that read messages, one per shape. Operators and functions for which `pg_catalog` has no exact match are
+ * written with their schema, so that no other one on the search path is found first.
  */
 import { DateTime, Effect } from "effect"
 import type { Schema } from "effect"
@@ -18,7 +18,7 @@ export interface Row {
   readonly added_at: Date
   /** As the driver parses it: a cast to text costs the server, and the driver, more than parsing it here would save. */
   readonly message: Schema.Json
-  /** As text: rows that were written together have the same, which is parsed once. */
+  /** As text: rows that were written together share it, and it is parsed once. */
   readonly metadata: string | null
 }
 
@@ -26,7 +26,7 @@ export interface OfStream {
   readonly stream: string
 }
 
-/** What was written together shares its metadata and its time: they are made once. */
+/** Messages that were written together share their metadata and their time: both are made once. */
 export const toStored = <R extends Row>(
   rows: ReadonlyArray<R>,
   streamOf: (row: R) => string
@@ -54,16 +54,16 @@ export const toStored = <R extends Row>(
 
 /**
  * A page ends with the row that brings its messages to this size, in bytes as they are stored (compressed, if they are
- * large): pages of large messages do not fill the memory.
+ * large), so that pages of large messages do not fill the memory.
  */
 export const pageBytes = 4 * 1024 * 1024
 
 export interface SizedRow extends Row {
-  /** Of the messages of the page, up to this one. */
+  /** The size of the page up to this message. */
   readonly bytes: number
 }
 
-/** Cuts off at the size of a page what a query finds in its order; it calls the messages `m`. */
+/** Cuts the rows of a query off at the size of a page, in its order. The query calls the messages `m`. */
 export const sized = (sql: SqlClient, store: Store) =>
 <R extends SizedRow>(
   shown: Statement.Fragment,

@@ -1,7 +1,7 @@
 /**
  * The names of a store's database objects, as PostgreSQL and depeche_db know them.
  *
- * They are spliced into SQL, so they are made here alone, from a name that `checkName` let pass.
+ * They are spliced into SQL, so they are made only here, from a name that `checkName` has accepted.
  */
 import { Effect, Result } from "effect"
 import type { InvalidNameError } from "../errors.ts"
@@ -17,17 +17,17 @@ export interface Objects {
   /** depeche_db's channel of new messages. */
   readonly channel: string
   readonly appendFunction: string
-  /** Refuses rows that do not come through a function. */
+  /** The trigger that refuses rows which were not inserted by one of the functions. */
   readonly refuseFunction: string
   readonly settingsTable: string
   readonly migrationsTable: string
 }
 
-/** A store, and what was fixed when its objects were made. */
+/** A store, and the settings that were fixed when its objects were made. */
 export interface Store extends Objects {
-  /** In which `added_at` is local time. */
+  /** The time zone in which `added_at` is local time. */
   readonly timeZone: string
-  /** Of the names of streams, where their locks are concerned. */
+  /** Prefixes the names of streams in the keys of their locks. */
   readonly lockPrefix: string
 }
 
@@ -50,7 +50,7 @@ export const streamLockKey = ({ lockPrefix }: Store, stream: string): string =>
   `left('x'::text operator(pg_catalog.||) md5(${literal(lockPrefix)}::text operator(pg_catalog.||) ${stream}), 17)` +
   "::bit(64)::bigint"
 
-/** The exact time at which a message was added: what Python has written before is known in local time. */
+/** The exact time at which a message was added; of messages that Python wrote, the local time is known. */
 export const timeAdded = ({ timeZone }: Store, row: string): string =>
   `coalesce(${row}.recorded_at, ${row}.added_at at time zone ${literal(timeZone)})`
 
@@ -100,9 +100,9 @@ export interface SubscriptionObjects {
   readonly migrationsTable: string
 }
 
-/** A subscription, and what was fixed when its objects were made. */
+/** A subscription, and the settings that were fixed when its objects were made. */
 export interface OpenedSubscription extends SubscriptionObjects {
-  /** Of the names of its partitions' locks. */
+  /** Prefixes the keys of its partitions' locks. */
   readonly lockPrefix: string
 }
 

@@ -98,7 +98,7 @@ export const layer = (
     })
   ).pipe(Layer.provide([PostgresWakeup.layer, Claims.layer]))
 
-/** The new heads, as depeche_db's listeners are told of them. */
+/** The new heads of the streams, in the form that depeche_db's listeners expect. */
 const signals = (
   items: ReadonlyArray<AppendItem>,
   outcomes: ReadonlyArray<AppendOutcome | undefined>

@@ -2,10 +2,10 @@
  * Messages, as a backend stores and reads them. It keeps these promises:
  *
  * - versions of a stream are 1, 2, 3, … without gaps; global positions are unique and rise within a stream;
- * - items of one `append` that name the same stream are decided in the order given, each on what the ones before it
- *   left; an item that is refused leaves no trace and harms no other (with `atomic`, none is written, and the first
- *   that was refused is the one that is reported);
- * - a refusal is an answer, not a failure: a transaction stays usable.
+ * - items of one `append` that name the same stream are decided in the order given, each after the
+ *   effects of the ones before it; an item that is refused leaves no trace and does not affect the others (with `atomic`,
+ *   none is written, and only the first refusal is reported);
+ * - a refusal is an outcome, not a failure: a transaction stays usable.
  */
 import { Data } from "effect"
 import type { Array, DateTime, Effect, Schema, Scope } from "effect"
@@ -32,7 +32,7 @@ export interface AppendItem {
   readonly metadata: string
 }
 
-/** What became of an item. `Skipped`: left out because another item of an atomic append is the first that was refused. */
+/** The outcome of an item. `Skipped`: not written, because another item of an atomic append was refused. */
 export type AppendOutcome = Data.TaggedEnum<{
   /** The place of the item's last message. */
   Written: { readonly version: number; readonly globalPosition: number }
@@ -41,7 +41,7 @@ export type AppendOutcome = Data.TaggedEnum<{
   Skipped: {}
 }>
 
-/** Makes outcomes, and tells them apart. */
+/** Constructors and matchers of outcomes. */
 export const AppendOutcome = Data.taggedEnum<AppendOutcome>()
 
 /** A row as it was read. */
@@ -55,13 +55,13 @@ export interface EncodedStoredMessage {
   readonly metadata: Schema.JsonObject
 }
 
-/** Messages as they were read, and whether there may be more behind them. An empty page has nothing behind it. */
+/** A page of messages, and whether more may follow. Nothing follows an empty page. */
 export interface Page {
   readonly messages: ReadonlyArray<EncodedStoredMessage>
   readonly more: boolean
 }
 
-/** From the first to the last, or the other way. */
+/** From the first to the last, or from the last to the first. */
 export type Direction = "forward" | "backward"
 
 /** Asks for a page of a stream: at most `limit` messages with `fromVersion <= version <= toVersion`, in `direction`. */

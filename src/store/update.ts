@@ -1,8 +1,8 @@
 /**
- * Read, decide, write: again, when somebody else wrote in between.
+ * Read, decide, write; and again, when another process wrote in between.
  *
- * Updates of one stream take turns in this process. Each leaves what it knows of the stream to the next in turn, which
- * so reads only what others have added: nothing, as a rule.
+ * Updates of one stream take turns in this process. Each passes the state of the stream on to the next, which reads only
+ * what other processes have added: usually nothing.
  */
 import { Array as Arr, Effect, Exit, Predicate, RcMap, Result, Scope, Semaphore, Stream } from "effect"
 import type { SqlError } from "effect/sql/SqlError"
@@ -37,16 +37,16 @@ export interface Appended extends StreamHead {
   readonly appended: number
 }
 
-/** What the messages of a stream come to, and the last of them. */
+/** The state that the messages of a stream fold to, and the head it was folded up to. */
 interface Known<S> {
   readonly state: S
   readonly head: StreamHead
 }
 
-/** The turns of one stream: there as long as somebody has the turn, or waits for it. */
+/** The turns of one stream. They exist while an update runs or waits. */
 interface Turns {
   readonly semaphore: Semaphore.Semaphore
-  /** What the last in turn knew, for the next one; nothing, unless all went well. */
+  /** What the last update knew, for the next one; undefined after a failure or an interruption. */
   left: { readonly fold: unknown; readonly known: () => Known<unknown> } | undefined
 }
 
@@ -70,8 +70,8 @@ export const make = Effect.fnUntraced(function*<A>(
     )
 
   /**
-   * Reads what was added to what is known. The last message that is known is read again: its global position, which
-   * never comes back, tells whether the stream is still the same one. One that was truncated is read from its beginning.
+   * Reads the messages added since. The last known message is read again: its global position, which is never given out
+   * twice, tells whether the stream is still the same. One that was truncated is read from the beginning.
    */
   const readOn = <S>(stream: string, fold: Fold<S, A>, known: Known<S>) => {
     const { globalPosition, version } = known.head
@@ -93,12 +93,12 @@ export const make = Effect.fnUntraced(function*<A>(
       options?: Pick<WriteOptions, "metadata">
     ): Effect.fn.Return<Appended, E | WriteError, R> {
       /**
-       * Whoever writes is told by the database whether the stream was still what the decision was made on. A decision
-       * that writes nothing, or fails, stands only if it was made on what was read in this turn.
+       * The database checks a decision that writes: the stream must be at the version it was made on. A decision that
+       * writes nothing, or fails, stands only if the stream was read in this turn.
        */
       const inTurn = Effect.fnUntraced(function*(turns: Turns | undefined, conflicts: number) {
         const left = turns?.left
-        if (turns !== undefined) turns.left = undefined // an interruption or a failure leaves nothing
+        if (turns !== undefined) turns.left = undefined // nothing is passed on after an interruption or a failure
         const leave = (known: () => Known<S>) => {
           if (turns !== undefined) turns.left = { fold, known }
         }
@@ -112,7 +112,7 @@ export const make = Effect.fnUntraced(function*<A>(
             const expectedVersion = head.version
             const written = yield* Effect.result(append({ ...options, stream, messages, expectedVersion }))
             if (Result.isSuccess(written)) {
-              // What would be read back are other objects, equal to these by the first law of serializers.
+              // Reading them back would give equal messages, by the first law of serializers.
               leave(() => evolved(fold, { head, state }, written.success, messages))
               return { ...written.success, appended: messages.length }
             }

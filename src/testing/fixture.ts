@@ -1,4 +1,4 @@
-/** What the parts of the contract share: a store, its messages, and a way to step outside of a transaction. */
+/** Shared by the parts of the contract: a store, its messages, and a way to run effects outside of a transaction. */
 import { assert, type Vitest } from "@effect/vitest"
 import { Array as Arr, Context, Deferred, Effect, Queue, Schema, Stream } from "effect"
 import * as Message from "../Message.ts"
@@ -39,7 +39,7 @@ export const ClaimsOption = Context.Reference<Options["claims"]>("effect-message
   defaultValue: () => undefined
 })
 
-/** What the deposits of a stream come to. */
+/** The sum of the deposits of a stream. */
 export const balance = {
   initial: 0n,
   evolve: (sum: bigint, message: Deposited | Noted) => message._tag === "Deposited" ? sum + message.amount : sum

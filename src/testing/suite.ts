@@ -1,4 +1,4 @@
-/** How a contract becomes tests of a backend. */
+/** Registers the parts of a contract as tests of a backend. */
 import { describe, layer } from "@effect/vitest"
 import { Layer } from "effect"
 import type { Duration } from "effect"
@@ -9,7 +9,7 @@ import { Accounts, ClaimsOption, type ContractOptions, type Part } from "./fixtu
 export type SuiteOptions = Partial<ContractOptions> & {
   /** How subscriptions claim partitions: `claims` of their options. */
   readonly claims?: Options["claims"]
-  /** Of building the layer; default 1 minute. */
+  /** How long building the layer may take; default 1 minute. */
   readonly timeout?: Duration.Input | undefined
 }
 
