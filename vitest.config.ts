@@ -1,12 +1,12 @@
 import { defineConfig } from "vitest/config"
-import { TallyReporter } from "./test/support/reporter.ts"
+import { TallyReporter } from "./test/support/tallyReporter.ts"
 
 export default defineConfig({
   resolve: { conditions: ["@effect-message-store/source"] },
   ssr: { resolve: { conditions: ["@effect-message-store/source"] } },
   test: {
     include: ["test/**/*.test.ts"],
-    globalSetup: ["test/support/postgres.ts"],
+    globalSetup: ["test/support/globalSetup.ts"],
     reporters: ["default", new TallyReporter()],
     allowOnly: false,
     maxWorkers: 2,
