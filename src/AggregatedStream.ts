@@ -130,7 +130,7 @@ export const make = Effect.fnUntraced(function*<A>(
 ): Effect.fn.Return<AggregatedStream<A>, MakeError> {
   const { name, partitioner } = options
   yield* Effect.fromResult(checkName(name))
-  if (name === storeName) return yield* new InvalidNameError({ name, reason: "is taken by the store" })
+  if (name === storeName) return yield* new InvalidNameError({ identifier: name, reason: "is taken by the store" })
   const patterns = yield* Effect.fromResult(checkPatterns(options.patterns))
   yield* Effect.fromResult(checkPartitioner(partitioner))
   const stream = yield* storage.aggregatedStream({

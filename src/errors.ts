@@ -99,9 +99,9 @@ export class InvalidArgumentError extends Schema.TaggedError<InvalidArgumentErro
 /** A name (of a store, an aggregated stream, a subscription) that cannot be part of names of database objects, or is taken. */
 export class InvalidNameError extends Schema.TaggedError<InvalidNameError>(
   "effect-message-store/errors/InvalidNameError"
-)("InvalidNameError", { name: Schema.String, reason: Schema.String }) {
+)("InvalidNameError", { identifier: Schema.String, reason: Schema.String }) {
   override get message() {
-    return `"${printable(this.name)}" ${this.reason}`
+    return `"${printable(this.identifier)}" ${this.reason}`
   }
 }
 
@@ -124,9 +124,9 @@ export class SetupError extends Schema.TaggedError<SetupError>("effect-message-s
  */
 export class StreamDefinitionError extends Schema.TaggedError<StreamDefinitionError>(
   "effect-message-store/errors/StreamDefinitionError"
-)("StreamDefinitionError", { name: Schema.String, stored: Schema.String, given: Schema.String }) {
+)("StreamDefinitionError", { aggregatedStream: Schema.String, stored: Schema.String, given: Schema.String }) {
   override get message() {
-    return `aggregated stream "${this.name}" was built by ${printable(this.stored)}, and is now defined by ${
+    return `aggregated stream "${this.aggregatedStream}" was built by ${printable(this.stored)}, and is now defined by ${
       printable(this.given)
     }: ` +
       "rebuild it and reset its subscriptions, since positions change, or use another name"

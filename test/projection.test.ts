@@ -322,7 +322,7 @@ describe("PostgreSQL", () => {
       Effect.gen(function*() {
         const transfers = yield* Transfers
         const refused = (name: string) =>
-          failsWith(transfers.aggregatedStream({ ...inSql, name }), { _tag: "InvalidNameError", name })
+          failsWith(transfers.aggregatedStream({ ...inSql, name }), { _tag: "InvalidNameError", identifier: name })
         yield* refused("transfers")
         yield* Effect.provide(ledger, Layer.fresh(Ledger.layer))
         yield* refused("ledger")
@@ -335,7 +335,7 @@ describe("PostgreSQL", () => {
         const stream = yield* transfers.aggregatedStream({ ...inSql, name: "ledger" })
         yield* failsWith(Effect.provide(ledger, Layer.fresh(Ledger.layer)), {
           _tag: "InvalidNameError",
-          name: "ledger"
+          identifier: "ledger"
         })
         yield* stream.drop
         yield* Effect.provide(ledger, Layer.fresh(Ledger.layer))
@@ -352,13 +352,13 @@ describe("PostgreSQL", () => {
           const stream = yield* transfers.aggregatedStream(inSql)
           yield* Effect.gen(function*() {
             const store = yield* Ledger
-            yield* failsWith(store.aggregatedStream(inSql), { _tag: "InvalidNameError", name: "a" })
+            yield* failsWith(store.aggregatedStream(inSql), { _tag: "InvalidNameError", identifier: "a" })
             assert.include(yield* stream.projector.runOnce, { linked: 2 })
             yield* stream.drop
             if (layer === Ledger.layerNoMigrations) return
             const own = yield* store.aggregatedStream(inSql)
             assert.include(yield* own.projector.runOnce, { linked: 1 })
-            yield* failsWith(transfers.aggregatedStream(inSql), { _tag: "InvalidNameError", name: "a" })
+            yield* failsWith(transfers.aggregatedStream(inSql), { _tag: "InvalidNameError", identifier: "a" })
           }).pipe(Effect.provide(Layer.fresh(layer)))
         }))
     }

@@ -20,7 +20,10 @@ export const checkName = (name: string): Result.Result<string, InvalidNameError>
   /^[a-z_][a-z0-9_]{0,29}$/.test(name)
     ? Result.succeed(name)
     : Result.fail(
-      new InvalidNameError({ name, reason: "must have 1 to 30 of a-z, 0-9 and _, and not begin with a digit" })
+      new InvalidNameError({
+        identifier: name,
+        reason: "must have 1 to 30 of a-z, 0-9 and _, and not begin with a digit"
+      })
     )
 
 /** A stream name has 1 to 255 characters (code points), none of them NUL or half of a surrogate pair. */

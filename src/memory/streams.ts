@@ -108,7 +108,9 @@ export const make = <Message extends SourceMessage>(
       const links = streams.links(name)
       links.definition ??= description
       if (links.definition !== description) {
-        return Effect.fail(new StreamDefinitionError({ name, stored: links.definition, given: description }))
+        return Effect.fail(
+          new StreamDefinitionError({ aggregatedStream: name, stored: links.definition, given: description })
+        )
       }
       if (links.round !== undefined) return Effect.succeed({ ...links.round, began: false, cursor: links.cursor })
       const target = source.lastCommit
@@ -247,7 +249,7 @@ export const make = <Message extends SourceMessage>(
         const subscribed = streams.subscribed(subscription, name)
         if (subscribed.stream !== name) {
           const reason = `is taken by a subscription to "${subscribed.stream}"`
-          return Effect.fail(new InvalidNameError({ name: subscription, reason }))
+          return Effect.fail(new InvalidNameError({ identifier: subscription, reason }))
         }
         const drop = () => streams.unsubscribe(subscription)
         return Effect.succeed(MemorySubscription.make(subscription, subscribed, asked, drop))

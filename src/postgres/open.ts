@@ -71,7 +71,10 @@ export const checkStore = Effect.fnUntraced(function*(
   yield* requireTables(name, table, projectionTable)
   const [row] = yield* sql<{ readonly store: string }>`select store from ${sql(projectionTable)}`
   if (row !== undefined && row.store !== storeName) {
-    return yield* new InvalidNameError({ name, reason: `is taken by an aggregated stream of the store "${row.store}"` })
+    return yield* new InvalidNameError({
+      identifier: name,
+      reason: `is taken by an aggregated stream of the store "${row.store}"`
+    })
   }
 })
 

@@ -55,7 +55,9 @@ export const make = (
     outcome === undefined
       ? Effect.die(new Error("a function of one row returned none"))
       : outcome.state === "mismatch"
-      ? Effect.fail(new StreamDefinitionError({ name, stored: String(outcome.stored), given: description }))
+      ? Effect.fail(
+        new StreamDefinitionError({ aggregatedStream: name, stored: String(outcome.stored), given: description })
+      )
       : Effect.succeed(outcome)
 
   /** Tells who listens of new heads, as depeche_db does. */

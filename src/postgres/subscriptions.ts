@@ -47,7 +47,7 @@ export const claimName = Effect.fnUntraced(function*(
     insert into ${sql(claimsTable)} as c (partition, token, owner) values (-1, 0, ${stream})
     on conflict (partition) do update set owner = c.owner returning owner`
   if (row?.owner !== stream) {
-    return yield* new InvalidNameError({ name, reason: `is taken by a subscription to "${row?.owner}"` })
+    return yield* new InvalidNameError({ identifier: name, reason: `is taken by a subscription to "${row?.owner}"` })
   }
 })
 

@@ -46,7 +46,7 @@ export const runSubscription = Effect.fnUntraced(function*(
 const checkUntaken = Effect.fnUntraced(function*(name: string, table: string, owner: string) {
   const sql = (yield* SqlClient.SqlClient).withoutTransforms()
   const [row] = yield* sql<{ readonly taken: boolean }>`select to_regclass(${table}::text) is not null as taken`
-  if (row?.taken === true) return yield* new InvalidNameError({ name, reason: `is taken by ${owner}` })
+  if (row?.taken === true) return yield* new InvalidNameError({ identifier: name, reason: `is taken by ${owner}` })
 })
 
 const runAll = Effect.fnUntraced(function*(

@@ -200,11 +200,11 @@ export const aggregating: Part = (it, { concurrentTransactions }) => {
       const before = yield* accounts.aggregatedStream({ name, patterns: stream, partitioner: Partitioner.constant() })
       yield* before.projector.runOnce
       const after = yield* accounts.aggregatedStream({ name, patterns: stream, partitioner: Partitioner.constant(1) })
-      yield* failsWith(after.projector.runOnce, { _tag: "StreamDefinitionError", name })
+      yield* failsWith(after.projector.runOnce, { _tag: "StreamDefinitionError", aggregatedStream: name })
       assert.deepStrictEqual(yield* contents(after), { 0: places(stream, 4) })
       assert.include(yield* after.rebuild, { linked: 4 })
       assert.deepStrictEqual(yield* contents(after), { 1: places(stream, 4) })
-      yield* failsWith(before.projector.runOnce, { _tag: "StreamDefinitionError", name })
+      yield* failsWith(before.projector.runOnce, { _tag: "StreamDefinitionError", aggregatedStream: name })
       yield* after.drop
       const again = yield* accounts.aggregatedStream({
         name,

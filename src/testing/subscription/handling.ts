@@ -241,13 +241,13 @@ export const handling: Part = (it, { concurrentTransactions }) => {
       const other = yield* subscribe()
       const subscription = yield* one.make({ start: "next" })
       const { name } = subscription
-      yield* failsWith(other.make({ name }), { _tag: "InvalidNameError", name })
+      yield* failsWith(other.make({ name }), { _tag: "InvalidNameError", identifier: name })
       yield* failsWith(one.accounts.withTransaction(subscription.drop), { _tag: "InvalidArgumentError" })
       yield* subscription.drop
       yield* other.write(0, 2)
       const second = yield* other.make({ name })
       assert.strictEqual(yield* second.lag, 2)
-      yield* failsWith(one.make(), { _tag: "InvalidNameError", name })
+      yield* failsWith(one.make(), { _tag: "InvalidNameError", identifier: name })
       yield* second.drop
       yield* other.make({ name })
     }))
