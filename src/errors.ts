@@ -126,9 +126,9 @@ export class StreamDefinitionError extends Schema.TaggedError<StreamDefinitionEr
   "effect-message-store/errors/StreamDefinitionError"
 )("StreamDefinitionError", { aggregatedStream: Schema.String, stored: Schema.String, given: Schema.String }) {
   override get message() {
-    return `aggregated stream "${this.aggregatedStream}" was built by ${printable(this.stored)}, and is now defined by ${
-      printable(this.given)
-    }: ` +
+    return `aggregated stream "${this.aggregatedStream}" was built by ${
+      printable(this.stored)
+    }, and is now defined by ${printable(this.given)}: ` +
       "rebuild it and reset its subscriptions, since positions change, or use another name"
   }
 }

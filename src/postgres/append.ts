@@ -22,12 +22,13 @@
  * At REPEATABLE READ and SERIALIZABLE the heads may be older than the locks; then the insert meets a row that it cannot
  * see, and the append fails with a serialization failure (40001), which is retryable.
  */
-import { DateTime, Effect } from "effect"
+import { Effect } from "effect"
 import type { Array as Arr } from "effect"
 import type { SqlClient } from "effect/sql/SqlClient"
 import type { SqlError } from "effect/sql/SqlError"
 import { type AppendItem, AppendOutcome } from "../Storage.ts"
 import { withTransaction } from "./client/transaction.ts"
+import { type Int8, timeParameter } from "./client/values.ts"
 import { type Objects, type Store, streamLockKey } from "./objects.ts"
 
 /** How the function's `_expected` says that any version will do, or any but 0: arrays of nulls have no type to bind. */
@@ -37,7 +38,7 @@ const existing = -1
 interface Row {
   readonly outcome: "written" | "wrong_version" | "duplicate" | "skipped" | "busy"
   readonly version: number
-  readonly global_position: bigint | null
+  readonly global_position: Int8 | null
   readonly duplicate: string | null
 }
 
@@ -45,46 +46,48 @@ interface Row {
  * Calls the function. With `wait: false`, an item whose stream another transaction is writing to is left alone, and has
  * no outcome.
  */
-export const append = (sql: SqlClient, objects: Objects) =>
-(
-  items: Arr.NonEmptyReadonlyArray<AppendItem>,
-  options: { readonly atomic: boolean; readonly wait: boolean }
-): Effect.Effect<ReadonlyArray<AppendOutcome | undefined>, SqlError> => {
-  const streams: Array<string> = []
-  const previous: Array<number> = []
-  const expected: Array<number> = []
-  const metadata: Array<string> = []
-  const last: Array<number> = []
-  const item: Array<number> = []
-  const ids: Array<string> = []
-  const occurred: Array<Date> = []
-  const data: Array<string> = []
-  const latest = new Map<string, number>()
-  let ascending = true
-  for (const { expectedVersion, messages, metadata: itemMetadata, stream } of items) {
-    const index = streams.push(stream)
-    previous.push(latest.get(stream) ?? 0)
-    latest.set(stream, index)
-    expected.push(
-      expectedVersion === undefined ? anyVersion : expectedVersion === "exists" ? existing : expectedVersion
-    )
-    metadata.push(itemMetadata)
-    for (const message of messages) {
-      item.push(index)
-      if (message.messageId < (ids.at(-1) ?? "")) ascending = false
-      ids.push(message.messageId)
-      occurred.push(DateTime.toDateUtc(message.occurredAt))
-      data.push(message.data)
+export const append = (sql: SqlClient, objects: Objects) => {
+  const timeOf = timeParameter(sql)
+  return (
+    items: Arr.NonEmptyReadonlyArray<AppendItem>,
+    options: { readonly atomic: boolean; readonly wait: boolean }
+  ): Effect.Effect<ReadonlyArray<AppendOutcome | undefined>, SqlError> => {
+    const streams: Array<string> = []
+    const previous: Array<number> = []
+    const expected: Array<number> = []
+    const metadata: Array<string> = []
+    const last: Array<number> = []
+    const item: Array<number> = []
+    const ids: Array<string> = []
+    const occurred: Array<Date | string> = []
+    const data: Array<string> = []
+    const latest = new Map<string, number>()
+    let ascending = true
+    for (const { expectedVersion, messages, metadata: itemMetadata, stream } of items) {
+      const index = streams.push(stream)
+      previous.push(latest.get(stream) ?? 0)
+      latest.set(stream, index)
+      expected.push(
+        expectedVersion === undefined ? anyVersion : expectedVersion === "exists" ? existing : expectedVersion
+      )
+      metadata.push(itemMetadata)
+      for (const message of messages) {
+        item.push(index)
+        if (message.messageId < (ids.at(-1) ?? "")) ascending = false
+        ids.push(message.messageId)
+        occurred.push(timeOf(message.occurredAt))
+        data.push(message.data)
+      }
+      last.push(ids.length)
     }
-    last.push(ids.length)
-  }
-  return Effect.map(
-    sql<Row>`select outcome, version, global_position, duplicate from ${sql(objects.appendFunction)}(
+    return Effect.map(
+      sql<Row>`select outcome, version, global_position, duplicate from ${sql(objects.appendFunction)}(
       ${streams}::text[], ${previous}::int[], ${expected}::int[], ${metadata}::jsonb[], ${last}::int[],
       ${item}::int[], ${ids}::uuid[], ${occurred}::timestamptz[], ${data}::text[], ${options.atomic}::boolean,
       ${options.wait}::boolean, ${ascending}::boolean)`,
-    (rows) => rows.map(toOutcome)
-  )
+      (rows) => rows.map(toOutcome)
+    )
+  }
 }
 
 /** Runs an effect in a transaction that has the lock of a stream. */

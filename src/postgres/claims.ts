@@ -22,6 +22,7 @@ import type { SqlError } from "effect/sql/SqlError"
 import type { Claim, ClaimMode, Claims } from "../Storage.ts"
 import { perClient } from "./client/perClient.ts"
 import { layer as sessionLayer, Session } from "./client/session.ts"
+import { type Int8, int8 } from "./client/values.ts"
 import { lockKey, type OpenedSubscription } from "./objects.ts"
 
 export type Holder = (
@@ -41,7 +42,7 @@ interface HeldClaim {
 class Held {
   private readonly byPartition = new Map<number, HeldClaim>()
 
-  add(partition: number, token: bigint, renewedAt: number): Claim {
+  add(partition: number, token: Int8, renewedAt: number): Claim {
     const claim = { partition, token: Number(token) }
     this.byPartition.set(partition, { claim, lost: Deferred.makeUnsafe(), renewedAt })
     return claim
@@ -85,7 +86,7 @@ class Held {
 }
 
 const unlock = (session: PgConnection.PgConnection, key: bigint) =>
-  session.query("select pg_advisory_unlock($1::int8)", [key])
+  session.query("select pg_advisory_unlock($1::int8)", [int8(key)])
 
 const want = (sql: SqlClient.SqlClient, subscription: OpenedSubscription): Claims["want"] => (partition) =>
   Effect.asVoid(sql`update ${sql(subscription.claimsTable)} set is_wanted = true
@@ -143,7 +144,7 @@ const makeHolder = (session: Session["Service"], owner: string): Holder => {
             where c.expires_at is null or c.expires_at < clock_timestamp()
             returning token
           ) select is_taken, token from lock left join claimed on true`,
-          [key, partition, owner]
+          [int8(key), partition, owner]
         ),
         (exit) => {
           const [row] = exit._tag === "Success" ? exit.value.rows : []
@@ -155,8 +156,8 @@ const makeHolder = (session: Session["Service"], owner: string): Holder => {
           )
         }
       )
-      const token = result.rows[0]?.["token"]
-      return typeof token !== "bigint" || connection.current() !== opened ? undefined : held.add(partition, token, 0)
+      const token = (result.rows[0]?.["token"] ?? null) as Int8 | null
+      return token === null || connection.current() !== opened ? undefined : held.add(partition, token, 0)
     })
 
     const release: Claims["release"] = (each) =>
@@ -168,7 +169,7 @@ const makeHolder = (session: Session["Service"], owner: string): Holder => {
           `with released as (
             update ${subscription.claimsTable} set owner = '' where partition = $2::int and token = $3::int8
           ) select pg_advisory_unlock($1::int8)`,
-          [key, each.partition, BigInt(each.token)]
+          [int8(key), each.partition, int8(each.token)]
         ).pipe(
           Effect.ignore({ log: "Debug" }), // a session that cannot unlock is lost, and its locks with it
           Effect.andThen(Effect.sync(() => forget(each, false))),
@@ -183,7 +184,7 @@ const makeHolder = (session: Session["Service"], owner: string): Holder => {
         return opened === undefined || !held.has(each) ? Effect.succeed(false) : Effect.map(
           opened.query(
             `select from ${subscription.claimsTable} where partition = $1::int and token = $2::int8`,
-            [each.partition, BigInt(each.token)]
+            [each.partition, int8(each.token)]
           ),
           ({ rows }) => rows.length > 0 && held.has(each)
         )
@@ -265,11 +266,11 @@ const byLease = Effect.fnUntraced(function*(
         is_wanted = false
       where c.expires_at is null or c.expires_at < clock_timestamp()
       returning token`,
-      [milliseconds, partition, owner, key]
+      [milliseconds, partition, owner, int8(key)]
     )
     return yield* Effect.uninterruptible(Effect.map(
       taking,
-      ([row]) => row && held.add(partition, row["token"] as bigint, at)
+      ([row]) => row && held.add(partition, row["token"] as Int8, at)
     ))
   })
 
@@ -281,7 +282,7 @@ const byLease = Effect.fnUntraced(function*(
       `update ${table} c set expires_at = ${expiry} from unnest($2::int[], $3::int8[]) mine(partition, token)
       where c.partition = mine.partition and c.token = mine.token and c.expires_at >= clock_timestamp()
       returning c.partition`,
-      [milliseconds, claims.map(({ partition }) => partition), claims.map(({ token }) => BigInt(token))]
+      [milliseconds, claims.map(({ partition }) => partition), claims.map(({ token }) => int8(token))]
     )
     const kept = new Set(renewed.map((row) => row["partition"]))
     for (const each of claims) {
@@ -306,7 +307,7 @@ const byLease = Effect.fnUntraced(function*(
         ? Effect.void // it expires
         : query(
           `update ${table} set owner = '', expires_at = null where partition = $1::int and token = $2::int8`,
-          [each.partition, BigInt(each.token)]
+          [each.partition, int8(each.token)]
         )
     }).pipe(Effect.ignore({ log: "Debug" }), Effect.uninterruptible)
   yield* Effect.addFinalizer(() => Effect.forEach(held.claims, release, { discard: true }))
@@ -315,7 +316,7 @@ const byLease = Effect.fnUntraced(function*(
     Effect.map(
       query(
         `select from ${table} where partition = $1::int and token = $2::int8 and expires_at > clock_timestamp()`,
-        [each.partition, BigInt(each.token)]
+        [each.partition, int8(each.token)]
       ),
       (rows) => rows.length > 0
     )

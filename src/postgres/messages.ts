@@ -2,20 +2,22 @@
  * The statements that read messages, one per shape. Operators and functions for which `pg_catalog` has no exact match are
  * written with their schema, so that no other one on the search path is found first.
  */
-import { DateTime, Effect } from "effect"
+import { Effect } from "effect"
 import type { Schema } from "effect"
 import type { SqlClient } from "effect/sql/SqlClient"
 import type { SqlError } from "effect/sql/SqlError"
 import type * as Statement from "effect/sql/Statement"
 import type { StreamHead } from "../Message.ts"
 import type { EncodedStoredMessage, Page, PatternQuery, StreamQuery } from "../Storage.ts"
+import { type Int8, int8, milliseconds, toJson, toTime } from "./client/values.ts"
 import { type Store, timeAdded } from "./objects.ts"
 
 export interface Row {
   readonly message_id: string
   readonly version: number
-  readonly global_position: bigint | number
-  readonly added_at: Date
+  readonly global_position: Int8
+  /** In milliseconds. */
+  readonly added_at: number
   /** As the driver parses it: a cast to text costs the server, and the driver, more than parsing it here would save. */
   readonly message: Schema.Json
   /** As text: rows that were written together share it, and it is parsed once. */
@@ -33,20 +35,24 @@ export const toStored = <R extends Row>(
 ): ReadonlyArray<EncodedStoredMessage> => {
   let text: string | null = null
   let metadata: Schema.JsonObject = {}
-  let addedAt = DateTime.makeUnsafe(0)
+  let added = 0
+  let addedAt = toTime(added)
   return rows.map((row) => {
     if (row.metadata !== text) {
       text = row.metadata
       metadata = text === null ? {} : JSON.parse(text)
     }
-    if (row.added_at.getTime() !== addedAt.epochMilliseconds) addedAt = DateTime.fromDateUnsafe(row.added_at)
+    if (row.added_at !== added) {
+      added = row.added_at
+      addedAt = toTime(added)
+    }
     return {
       messageId: row.message_id,
       stream: streamOf(row),
       version: row.version,
       globalPosition: Number(row.global_position),
       addedAt,
-      data: row.message,
+      data: toJson(row.message),
       metadata
     }
   })
@@ -83,9 +89,13 @@ export const sized = (sql: SqlClient, store: Store) =>
     (rows) => ({ rows, more: rows.length === limit || (rows.at(-1)?.bytes ?? 0) >= pageBytes })
   )
 
+/** The columns of a {@link Row}. */
+export const storedColumns = `message_id, version, global_position, ${milliseconds("added_at")} as added_at, message,
+  metadata::text as metadata`
+
 export const make = (sql: SqlClient, store: Store) => {
   const table = sql(store.table)
-  const columns = sql.literal("message_id, version, global_position, added_at, message, metadata::text as metadata")
+  const columns = sql.literal(storedColumns)
   const page = sized(sql, store)
 
   return {
@@ -102,7 +112,7 @@ export const make = (sql: SqlClient, store: Store) => {
       { direction, fromPosition, limit, pattern, toPosition }: PatternQuery
     ): Effect.Effect<Page, SqlError> => {
       const range = sql` from ${table} m where stream operator(pg_catalog.~~) ${pattern}::text
-        and global_position >= ${BigInt(fromPosition)} and global_position <= ${BigInt(toPosition)}
+        and global_position >= ${int8(fromPosition)}::int8 and global_position <= ${int8(toPosition)}::int8
         order by global_position`
       return Effect.map(
         page<SizedRow & OfStream>(
@@ -117,7 +127,7 @@ export const make = (sql: SqlClient, store: Store) => {
     readByIds: (messageIds: ReadonlyArray<string>) =>
       Effect.map(
         sql<Row & OfStream>`select stream, message_id, version, global_position,
-            ${sql.literal(timeAdded(store, "m"))} as added_at, message, metadata::text as metadata
+            ${sql.literal(milliseconds(timeAdded(store, "m")))} as added_at, message, metadata::text as metadata
           from ${table} m where message_id = any(${messageIds}::uuid[])`,
         (rows) => toStored(rows, (row) => row.stream)
       ),

@@ -7,7 +7,8 @@ import type { BuiltIn } from "../Partitioner.ts"
 import type { AggregatedStorage, PartitionHead, ProjectedPage, Round, StreamDefinition } from "../Storage.ts"
 import type { Wakeup } from "../storage/listeners.ts"
 import { withTransaction } from "./client/transaction.ts"
-import { type OfStream, pageBytes, sized, type SizedRow, toStored } from "./messages.ts"
+import { type Int8, int8, milliseconds, timeParameter } from "./client/values.ts"
+import { type OfStream, pageBytes, sized, type SizedRow, storedColumns, toStored } from "./messages.ts"
 import { type Store, type StreamObjects, timeAdded } from "./objects.ts"
 import { lastPosition } from "./projection.ts"
 
@@ -18,19 +19,19 @@ interface Outcome {
   /** Of what the links were made so far. */
   readonly stored: string | null
   readonly began: boolean | null
-  readonly linked: bigint
+  readonly linked: Int8
   /** Of partitions that have grown, a hundred at most: their numbers, last positions, and the messages there. */
   readonly partitions: ReadonlyArray<number> | null
   readonly positions: ReadonlyArray<number> | null
   readonly ids: ReadonlyArray<string> | null
-  readonly reached: bigint | null
-  readonly last: bigint | null
+  readonly reached: Int8 | null
+  readonly last: Int8 | null
 }
 
 interface BeginOutcome extends Outcome {
   readonly seen: string | null
   readonly target: string | null
-  readonly epoch: bigint
+  readonly epoch: Int8
 }
 
 interface LinkedRow extends SizedRow, OfStream {
@@ -49,6 +50,7 @@ export const make = (
   const table = sql(stream.table)
   const messages = sql(store.table)
   const page = sized(sql, store)
+  const timeOf = timeParameter(sql)
   const description = JSON.stringify({ store: store.table, patterns, partitioner: partitioner ?? "function" })
 
   const matching = <A extends Outcome>(outcome: A | undefined): Effect.Effect<A, StreamDefinitionError> =>
@@ -103,16 +105,16 @@ export const make = (
         sql<SizedRow & OfStream & { readonly is_new: boolean }>`
           with scanned as (
             select m.*, m.stream like any(${patterns}::text[])
-              and (m.tx is null or m.global_position <= ${BigInt(epoch)}
+              and (m.tx is null or m.global_position <= ${int8(epoch)}::int8
                 or pg_visible_in_snapshot(m.tx, ${target}::text::pg_snapshot))
-              and (${seen ?? null}::text is null or not (m.tx is null or m.global_position <= ${BigInt(epoch)}
+              and (${seen ?? null}::text is null or not (m.tx is null or m.global_position <= ${int8(epoch)}::int8
                 or pg_visible_in_snapshot(m.tx, ${seen ?? null}::text::pg_snapshot))) as is_new
             from ${messages} m
-            where m.global_position > ${BigInt(from)} and m.global_position <= ${BigInt(last)}
+            where m.global_position > ${int8(from)}::int8 and m.global_position <= ${int8(last)}::int8
             order by m.global_position limit ${limit}
           )
           select is_new, global_position, message_id, stream, version,
-            ${sql.literal(timeAdded(store, "summed"))} as added_at,
+            ${sql.literal(milliseconds(timeAdded(store, "summed")))} as added_at,
             case when is_new then message end as message, case when is_new then metadata::text end as metadata,
             bytes::int as bytes
           from (
@@ -129,7 +131,7 @@ export const make = (
 
     link: (round, { done, from, to }, links) =>
       sql<Outcome>`select * from ${sql(stream.linkFunction)}(
-        ${round.target}, ${BigInt(from)}::bigint, ${BigInt(to)}::bigint, ${done},
+        ${round.target}, ${int8(from)}::int8, ${int8(to)}::int8, ${done},
         ${links.map(({ messageId }) => messageId)}::uuid[], ${links.map(({ partition }) => partition)}::int[]
       )`.pipe(
         Effect.flatMap(([outcome]) => Effect.orDie(matching(outcome))),
@@ -140,9 +142,7 @@ export const make = (
     readPartition: ({ fromPosition, limit, partition }) =>
       Effect.map(
         page<LinkedRow>(
-          sql.literal(
-            "position, message_id, stream, version, global_position, added_at, message, metadata::text as metadata"
-          ),
+          sql.literal(`position, stream, ${storedColumns}`),
           sql`, l.position from ${table} l join ${messages} m using (message_id)
             where l.partition = ${partition} and l.position >= ${fromPosition} order by l.position`,
           limit
@@ -162,25 +162,25 @@ export const make = (
     positionsAtTime: (time) =>
       sql<PartitionHead>`select partition,
           coalesce(min(position) filter (where message_occurred_at >= ${
-        DateTime.toDateUtc(DateTime.max(time, earliestTime))
-      }), max(position) + 1)
+        timeOf(DateTime.max(time, earliestTime))
+      }::timestamptz), max(position) + 1)
             as position
         from ${table} group by partition order by partition`,
 
     // In the lower half all links up to there, in the upper half each partition from its end: the less of the two.
     positionsAtGlobalPosition: (position) =>
       sql<PartitionHead>`with asked as materialized (
-          select ${BigInt(position)}::int8 < (
+          select ${int8(position)}::int8 < (
             select l.origin_stream_global_position from ${table} l order by l.origin_stream_global_position desc limit 1
           ) / 2 as is_low
         ), low as (
           select l.partition, max(l.position) as position from ${table} l
-          where (select is_low from asked) and l.origin_stream_global_position <= ${BigInt(position)}
+          where (select is_low from asked) and l.origin_stream_global_position <= ${int8(position)}::int8
           group by l.partition
         )
         select x.partition, coalesce(case when (select is_low from asked) then low.position else (
           select l.position from ${table} l
-          where l.partition = x.partition and l.origin_stream_global_position <= ${BigInt(position)}
+          where l.partition = x.partition and l.origin_stream_global_position <= ${int8(position)}::int8
           order by l.position desc limit 1
         ) end, -1) as position
         from ${sql(stream.maximumTable)} x left join low using (partition) order by x.partition`,
@@ -189,11 +189,11 @@ export const make = (
       sql<PartitionHead>`select x.partition, coalesce(after.position, x.max_position + 1) as position
         from ${sql(stream.maximumTable)} x left join (
           select l.partition, min(l.position) as position from ${table} l
-          where l.origin_stream_global_position > ${BigInt(position)} group by l.partition
+          where l.origin_stream_global_position > ${int8(position)}::int8 group by l.partition
         ) after using (partition) order by x.partition`,
 
     progress: Effect.map(
-      sql<{ readonly linked: bigint | null; readonly stored: bigint }>`select
+      sql<{ readonly linked: Int8 | null; readonly stored: Int8 }>`select
         (select l.origin_stream_global_position from ${table} l
           order by l.origin_stream_global_position desc limit 1)::bigint as linked,
         ${sql.literal(lastPosition(store))} as stored`,
@@ -221,13 +221,13 @@ export const make = (
   }
 }
 
-const numberOf = (partitioner: BuiltIn | undefined): bigint | null => {
+const numberOf = (partitioner: BuiltIn | undefined): string | null => {
   switch (partitioner?._tag) {
     case "StreamName":
     case "Field":
-      return BigInt(partitioner.count)
+      return int8(partitioner.count)
     case "Constant":
-      return BigInt(partitioner.partition)
+      return int8(partitioner.partition)
     case "Depeche":
     case undefined:
       return null

@@ -2,7 +2,7 @@
  * What a subscription remembers, in depeche_db's table of checkpoints and in two of ours: the claims' tokens, and the
  * messages that were parked.
  */
-import { DateTime, Effect } from "effect"
+import { Effect } from "effect"
 import type { SqlClient } from "effect/sql/SqlClient"
 import type { SqlError } from "effect/sql/SqlError"
 import { InvalidNameError, StreamRebuiltError } from "../errors.ts"
@@ -16,6 +16,7 @@ import type {
 } from "../Storage.ts"
 import * as Claims from "./claims.ts"
 import { withTransaction } from "./client/transaction.ts"
+import { int8, milliseconds, toTime } from "./client/values.ts"
 import { type Row, toStored } from "./messages.ts"
 import {
   lockKey,
@@ -34,7 +35,7 @@ interface ParkedRow extends Row {
   readonly parked_id: string
   readonly error: string
   readonly attempts: number
-  readonly parked_at: Date
+  readonly parked_at: number
 }
 
 /** Two subscriptions of one name would share their checkpoints: it belongs to the stream that had it first. */
@@ -70,7 +71,7 @@ export const make = (
     initialise: (positions) =>
       transaction(Effect.gen(function*() {
         const key = yield* lockKey(subscription, "init")
-        yield* sql`select pg_advisory_xact_lock(${key})`
+        yield* sql`select pg_advisory_xact_lock(${int8(key)}::int8)`
         const [done] = yield* sql`select 1 as done from ${checkpoints}
           where subscription_name = ${name} and partition = -1`
         // What depeche_db began is of the positions that there are.
@@ -113,7 +114,7 @@ export const make = (
         sql<{ readonly is_wanted: boolean }>`
           with claim as (
             select is_wanted from ${claimed}
-            where partition = ${partition} and token = ${BigInt(token)} and ${to}::int > ${from}::int
+            where partition = ${partition} and token = ${int8(token)}::int8 and ${to}::int > ${from}::int
           ), advanced as (
             insert into ${checkpoints} as c (subscription_name, partition, position)
             select ${name}, ${partition}::int, ${to}::int from claim
@@ -144,10 +145,10 @@ export const make = (
     parked: (places) =>
       Effect.map(
         sql<ParkedRow>`
-          select p.partition, p.position, p.message_id as parked_id, p.error, p.attempts, p.parked_at, m.message_id,
-            m.stream, m.version, m.global_position, ${
-          sql.literal(timeAdded(store, "m"))
-        } as added_at, m.message, m.metadata::text as metadata
+          select p.partition, p.position, p.message_id as parked_id, p.error, p.attempts,
+            ${sql.literal(milliseconds("p.parked_at"))} as parked_at, m.message_id, m.stream, m.version,
+            m.global_position, ${sql.literal(milliseconds(timeAdded(store, "m")))} as added_at, m.message,
+            m.metadata::text as metadata
           from ${parked} p left join ${sql(store.table)} m using (message_id)
           where ${places === undefined} or (p.partition, p.position) in (select * from unnest(
             ${places?.map(({ partition }) => partition) ?? []}::int[],
@@ -163,7 +164,7 @@ export const make = (
               messageId: parked_id,
               error,
               attempts,
-              parkedAt: DateTime.fromDateUnsafe(parked_at),
+              parkedAt: toTime(parked_at),
               stored: origin === null ? undefined : toStored([row], () => origin)[0]
             }
           })
@@ -191,7 +192,7 @@ export const make = (
     place: (globalPosition) =>
       Effect.map(
         sql<PartitionHead>`select partition, position from ${sql(stream.table)}
-          where origin_stream_global_position = ${BigInt(globalPosition)}`,
+          where origin_stream_global_position = ${int8(globalPosition)}::int8`,
         ([row]) => row
       ),
 
