@@ -15,12 +15,12 @@ import type { Partitioner } from "./Partitioner.ts"
 import * as Projector from "./Projector.ts"
 import { decodeRow } from "./Reader.ts"
 import type { MessageCodec } from "./Serializer.ts"
-import type { AggregatedStorage, PartitionHead, Storage } from "./Storage.ts"
+import { type AggregatedStorage, type PartitionHead, PositionQuery, type Storage } from "./Storage.ts"
 import * as Subscription from "./Subscription.ts"
 
 export type { AggregatedMessage, PartitionHead }
 
-/** Of what an aggregated stream is made. */
+/** Options of an aggregated stream. */
 export interface Options<in A> {
   /**
    * Part of the names of the database objects: 1 to 30 of `a-z`, `0-9` and `_`, not beginning with a digit. Not the name
@@ -47,15 +47,24 @@ export interface ReadPartitionOptions {
   readonly limit?: number | undefined
 }
 
-/** How large a stream is, and how far it is behind its store. */
+/** How large a stream is, and how far it is behind its store. Global positions are 0 where there is none. */
 export interface Statistics {
   /** How many partitions have messages. */
   readonly partitions: number
   /** How many messages were linked: those that were removed from the store since count, too. */
   readonly messages: number
-  /** The highest global position that is linked; 0 if none is. */
+  /**
+   * How many messages wait to be linked; 0 if and only if none does. Beyond 10,000 messages behind the last link, those of
+   * other streams count as well.
+   */
+  readonly waiting: number
+  /** The highest global position that is linked. */
   readonly linkedGlobalPosition: number
-  /** The highest global position that the store has given out; what is between the two may still have to be linked. */
+  /** The global position up to which a projector has looked: messages behind it may be of other streams. */
+  readonly scannedGlobalPosition: number
+  /** When a projector last looked, up to ten seconds late; undefined if none has. If it is long ago, none is running. */
+  readonly scannedAt: DateTime.Utc | undefined
+  /** The highest global position of the store's messages. */
   readonly storeGlobalPosition: number
 }
 
@@ -125,6 +134,7 @@ const pageSize = 1000
 export const make = Effect.fnUntraced(function*<A>(
   storage: Storage["Service"],
   codec: MessageCodec<A>,
+  time: (message: A) => DateTime.DateTime,
   storeName: string,
   options: Options<A>
 ): Effect.fn.Return<AggregatedStream<A>, MakeError> {
@@ -136,9 +146,10 @@ export const make = Effect.fnUntraced(function*<A>(
   const stream = yield* storage.aggregatedStream({
     name,
     patterns,
-    partitioner: typeof partitioner === "function" ? undefined : partitioner
+    partitioner: typeof partitioner === "function" ? undefined : partitioner,
+    timePath: pathOf(time)
   })
-  const projector = Projector.make(storage, stream, codec, name, partitioner)
+  const projector = Projector.make(storage, stream, codec, time, name, partitioner)
 
   const outsideTransaction = Effect.flatMap(storage.inTransaction, (inTransaction) =>
     inTransaction
@@ -150,19 +161,23 @@ export const make = Effect.fnUntraced(function*<A>(
     projector,
     read: (partition, range) => readPartition(stream, codec, partition, range),
     partitions: stream.partitions,
-    positionsAtTime: (time) => Effect.map(stream.positionsAtTime(DateTime.toUtc(time)), toMap),
-    positionsAtGlobalPosition: (globalPosition) =>
-      Effect.fromResult(checkWhole("globalPosition", globalPosition, 0)).pipe(
-        Effect.flatMap(stream.positionsAtGlobalPosition),
+    positionsAtTime: (start) =>
+      Effect.map(stream.positions(PositionQuery.SinceTime({ time: DateTime.toUtc(start) })), toMap),
+    positionsAtGlobalPosition: (position) =>
+      Effect.fromResult(checkWhole("globalPosition", position, 0)).pipe(
+        Effect.flatMap((globalPosition) => stream.positions(PositionQuery.UpToGlobalPosition({ globalPosition }))),
         Effect.map(toMap)
       ),
     statistics: Effect.gen(function*() {
       const heads = yield* stream.partitions
-      const { linked, stored } = yield* stream.progress
+      const { linked, scanned, scannedAt, stored } = yield* stream.progress
       return {
         partitions: heads.length,
         messages: heads.reduce((sum, { position }) => sum + position + 1, 0),
+        waiting: yield* stream.waiting,
         linkedGlobalPosition: linked,
+        scannedGlobalPosition: scanned,
+        scannedAt,
         storeGlobalPosition: stored
       }
     }),
@@ -211,6 +226,27 @@ const readPartition = <A>(
     )))
 }
 
+/**
+ * Which field of a message an accessor reads, or which field of nested objects; undefined if it does anything else. It is
+ * called with an object that remembers the names it is asked for.
+ */
+const pathOf = (accessor: (message: never) => unknown): ReadonlyArray<string> | undefined => {
+  const paths = new WeakMap<object, ReadonlyArray<string>>()
+  const recorder = (path: ReadonlyArray<string>): object => {
+    const recording = new Proxy({}, {
+      get: (_, name) => typeof name === "string" && path.length < 10 ? recorder([...path, name]) : undefined
+    })
+    paths.set(recording, path)
+    return recording
+  }
+  try {
+    const path = paths.get(accessor(recorder([]) as never) as object)
+    return path?.length === 0 ? undefined : path
+  } catch {
+    return undefined
+  }
+}
+
 const checkPatterns = (
   patterns: Options<never>["patterns"]
 ): Result.Result<Arr.NonEmptyReadonlyArray<string>, InvalidArgumentError> => {
@@ -243,10 +279,10 @@ export interface ServiceClass<in out Self, in out Id extends string, in out A, o
   /** The stream; makes its database objects where they do not exist, if its store's layer does so. */
   readonly layer: Layer.Layer<Self, MakeError, Store>
   /**
-   * Keeps the stream up to date for as long as the layer is there. What makes the projection fail is logged, and tried
-   * again after 30 seconds.
+   * Keeps the stream up to date for as long as the layer is there. What makes the projection fail is logged; `restart`
+   * says when it runs again.
    */
-  readonly layerProjector: (options?: Projector.RunOptions) => Layer.Layer<never, never, Self>
+  readonly layerProjector: (options?: Projector.LayerOptions) => Layer.Layer<never, never, Self>
 }
 
 type MissingSelf = "Missing `Self` generic - use `class Self extends AggregatedStream.Service<Self>()(…)`"
@@ -278,11 +314,12 @@ export const Service = <Self = never>() =>
   const Tag = Context.Service<Self, AggregatedStream<A>>()(id)
   const layers = {
     layer: Layer.effect(Tag, Effect.flatMap(options.store, (store) => store.aggregatedStream(options))),
-    layerProjector: (runOptions?: Projector.RunOptions) =>
+    layerProjector: ({ restart = Schedule.spaced("30 seconds"), ...runOptions }: Projector.LayerOptions = {}) =>
       Layer.effectDiscard(Effect.flatMap(Tag, ({ name, projector }) =>
         projector.run(runOptions).pipe(
           Effect.tapError((error) => Effect.logError(`The projector of ${name} stopped`, error)),
-          Effect.retry(Schedule.spaced("30 seconds")),
+          Effect.retry(restart),
+          Effect.ignore, // logged above
           Effect.forkScoped
         )))
   }

@@ -269,7 +269,7 @@ export const make = Effect.fnUntraced(function*<A>(
     read: reader.read,
     head: reader.head,
     reader: Reader.inSnapshot(storage, codec),
-    aggregatedStream: (options) => AggregatedStream.make(storage, codec, name, options),
+    aggregatedStream: (options) => AggregatedStream.make(storage, codec, accessors.time, name, options),
     withTransaction: storage.withTransaction,
     truncate: Effect.gen(function*() {
       if (yield* storage.inTransaction) {

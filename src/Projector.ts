@@ -9,26 +9,28 @@
  * - Any number of projectors may run, in any number of processes, Python's included. One works at a time; another waits,
  *   and fails after 5 seconds with an `SqlError` that is retryable (`run` tries again).
  */
-import { Effect, Fiber, Option, Result, Stream } from "effect"
-import type { Duration } from "effect"
+import { DateTime, Effect, Fiber, Option, Result, Stream } from "effect"
+import type { Duration, Schedule } from "effect"
 import type { SqlError } from "effect/sql/SqlError"
 import {
   type InvalidArgumentError,
   PartitionError,
+  type SequenceError,
   type SerializationError,
   type StreamDefinitionError
 } from "./errors.ts"
 import { invalid, maximumPartition } from "./internal/checks.ts"
 import { isTransient, retryTransient } from "./internal/transient.ts"
 import type { StoredMessage } from "./Message.ts"
-import type { Partitioner } from "./Partitioner.ts"
+import { type BuiltIn, type Partitioner, partitionOf as partitionOfBuiltIn } from "./Partitioner.ts"
 import { decodeRow } from "./Reader.ts"
 import type { MessageCodec } from "./Serializer.ts"
 import {
   type AggregatedStorage,
-  isRound,
+  isScanned,
+  type Link,
   type ProjectedPage,
-  type Round,
+  type RoundError,
   type ScannedPage,
   type Storage
 } from "./Storage.ts"
@@ -38,10 +40,11 @@ export type ProjectionError =
   | PartitionError
   | SerializationError
   | StreamDefinitionError
+  | SequenceError
   | InvalidArgumentError
   | SqlError
 
-/** How far a projection has come. */
+/** Progress of a projection after one page. */
 export interface Progress {
   /** How many messages it has linked. */
   readonly linked: number
@@ -57,6 +60,15 @@ export interface RunOptions {
    * How long a projector waits for a wake-up before it looks for itself, should one have been lost. Default 5 seconds.
    */
   readonly pollInterval?: Duration.Input | undefined
+}
+
+/** How a layer runs a projector. */
+export interface LayerOptions extends RunOptions {
+  /**
+   * When a projector that has failed runs again; its input is the error. Default: after 30 seconds, each time. When the
+   * schedule is over, the projector is, too. Each failure is logged as an error.
+   */
+  readonly restart?: Schedule.Schedule<unknown, ProjectionError> | undefined
 }
 
 /** Links the messages of a stream. */
@@ -86,11 +98,14 @@ export const make = <A>(
   storage: Storage["Service"],
   stream: AggregatedStorage,
   codec: MessageCodec<A>,
+  time: (message: A) => DateTime.DateTime,
   name: string,
   partitioner: Partitioner<A>
 ): Projector => {
-  const source = typeof partitioner === "function"
-    ? partitionedHere(stream, codec, name, partitioner)
+  const source: Stream.Stream<ProjectedPage, ProjectionError> = typeof partitioner === "function"
+    ? decideHere(stream, byFunction(codec, time, name, partitioner))
+    : stream.project === undefined
+    ? decideHere(stream, byBuiltIn(partitioner))
     : Stream.fromEffectRepeat(stream.project(pageSize))
 
   const pages: Projector["pages"] = Stream.unwrap(
@@ -135,64 +150,86 @@ export const make = <A>(
   }
 }
 
-/** Pages whose messages are partitioned in the application. The next one is read while this one is linked. */
-const partitionedHere = <A>(
-  stream: AggregatedStorage,
-  codec: MessageCodec<A>,
-  name: string,
-  partitioner: (stored: StoredMessage<A>) => number
-): Stream.Stream<ProjectedPage, ProjectionError> => {
-  interface State {
-    readonly round: Round
-    readonly scanned: Effect.Effect<ScannedPage, SqlError>
-  }
-  return Stream.unwrap(Effect.map(Effect.scope, (scope) => {
-    const begin = Effect.map(
-      stream.beginRound,
-      (begun): State | ProjectedPage =>
-        isRound(begun) ? { round: begun, scanned: stream.scan(begun, begun.cursor, pageSize) } : begun
-    )
+/** Where the messages of a page belong: all, or those before the one that has no partition, and why it has none. */
+interface Decided<E> {
+  readonly links: ReadonlyArray<Link>
+  /** The global position of the last of them. */
+  readonly through: number | undefined
+  readonly failure: E | undefined
+}
 
+/** Scans, decides, links. The next page is scanned while this one is linked. */
+const decideHere = <E>(
+  stream: AggregatedStorage,
+  decide: (messages: ScannedPage["messages"]) => Effect.Effect<Decided<E>>
+): Stream.Stream<ProjectedPage, E | RoundError> =>
+  Stream.unwrap(Effect.map(Effect.scope, (scope) => {
+    type Scan = ReturnType<AggregatedStorage["scan"]>
+    const first = stream.scan(undefined, pageSize)
     return Stream.paginate(
-      undefined as State | undefined,
-      Effect.fnUntraced(function*(state: State | undefined) {
-        const begun = state ?? (yield* begin)
-        if (!("round" in begun)) return [[begun], Option.some(undefined)] as const
-        const { round, scanned } = begun
-        const page = yield* scanned
-        const next = page.done
-          ? undefined
-          : { round, scanned: Fiber.join(yield* Effect.forkIn(stream.scan(round, page.to, pageSize), scope)) }
-        const { failure, links } = partitionAll(codec, name, partitioner, page.messages)
+      first,
+      Effect.fnUntraced(function*(scan: Scan) {
+        const page = yield* scan
+        if (!isScanned(page)) return [[page], Option.some(first)] as const
+        const next: Scan = page.done
+          ? first
+          : Fiber.join(yield* Effect.forkIn(stream.scan(page.token, pageSize), scope))
+        const { failure, links, through } = yield* decide(page.messages)
         if (failure !== undefined) {
           // Those before it are linked, so that they need not be looked at again.
-          const before = links.at(-1)?.globalPosition ?? page.from
-          yield* stream.link(round, { from: page.from, to: before, done: false }, links)
-          return yield* failure
+          if (through !== undefined) yield* stream.link(page.token, links, through)
+          return yield* Effect.fail(failure)
         }
-        const linked = yield* stream.link(round, page, links)
+        const linked = yield* stream.link(page.token, links)
         return linked === undefined
-          ? [[], Option.some(undefined)] as const // somebody else was faster: begin where that one is
+          ? [[], Option.some(first)] as const // somebody else was faster: begin where that one is
           : [[linked], Option.some(next)] as const
       })
     )
   }))
-}
 
-/** Up to the first message that cannot be decoded or has no partition. */
-const partitionAll = <A>(
+/** Partitions as the backend would, if it could. */
+const byBuiltIn = (partitioner: BuiltIn) => (messages: ScannedPage["messages"]): Effect.Effect<Decided<never>> =>
+  Effect.map(
+    Effect.forEach(messages, (message) =>
+      Effect.map(
+        partitionOfBuiltIn(partitioner, message),
+        (partition): Link => ({ messageId: message.messageId, partition, occurredAt: undefined })
+      )),
+    (links) => ({ links, through: undefined, failure: undefined })
+  )
+
+/** Partitions by a function, up to the first message that cannot be decoded or has no partition. */
+const byFunction = <A>(
   codec: MessageCodec<A>,
+  time: (message: A) => DateTime.DateTime,
   name: string,
-  partitioner: (stored: StoredMessage<A>) => number,
-  rows: ScannedPage["messages"]
-) => {
-  const links: Array<{ readonly messageId: string; readonly partition: number; readonly globalPosition: number }> = []
-  for (const row of rows) {
-    const partition = Result.flatMap(decodeRow(codec, row), (stored) => partitionOf(name, partitioner, stored))
-    if (Result.isFailure(partition)) return { links, failure: partition.failure }
-    links.push({ messageId: row.messageId, partition: partition.success, globalPosition: row.globalPosition })
+  partitioner: (stored: StoredMessage<A>) => number
+) =>
+(messages: ScannedPage["messages"]): Effect.Effect<Decided<PartitionError | SerializationError>> =>
+  Effect.sync(() => {
+    const links: Array<Link> = []
+    let through: number | undefined
+    for (const row of messages) {
+      const decided = Result.flatMap(decodeRow(codec, row), (stored) =>
+        Result.map(partitionOf(name, partitioner, stored), (partition) => ({ partition, stored })))
+      if (Result.isFailure(decided)) {
+        return { links, through, failure: decided.failure }
+      }
+      const { partition, stored } = decided.success
+      links.push({ messageId: row.messageId, partition, occurredAt: timeOf(time, stored.message) })
+      through = row.globalPosition
+    }
+    return { links, through, failure: undefined }
+  })
+
+/** Nobody's message stops a projection because of its time: the store's own time takes its place. */
+const timeOf = <A>(time: (message: A) => DateTime.DateTime, message: A): DateTime.Utc | undefined => {
+  try {
+    return DateTime.toUtc(time(message))
+  } catch {
+    return undefined
   }
-  return { links, failure: undefined }
 }
 
 const partitionOf = <A>(

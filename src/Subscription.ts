@@ -22,7 +22,14 @@ import type { HandlerError, InvalidArgumentError, InvalidNameError, SetupError, 
 import type { Delivery, Handler } from "./Handlers.ts"
 import { checkName, checkWhole, invalid, maximumPartition } from "./internal/checks.ts"
 import type { MessageCodec } from "./Serializer.ts"
-import type { AggregatedStorage, ClaimMode, PartitionHead, PartitionStatus, Storage } from "./Storage.ts"
+import {
+  type AggregatedStorage,
+  type ClaimMode,
+  type PartitionHead,
+  type PartitionStatus,
+  PositionQuery,
+  type Storage
+} from "./Storage.ts"
 import {
   batches,
   type Consumer,
@@ -302,10 +309,10 @@ const positionsOf = (
   if (start === "beginning") return Effect.succeed([])
   if (start === "next") return stream.partitions
   const firsts = "time" in start
-    ? stream.positionsAtTime(DateTime.toUtc(start.time))
+    ? stream.positions(PositionQuery.SinceTime({ time: DateTime.toUtc(start.time) }))
     : Effect.flatMap(
       Effect.fromResult(checkWhole("globalPosition", start.globalPosition, 0)),
-      stream.positionsAfterGlobalPosition
+      (globalPosition) => stream.positions(PositionQuery.AfterGlobalPosition({ globalPosition }))
     )
   return Effect.map(firsts, (heads) => heads.map(({ partition, position }) => ({ partition, position: position - 1 })))
 }

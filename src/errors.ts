@@ -134,6 +134,19 @@ export class StreamDefinitionError extends Schema.TaggedError<StreamDefinitionEr
 }
 
 /**
+ * The sequence of the store's global positions cannot be relied on: it has a cache or does not rise, or this role may not
+ * read it. Nothing was linked; `reason` says what to do, and what has waited is linked then.
+ */
+export class SequenceError extends Schema.TaggedError<SequenceError>("effect-message-store/errors/SequenceError")(
+  "SequenceError",
+  { aggregatedStream: Schema.String, sequence: Schema.String, reason: Schema.String }
+) {
+  override get message() {
+    return `the projector of "${this.aggregatedStream}" cannot begin: the sequence ${this.sequence} ${this.reason}`
+  }
+}
+
+/**
  * The positions of the aggregated stream were given from the start since the subscription began: its checkpoints are of
  * others. Nothing was handled: `reset` it, to begin at the beginning or wherever it should.
  */

@@ -51,7 +51,8 @@ const python = Effect.fnUntraced(function*(count: number, partition = 7) {
     yield* sql`insert into depeche_stream_a
       select message_id, stream, version, ${partition}::int,
         coalesce((select max_position from depeche_stream_a_maxpos where partition = ${partition}), -1)
-          + row_number() over (order by global_position), coalesce(occurred_at, added_at), global_position, added_at
+          + row_number() over (order by global_position), (message ->> 'occurredAt')::timestamptz, global_position,
+          added_at
       from depeche_msgs_transfers m
       where not exists (select from depeche_stream_a l where l.message_id = m.message_id)
       order by global_position limit ${count}`

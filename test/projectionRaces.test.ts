@@ -86,7 +86,7 @@ const survives = Effect.fnUntraced(function*(partitioner: Partitioner.Partitione
     const dead = yield* killing`
       select pg_terminate_backend(pid) from pg_stat_activity
       where datname = current_database() and pid <> pg_backend_pid() and state = 'active'
-        and query ~ '(effect_message_store_(project|begin|link)_a|with scanned as)'`
+        and query ~ 'effect_message_store_(project|scan|link)_a'`
     killed += dead.length
     return yield* Deferred.isDone(finished)
   })

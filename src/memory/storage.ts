@@ -40,7 +40,7 @@ class SnapshotCommit extends Context.Service<SnapshotCommit, number>()("effect-m
 class Messages implements Transaction.Participant<Row>, MemoryStream.Source<Row> {
   readonly locks = new Transaction.Locks()
   lastCommit = 0
-  lastPosition = 0
+  private positions = 0
   /** In the order of global positions. */
   private log: Array<Row> = []
   /** In the order of commits. */
@@ -62,12 +62,12 @@ class Messages implements Transaction.Participant<Row>, MemoryStream.Source<Row>
       const duplicate = item.messages.find(({ messageId }) => taken.has(messageId) || this.byId.has(messageId))
       if (duplicate !== undefined) return AppendOutcome.Duplicate({ messageId: duplicate.messageId })
       item.messages.forEach(({ data, messageId, occurredAt }, i) => {
-        const place = { stream, version: head + i + 1, globalPosition: ++this.lastPosition }
+        const place = { stream, version: head + i + 1, globalPosition: ++this.positions }
         written.push({ ...place, messageId, data, metadata: item.metadata, addedAt, occurredAt, commit: Infinity })
         taken.add(messageId)
       })
       heads.set(stream, head + item.messages.length)
-      return AppendOutcome.Written({ version: head + item.messages.length, globalPosition: this.lastPosition })
+      return AppendOutcome.Written({ version: head + item.messages.length, globalPosition: this.positions })
     })
     const refused = atomic ? outcomes.findIndex((outcome) => outcome._tag !== "Written") : -1
     if (refused >= 0) return outcomes.map((outcome, i) => i === refused ? outcome : AppendOutcome.Skipped())
@@ -89,6 +89,11 @@ class Messages implements Transaction.Participant<Row>, MemoryStream.Source<Row>
       else stream.push(row)
     }
     if (late) this.log = this.log.toSorted(byPosition)
+  }
+
+  /** The highest position of a message; 0: none. */
+  get lastPosition(): number {
+    return this.log.at(-1)?.globalPosition ?? 0
   }
 
   committed(after: number, upTo: number): ReadonlyArray<Row> {

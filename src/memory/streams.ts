@@ -2,17 +2,16 @@
  * An aggregated stream in memory. What the snapshots of transactions are on PostgreSQL, the numbers of commits are here:
  * a round links what was committed after the round before, up to the last commit at its beginning.
  */
-import { DateTime, Effect } from "effect"
+import { Clock, DateTime, Effect } from "effect"
 import { InvalidNameError, StreamDefinitionError } from "../errors.ts"
-import { partitionOf } from "../Partitioner.ts"
 import {
   type AggregatedStorage,
   type EncodedLinkedMessage,
   type EncodedStoredMessage,
-  isRound,
   type PartitionHead,
+  PositionQuery,
   type ProjectedPage,
-  type Round,
+  type ScannedPage,
   type StreamDefinition
 } from "../Storage.ts"
 import type { Wakeup } from "../storage/listeners.ts"
@@ -40,17 +39,36 @@ export interface SourceMessage {
 /** Its message is looked up when it is read: it may have been removed. */
 type Link = Pick<SourceMessage, "messageId" | "globalPosition" | "occurredAt">
 
+/** What was committed after the round before, up to `target`. */
+interface Round<Message> {
+  readonly target: number
+  readonly messages: ReadonlyArray<Message>
+  /** Where it ends. */
+  readonly last: number
+  /** The global position up to which it has come. */
+  cursor: number
+}
+
 interface Links<Message> {
   /** Of the positions: they are given from the start in another one. */
   readonly numbering: number
   definition: string | undefined
+  /** The last commit that the last round saw. */
   seen: number
-  round: Round | undefined
-  /** What the round goes through. */
-  messages: ReadonlyArray<Message>
-  cursor: number
+  round: Round<Message> | undefined
+  scanned: number
+  scannedAt: DateTime.Utc | undefined
   readonly linked: Set<string>
   readonly partitions: Map<number, Array<Link>>
+}
+
+/** What a token says: a page of a round, and where it begins and ends. */
+interface Page {
+  readonly target: number
+  readonly from: number
+  readonly to: number
+  readonly began: boolean
+  readonly done: boolean
 }
 
 /** What is linked, by the name of the stream: every handle of a stream has the same. */
@@ -67,8 +85,8 @@ export class Streams<Message> {
         definition: undefined,
         seen: 0,
         round: undefined,
-        messages: [],
-        cursor: 0,
+        scanned: 0,
+        scannedAt: undefined,
         linked: new Set(),
         partitions: new Map()
       }
@@ -103,45 +121,35 @@ export const make = <Message extends SourceMessage>(
   const description = JSON.stringify({ patterns, partitioner: partitioner ?? "function" })
   const matchers = patterns.map(compilePattern)
 
-  const beginRound: AggregatedStorage["beginRound"] = Effect.suspend(
-    (): Effect.Effect<Round | ProjectedPage, StreamDefinitionError> => {
-      const links = streams.links(name)
-      links.definition ??= description
-      if (links.definition !== description) {
-        return Effect.fail(
-          new StreamDefinitionError({ aggregatedStream: name, stored: links.definition, given: description })
-        )
-      }
-      if (links.round !== undefined) return Effect.succeed({ ...links.round, began: false, cursor: links.cursor })
+  const matches = ({ stream }: SourceMessage): boolean => matchers.some((matcher) => matcher(stream))
+
+  const scan = (after: Page | undefined, limit: number, now: DateTime.Utc): ScannedPage | ProjectedPage => {
+    const links = streams.links(name)
+    links.scannedAt = now
+    const began = after === undefined ? links.round === undefined : after.began
+    if (links.round === undefined) {
       const target = source.lastCommit
       if (target === links.seen) {
-        return Effect.succeed({ linked: 0, position: links.cursor, target: links.cursor, began: true, done: true })
+        return { linked: 0, position: links.scanned, target: links.scanned, began: true, done: true }
       }
-      links.messages = source.committed(links.seen, target)
-      const last = Math.max(links.cursor, links.messages.at(-1)?.globalPosition ?? 0)
-      links.cursor = 0
-      links.round = { began: true, cursor: 0, last, target: String(target), seen: String(links.seen), epoch: 0 }
-      return Effect.succeed(links.round)
+      const messages = source.committed(links.seen, target)
+      const last = Math.max(links.scanned, messages.at(-1)?.globalPosition ?? 0)
+      links.round = { target, messages, last, cursor: 0 }
     }
-  )
+    const { round } = links
+    const from = after === undefined ? round.cursor : after.to
+    const rows = round.messages.filter(({ globalPosition }) => globalPosition > from).slice(0, limit)
+    const done = rows.length < limit
+    const page: Page = { target: round.target, from, to: rows.at(-1)?.globalPosition ?? from, began, done }
+    return { messages: rows.filter(matches).map((row) => source.read(row)), token: JSON.stringify(page), done }
+  }
 
-  const scan: AggregatedStorage["scan"] = (_round, from, limit) =>
-    Effect.sync(() => {
-      const { messages } = streams.links(name)
-      const rows = messages.filter(({ globalPosition }) => globalPosition > from).slice(0, limit)
-      const isNew = ({ stream }: SourceMessage) => matchers.some((matches) => matches(stream))
-      return {
-        messages: rows.filter(isNew).map((row) => source.read(row)),
-        from,
-        to: rows.at(-1)?.globalPosition ?? from,
-        done: rows.length < limit
-      }
-    })
-
-  const link: AggregatedStorage["link"] = (round, { done, from, to }, given) =>
+  const link: AggregatedStorage["link"] = (token, given, through) =>
     Effect.suspend(() => {
+      const { began, done, from, target, to }: Page = JSON.parse(token)
       const links = streams.links(name)
-      if (links.round?.target !== round.target || links.cursor !== from) return Effect.as(Effect.void, undefined)
+      const { round } = links
+      if (round?.target !== target || round.cursor !== from) return Effect.as(Effect.void, undefined)
       let linked = 0
       for (const { messageId, partition } of given) {
         const message = source.get(messageId)
@@ -152,31 +160,16 @@ export const make = <Message extends SourceMessage>(
         links.linked.add(messageId)
         linked++
       }
-      links.cursor = done ? round.last : to
-      if (done) {
-        links.seen = Number(round.target)
+      const isOver = done && through === undefined
+      round.cursor = isOver ? round.last : through ?? to
+      links.scanned = Math.max(links.scanned, round.cursor)
+      if (isOver) {
+        links.seen = target
         links.round = undefined
       }
-      const page: ProjectedPage = { linked, position: links.cursor, target: round.last, began: round.began, done }
+      const page: ProjectedPage = { linked, position: round.cursor, target: round.last, began, done: isOver }
       return Effect.as(wakeup.signal(channel, linked > 0 ? [{ key: channel, payload: {} }] : []), page)
     })
-
-  const project = Effect.fnUntraced(function*(limit: number) {
-    while (true) {
-      const round = yield* beginRound
-      if (!isRound(round)) return round
-      const page = yield* scan(round, round.cursor, limit)
-      const links = yield* Effect.forEach(page.messages, (message) =>
-        Effect.map(
-          partitioner === undefined
-            ? Effect.die(new Error("no built-in partitioner"))
-            : partitionOf(partitioner, message),
-          (partition) => ({ messageId: message.messageId, partition })
-        ))
-      const linked = yield* link(round, page, links)
-      if (linked !== undefined) return linked
-    }
-  })
 
   /** Something about the links of each partition. */
   const heads = (position: (links: ReadonlyArray<Link>) => number) =>
@@ -221,22 +214,45 @@ export const make = <Message extends SourceMessage>(
         return { messages, more: messages.length === limit }
       }),
     partitions: asked.partitions,
-    project,
-    beginRound,
-    scan,
+    scan: (after, limit) =>
+      Effect.flatMap(
+        Clock.currentTimeMillis,
+        Effect.fnUntraced(function*(now) {
+          const links = streams.links(name)
+          links.definition ??= description
+          if (links.definition !== description) {
+            return yield* new StreamDefinitionError({
+              aggregatedStream: name,
+              stored: links.definition,
+              given: description
+            })
+          }
+          return scan(after === undefined ? undefined : JSON.parse(after), limit, DateTime.makeUnsafe(now))
+        })
+      ),
     link,
-    positionsAtTime: (time) =>
-      heads((links) => firstOf(links, ({ occurredAt }) => DateTime.isGreaterThanOrEqualTo(occurredAt, time))),
-    positionsAtGlobalPosition: (position) =>
-      heads((links) => links.findLastIndex(({ globalPosition }) => globalPosition <= position)),
-    positionsAfterGlobalPosition: (position) =>
-      heads((links) => firstOf(links, ({ globalPosition }) => globalPosition > position)),
+    positions: PositionQuery.$match({
+      SinceTime: ({ time }) =>
+        heads((links) => firstOf(links, ({ occurredAt }) => DateTime.isGreaterThanOrEqualTo(occurredAt, time))),
+      AfterGlobalPosition: ({ globalPosition }) =>
+        heads((links) => firstOf(links, (each) => each.globalPosition > globalPosition)),
+      UpToGlobalPosition: ({ globalPosition }) =>
+        heads((links) => links.findLastIndex((each) => each.globalPosition <= globalPosition))
+    }),
     progress: Effect.sync(() => {
-      const linked = Array.from(streams.links(name).partitions.values()).flat()
+      const { partitions, scanned, scannedAt } = streams.links(name)
+      const linked = Array.from(partitions.values()).flat()
       return {
         linked: linked.reduce((highest, { globalPosition }) => Math.max(highest, globalPosition), 0),
+        scanned,
+        scannedAt,
         stored: source.lastPosition
       }
+    }),
+    waiting: Effect.sync(() => {
+      const { linked, seen } = streams.links(name)
+      const unseen = source.committed(seen, source.lastCommit)
+      return unseen.filter((message) => matches(message) && !linked.has(message.messageId)).length
     }),
     reset: Effect.sync(() => {
       streams.remove(name)

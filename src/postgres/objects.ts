@@ -69,8 +69,14 @@ export interface StreamObjects {
   readonly projectionTable: string
   readonly roundFunction: string
   readonly projectFunction: string
-  readonly beginFunction: string
+  readonly scanFunction: string
   readonly linkFunction: string
+  readonly waitingFunction: string
+  /** The time that a text says, and the time of a message. */
+  readonly timeFunction: string
+  readonly occurredFunction: string
+  /** Of version 0.1. */
+  readonly beginFunction: string
   readonly migrationsTable: string
 }
 
@@ -85,8 +91,12 @@ export const forStream = (name: string): Result.Result<StreamObjects, InvalidNam
     projectionTable: `effect_message_store_projection_${n}`,
     roundFunction: `effect_message_store_round_${n}`,
     projectFunction: `effect_message_store_project_${n}`,
-    beginFunction: `effect_message_store_begin_${n}`,
+    scanFunction: `effect_message_store_scan_${n}`,
     linkFunction: `effect_message_store_link_${n}`,
+    waitingFunction: `effect_message_store_waiting_${n}`,
+    timeFunction: `effect_message_store_time_${n}`,
+    occurredFunction: `effect_message_store_occurred_${n}`,
+    beginFunction: `effect_message_store_begin_${n}`,
     migrationsTable: `effect_message_store_streamed_${n}`
   }))
 

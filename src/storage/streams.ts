@@ -5,11 +5,16 @@
  * - positions of a partition are dense from 0, and messages of one origin stream are in the order of versions;
  * - a page is linked as a whole or not at all, and the next call goes on behind it, whoever makes it;
  * - one projector works at a time; another waits.
+ *
+ * A projection works in rounds: a round links what was committed when it began, page by page. A projector asks for a page
+ * by `scan`, decides the partitions, and hands them to `link`. A backend that can decide the partitions itself offers
+ * `project`, which does both.
  */
+import { Data } from "effect"
 import type { Array, DateTime, Effect, Scope } from "effect"
 import type { MigrationError } from "effect/sql/Migrator"
 import type { SqlError } from "effect/sql/SqlError"
-import type { InvalidNameError, SetupError, StreamDefinitionError } from "../errors.ts"
+import type { InvalidNameError, SequenceError, SetupError, StreamDefinitionError } from "../errors.ts"
 import type { BuiltIn } from "../Partitioner.ts"
 import type { Listener } from "./listeners.ts"
 import type { EncodedStoredMessage } from "./messages.ts"
@@ -20,10 +25,15 @@ import type { SubscriptionStorage } from "./subscriptions.ts"
 export interface StreamDefinition {
   /** A name that `checkName` let pass. */
   readonly name: string
-  /** LIKE patterns of the names of the streams that are woven in. */
+  /** LIKE patterns of the names of the streams whose messages are linked. */
   readonly patterns: Array.NonEmptyReadonlyArray<string>
   /** Absent: a function of the application. */
   readonly partitioner: BuiltIn | undefined
+  /**
+   * Where the stored JSON of a message has its time, as ISO text, for messages that were not written by this library.
+   * Absent: not known.
+   */
+  readonly timePath?: ReadonlyArray<string> | undefined
 }
 
 /** A message as it was read from a partition. */
@@ -38,7 +48,23 @@ export interface PartitionQuery {
   readonly limit: number
 }
 
-/** How far a projection has come, page by page. */
+/** Asks for a position of each partition. */
+export type PositionQuery = Data.TaggedEnum<{
+  /** The first message that occurred at that time or later; behind the head if none did. */
+  SinceTime: { readonly time: DateTime.Utc }
+  /**
+   * The first message that has a higher global position; behind the head if none has. What is linked late may be behind
+   * messages with higher ones: those from here on may have lower ones too.
+   */
+  AfterGlobalPosition: { readonly globalPosition: number }
+  /** The last message that has this global position or a lower one; -1 if none has. */
+  UpToGlobalPosition: { readonly globalPosition: number }
+}>
+
+/** Makes such queries, and tells them apart. */
+export const PositionQuery = Data.taggedEnum<PositionQuery>()
+
+/** Progress of a projection after one page. */
 export interface ProjectedPage {
   /** How many messages were linked. */
   readonly linked: number
@@ -46,37 +72,46 @@ export interface ProjectedPage {
   readonly position: number
   /** Where the round ends, or the last one ended if nothing is new: at a position that no message it sees is behind. */
   readonly target: number
-  /** Whether the round, which links what was committed when it began, began with this page. */
+  /** Whether the round began with this page. */
   readonly began: boolean
   /** Whether the round is over. */
   readonly done: boolean
 }
 
-/** A round that is under way, for those who partition messages themselves. */
-export interface Round {
-  /** Whether it begins with this. */
-  readonly began: boolean
-  /** The global position up to which it has come. */
-  readonly cursor: number
-  /** The global position at which it ends. */
-  readonly last: number
-  /** What the round links is what the one snapshot sees and the other does not. In the backend's own form. */
-  readonly target: string
-  readonly seen: string | undefined
-  readonly epoch: number
-}
-
-/** Whether there is a round, and not a page that says that nothing is new. */
-export const isRound = (begun: Round | ProjectedPage): begun is Round => "cursor" in begun
-
-/** The messages that are new to a round, among those behind `from` and up to `to`. */
+/** The new messages of a page, in the order in which they are to be linked. */
 export interface ScannedPage {
   readonly messages: ReadonlyArray<EncodedStoredMessage>
-  readonly from: number
-  readonly to: number
+  /** The page and its round, in the backend's own form. */
+  readonly token: string
   /** Nothing is left to scan. */
   readonly done: boolean
 }
+
+/** Whether there is a page, and not a word that nothing is new. */
+export const isScanned = (answer: ScannedPage | ProjectedPage): answer is ScannedPage => "token" in answer
+
+/** Where a message belongs. */
+export interface Link {
+  readonly messageId: string
+  readonly partition: number
+  /** When it occurred, if the projector knows: of what was written by this library, the backend does. */
+  readonly occurredAt: DateTime.Utc | undefined
+}
+
+/** How far a projection has come; 0: nowhere yet. */
+export interface StreamProgress {
+  /** The highest global position that is linked. */
+  readonly linked: number
+  /** The highest global position that a round has come to. */
+  readonly scanned: number
+  /** When a projector last looked for new messages: ten seconds late at most. */
+  readonly scannedAt: DateTime.Utc | undefined
+  /** The highest global position of the store's messages. */
+  readonly stored: number
+}
+
+/** Why a round cannot begin. */
+export type RoundError = StreamDefinitionError | SequenceError | SqlError
 
 /** An aggregated stream, and the projection that fills it. */
 export interface AggregatedStorage {
@@ -86,29 +121,30 @@ export interface AggregatedStorage {
   ) => Effect.Effect<{ readonly messages: ReadonlyArray<EncodedLinkedMessage>; readonly more: boolean }, SqlError>
   /** In the order of partitions. */
   readonly partitions: Effect.Effect<ReadonlyArray<PartitionHead>, SqlError>
-  /** Of each partition the first position whose message occurred at that time or later; behind the head if none did. */
-  readonly positionsAtTime: (time: DateTime.Utc) => Effect.Effect<ReadonlyArray<PartitionHead>, SqlError>
-  /** Of each partition the last position whose message has this global position or a lower one; -1 if none has. */
-  readonly positionsAtGlobalPosition: (position: number) => Effect.Effect<ReadonlyArray<PartitionHead>, SqlError>
+  /** In the order of partitions. */
+  readonly positions: (query: PositionQuery) => Effect.Effect<ReadonlyArray<PartitionHead>, SqlError>
+  readonly progress: Effect.Effect<StreamProgress, SqlError>
   /**
-   * Of each partition the first position whose message has a higher global position than this; behind the head if none
-   * has. What is linked late may be behind messages with higher ones: those from here on may have lower ones too.
+   * How many committed messages wait to be linked: 0 if and only if none does. Where the projection is far behind, what is
+   * far ahead of it counts whether or not its stream matches, so that this stays cheap.
    */
-  readonly positionsAfterGlobalPosition: (position: number) => Effect.Effect<ReadonlyArray<PartitionHead>, SqlError>
-  /** The highest global position that is linked, and the highest that the store has given out; 0: none. */
-  readonly progress: Effect.Effect<{ readonly linked: number; readonly stored: number }, SqlError>
-  /** Scans and links a page with the built-in partitioner. */
-  readonly project: (limit: number) => Effect.Effect<ProjectedPage, StreamDefinitionError | SqlError>
-  /** The round that is under way, else a new one; if nothing is new, a page that says so. */
-  readonly beginRound: Effect.Effect<Round | ProjectedPage, StreamDefinitionError | SqlError>
-  /** A page of at most `limit` messages, or less where they are large. */
-  readonly scan: (round: Round, from: number, limit: number) => Effect.Effect<ScannedPage, SqlError>
-  /** Links what was scanned; nothing if somebody else has gone on meanwhile: the round has to be asked for again. */
+  readonly waiting: Effect.Effect<number, SqlError>
+  /**
+   * A page of at most `limit` messages, or less where they are large: the first one that is not linked of the round that
+   * is under way, else of a new one; or the one behind `after`. If nothing is new, says so.
+   */
+  readonly scan: (after: string | undefined, limit: number) => Effect.Effect<ScannedPage | ProjectedPage, RoundError>
+  /**
+   * Links the messages of a page, or those up to the global position `through`: the rest is scanned again. Nothing if
+   * somebody else has gone on meanwhile: begin with `scan(undefined)`.
+   */
   readonly link: (
-    round: Round,
-    page: Omit<ScannedPage, "messages">,
-    links: ReadonlyArray<{ readonly messageId: string; readonly partition: number }>
+    token: string,
+    links: ReadonlyArray<Link>,
+    through?: number
   ) => Effect.Effect<ProjectedPage | undefined, SqlError>
+  /** Scans and links a page with the built-in partitioner of the definition. */
+  readonly project?: ((limit: number) => Effect.Effect<ProjectedPage, RoundError>) | undefined
   /**
    * Removes all links; the next projection begins at the beginning, by the definition it is given. Checkpoints of
    * subscriptions are of other positions from then on.

@@ -92,7 +92,8 @@ export const inspect = Effect.fnUntraced(function*(name: string, pattern = "%") 
         select l.message_id as linked, m.message_id as stored, l.origin_stream = m.stream
           and l.origin_stream_version = m.version and l.origin_stream_global_position = m.global_position
           and l.origin_stream_added_at = m.added_at
-          and l.message_occurred_at = coalesce(m.occurred_at, m.added_at) as is_right
+          and l.message_occurred_at = coalesce(m.occurred_at, (m.message ->> 'occurredAt')::timestamptz, m.added_at)
+            as is_right
         from m full join l using (message_id)
       )
     select (select count(*)::int from m) as messages, (select count(*)::int from l) as links,

@@ -4,6 +4,7 @@ import type { Layer, Stream } from "effect"
 import type {
   InvalidArgumentError,
   PartitionError,
+  SequenceError,
   SerializationError,
   StreamDefinitionError
 } from "effect-message-store"
@@ -43,7 +44,7 @@ is<
 >(true)
 is<
   Effect.Error<typeof stream.projector.runOnce>,
-  PartitionError | SerializationError | StreamDefinitionError | InvalidArgumentError | SqlError
+  PartitionError | SerializationError | SequenceError | StreamDefinitionError | InvalidArgumentError | SqlError
 >(true)
 is<ReturnType<typeof orders.aggregatedStream>, ReturnType<Orders["Service"]["aggregatedStream"]>>(true)
 is<Effect.Success<ReturnType<typeof orders.aggregatedStream>>, AggregatedStream.AggregatedStream<Order>>(true)

@@ -19,7 +19,8 @@ import * as Store2 from "./store/0002_columns.ts"
 import * as Store4 from "./store/0004_times.ts"
 import * as Store5 from "./store/0005_functions.ts"
 import * as Stream1 from "./stream/0001_tables.ts"
-import * as Stream2 from "./stream/0002_projection.ts"
+import * as Stream2 from "./stream/0002_columns.ts"
+import * as Stream3 from "./stream/0003_projection.ts"
 import * as Subscription1 from "./subscription/0001_tables.ts"
 import * as Subscription3 from "./subscription/0003_locks.ts"
 
@@ -46,7 +47,8 @@ export const forStream = (
   Result.flatMap(Objects.forStore(storeName), (store) =>
     Result.map(Objects.forStream(name), (stream) => [
       { id: 1, name: "aggregated stream", statements: Stream1.tables(store, stream) },
-      { id: 2, name: "projection", statements: Stream2.projection(store, stream) }
+      { id: 2, name: "columns", statements: Stream2.columns(stream) },
+      { id: 3, name: "projection", statements: Stream3.projection(store, stream) }
     ]))
 
 /** The database objects of a subscription. */

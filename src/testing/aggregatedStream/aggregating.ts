@@ -69,8 +69,11 @@ export const aggregating: Part = (it, { concurrentTransactions }) => {
       assert.include(yield* stream.projector.runOnce, { linked: 2 })
       assert.include(yield* stream.projector.runOnce, { linked: 0 })
       assert.deepStrictEqual(yield* contents(stream), { 7: [`${a}@1`, `${a}@2`, `${b}@1`, `${a}@3`] })
-      const { linkedGlobalPosition, storeGlobalPosition, ...counts } = yield* stream.statistics
-      assert.deepStrictEqual(counts, { partitions: 1, messages: 4 })
+      const { linkedGlobalPosition, scannedAt, scannedGlobalPosition, storeGlobalPosition, ...counts } = yield* stream
+        .statistics
+      assert.deepStrictEqual(counts, { partitions: 1, messages: 4, waiting: 0 })
+      assert.isDefined(scannedAt)
+      assert.isAtLeast(scannedGlobalPosition, linkedGlobalPosition)
       assert.isAtLeast(storeGlobalPosition, linkedGlobalPosition)
     }))
 

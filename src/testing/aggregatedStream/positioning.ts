@@ -2,9 +2,19 @@
 import { assert } from "@effect/vitest"
 import { DateTime, Effect, Stream } from "effect"
 import * as Partitioner from "../../Partitioner.ts"
-import { Storage } from "../../Storage.ts"
+import { type AggregatedStorage, isScanned, PositionQuery, Storage } from "../../Storage.ts"
 import { Accounts, deposit, type Deposited, deposits, failsWith, newStream, outsider, type Part } from "../fixture.ts"
 import { make, newName } from "./aggregating.ts"
+
+/** Links all that is new to one partition, as a projector would. */
+const linkAll = Effect.fnUntraced(function*(stream: AggregatedStorage, partition: number) {
+  while (true) {
+    const page = yield* stream.scan(undefined, 1000)
+    if (!isScanned(page)) return
+    const links = page.messages.map(({ messageId }) => ({ messageId, partition, occurredAt: undefined }))
+    yield* stream.link(page.token, links)
+  }
+})
 
 export const positioning: Part = (it, { concurrentTransactions }) => {
   it.effect("tells positions at a time and at a global position", () =>
@@ -93,9 +103,9 @@ export const positioning: Part = (it, { concurrentTransactions }) => {
         patterns: [`${prefix}%`],
         partitioner: Partitioner.constant(3)
       })
-      const project = Effect.repeat(stream.project(1000), { until: ({ began, done }) => began && done })
+      const project = linkAll(stream, 3)
       const outside = yield* outsider
-      const after = (position: number) => stream.positionsAfterGlobalPosition(position)
+      const after = (globalPosition: number) => stream.positions(PositionQuery.AfterGlobalPosition({ globalPosition }))
       assert.deepStrictEqual(yield* after(0), [])
       const early = yield* accounts.write(`${prefix}-early`, deposit())
       const [late, between] = yield* accounts.withTransaction(Effect.gen(function*() {

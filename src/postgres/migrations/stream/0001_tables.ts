@@ -10,15 +10,11 @@ export const tables = (store: Objects, stream: StreamObjects): ReadonlyArray<str
   origin_stream_version int not null,
   partition int not null,
   position int not null,
-  message_occurred_at timestamptz not null,
+  message_occurred_at timestamp not null,
   origin_stream_global_position bigint not null,
-  origin_stream_added_at timestamptz not null,
+  origin_stream_added_at timestamp not null,
   constraint ${stream.positionConstraint} unique (partition, position)
 ) with (autovacuum_vacuum_insert_scale_factor = 0, autovacuum_vacuum_insert_threshold = 20000)`,
-  // depeche_db's timestamps without time zone hold UTC; under this setting no row is rewritten.
-  "set local timezone to 'UTC'",
-  `alter table ${stream.table} alter column message_occurred_at type timestamptz,
-  alter column origin_stream_added_at type timestamptz`,
   // By its column: depeche_db shortens long names in a way of its own.
   `do $migration$ begin
 if not exists (
@@ -36,7 +32,6 @@ end $migration$`,
   store text not null default '${store.name}',
   numbering bigint not null default (1 + random() * 9e15)::bigint, -- another one when positions are given from the start
   definition text,                  -- what the links follow; null: not projected yet
-  cluster bigint,                   -- whose transaction ids these are
   epoch bigint not null default 0,  -- up to this position, transaction ids are another cluster's
   marked xid8[] not null default '{}',
   marks bigint[] not null default '{}',

@@ -1,0 +1,44 @@
+/** What the projection functions compute of a message: its partition and its time, of `m`, a row of the messages. */
+import type { StreamObjects } from "../../objects.ts"
+
+/**
+ * Stored JSON may hold what PostgreSQL's text cannot: NUL and halves of surrogate pairs, as Python writes them. Where
+ * one is anywhere in a message, its fields could not be read. They count as U+FFFD, as they do in UTF-8. Escaped
+ * backslashes go first, so that every other backslash begins an escape.
+ */
+const readable = String.raw`regexp_replace(regexp_replace(replace(replace(
+          m.message::text, '\\', '\u005c'), '\u0000', '\ufffd'),
+          '\\u[dD][89abAB][[:xdigit:]]{2}(?!\\u[dD][c-fC-F])', '\\ufffd', 'g'),
+          '(?<!\\u[dD][89abAB][[:xdigit:]]{2})\\u[dD][c-fC-F][[:xdigit:]]{2}', '\\ufffd', 'g')::json`
+
+const at = (path: string): string =>
+  String.raw`(case when pg_typeof(m.message) = 'json'::regtype and strpos(m.message::text, '\u') > 0
+          and m.message::text ~ '\\u(0000|[dD][89a-fA-F])'
+        then ${readable} #> ${path} else (m.message #> ${path})::json end)`
+
+/** Numbers as JavaScript reads them: whole ones up to 2^53 by their digits. */
+const key = String.raw`case _kind when 'Field' then coalesce((
+        select case json_typeof(v) when 'string' then v #>> '{}' when 'boolean' then v::text when 'number' then
+          case when v::text ~ '^-?\d{1,200}(\.\d{1,200})?([eE][-+]?\d{1,2})?$' then (
+            select case when n = trunc(n) and abs(n) <= 9007199254740991 then n::bigint::text end
+            from (select v::text::float8 as n) number
+          ) end end
+        from (select ${at("_path")} as v) value
+      ), '') else m.stream end`
+
+export const partitionOf = {
+  hash: `select case when _kind <> 'Constant' then sha256(convert_to(${key}, 'UTF8')) end as hash offset 0`,
+  partition: `case _kind
+      when 'Constant' then _number::int
+      when 'Depeche' then get_byte(hash, 0) + 256 * get_byte(hash, 1)
+      else ((
+        get_byte(hash, 0) * 16777216::bigint + get_byte(hash, 1) * 65536 + get_byte(hash, 2) * 256 + get_byte(hash, 3)
+      ) % _number)::int
+    end`
+}
+
+/** What the message's field says, if it is known; null where that is no time. */
+export const storedTime = (stream: StreamObjects): string => `${stream.timeFunction}((${at("_time_path")}) #>> '{}')`
+
+/** Of what this library wrote, the time it wrote; of Python's, what the message says, else when it was added. */
+export const timeOf = (stream: StreamObjects): string => `coalesce(m.occurred_at, ${storedTime(stream)}, m.added_at)`
