@@ -21,7 +21,7 @@ import * as Subscription from "./Subscription.ts"
 export type { AggregatedMessage, PartitionHead }
 
 /** Options of an aggregated stream. */
-export interface Options<in A> {
+export interface Options<in A, out Path extends ReadonlyArray<string> = ReadonlyArray<string>> {
   /**
    * Part of the names of the database objects: 1 to 30 of `a-z`, `0-9` and `_`, not beginning with a digit. Not the name
    * of a store.
@@ -36,7 +36,7 @@ export interface Options<in A> {
    * Which partition a message belongs to. Another one needs a `rebuild`, and the projector says so; a change inside a
    * function cannot be noticed: it holds for what is linked from then on.
    */
-  readonly partitioner: Partitioner<A>
+  readonly partitioner: Partitioner<A, Path>
 }
 
 /** Which messages of a partition are read. */
@@ -109,7 +109,7 @@ export interface AggregatedStream<in out A> extends Subscription.Subscribable<A>
 export type MakeError = InvalidNameError | InvalidArgumentError | SetupError | MigrationError | SqlError
 
 /** Something that makes aggregated streams: a message store. */
-export interface Aggregating<in out A> {
+export interface Aggregating<in out A, Path extends ReadonlyArray<string> = ReadonlyArray<string>> {
   /**
    * An aggregated stream of this store; makes its database objects where they do not exist.
    *
@@ -124,7 +124,7 @@ export interface Aggregating<in out A> {
    * yield* byCustomer.projector.runOnce
    * ```
    */
-  readonly aggregatedStream: (options: Options<A>) => Effect.Effect<AggregatedStream<A>, MakeError>
+  aggregatedStream(options: Options<A, Path>): Effect.Effect<AggregatedStream<A>, MakeError>
 }
 
 /** Messages fetched at a time, at most: a backend sends less where they are large. */
@@ -256,6 +256,10 @@ const checkPatterns = (
     : invalid("patterns", "must have at least one")
 }
 
+/** Neither the index of an array, nor a name that PostgreSQL cannot hold or that stands for one. */
+const isFieldName = (name: string): boolean =>
+  name !== "" && !/^\s*[-+]?\d/.test(name) && !/[\0\ufffd]/.test(name) && name.isWellFormed()
+
 const checkPartitioner = (partitioner: Partitioner<never>): Result.Result<unknown, InvalidArgumentError> => {
   if (typeof partitioner === "function") return Result.void
   switch (partitioner._tag) {
@@ -266,7 +270,7 @@ const checkPartitioner = (partitioner: Partitioner<never>): Result.Result<unknow
     case "StreamName":
       return checkWhole("count", partitioner.count, 1, maximumPartition)
     case "Field":
-      return partitioner.path.length > 0 && partitioner.path.every((name) => name !== "" && !/^\s*[-+]?\d/.test(name))
+      return partitioner.path.length > 0 && partitioner.path.every(isFieldName)
         ? checkWhole("count", partitioner.count, 1, maximumPartition)
         : invalid("path", "must name a field of an object, or the fields on the way to it; none may begin with a digit")
   }
@@ -307,9 +311,9 @@ type MissingSelf = "Missing `Self` generic - use `class Self extends AggregatedS
  * ```
  */
 export const Service = <Self = never>() =>
-<const Id extends string, Store, A>(
+<const Id extends string, Store, A, Path extends ReadonlyArray<string>>(
   id: Id,
-  options: Options<A> & { readonly store: Context.Key<Store, Aggregating<A>> }
+  options: Options<A, NoInfer<Path>> & { readonly store: Context.Key<Store, Aggregating<A, Path>> }
 ): [Self] extends [never] ? MissingSelf : ServiceClass<Self, Id, A, Store> => {
   const Tag = Context.Service<Self, AggregatedStream<A>>()(id)
   const layers = {

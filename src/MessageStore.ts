@@ -29,6 +29,7 @@ import {
 import { checkExpectedVersion, checkMessageId, checkName, checkStreamName, invalid } from "./internal/checks.ts"
 import * as MemoryStorage from "./memory/storage.ts"
 import { type Identified, type MessagePosition, type StoredMessage, type StreamHead, toTraceparent } from "./Message.ts"
+import type { FieldPath } from "./Partitioner.ts"
 import * as Migrations from "./postgres/migrations/migrations.ts"
 import { run } from "./postgres/migrations/run.ts"
 import * as PostgresStorage from "./postgres/storage.ts"
@@ -57,7 +58,9 @@ export type { Accessors, Appended, Fold, OneOrMore, StreamWrite, WriteError, Wri
 export type { Migration, PayloadType } from "./postgres/migrations/migrations.ts"
 
 /** A store of messages of type `A`: streams of them, written with expected versions, read in order. */
-export interface MessageStore<in out A> extends AggregatedStream.Aggregating<A> {
+export interface MessageStore<in out A, Path extends ReadonlyArray<string> = ReadonlyArray<string>>
+  extends AggregatedStream.Aggregating<A, Path>
+{
   /** The name that its database objects have in theirs. */
   readonly name: string
 
@@ -297,9 +300,9 @@ export interface StoreOptions {
 }
 
 /** What the messages are: those of a schema, or of a serializer written by hand. */
-export type MessageOptions<A> =
+export type MessageOptions<A, Encoded = unknown> =
   | (SchemaSerializerOptions & {
-    readonly schema: MessageSchema & { readonly Type: A }
+    readonly schema: MessageSchema & { readonly Type: A; readonly Encoded: Encoded }
     readonly serializer?: undefined
   })
   | { readonly serializer: MessageSerializer<A>; readonly schema?: undefined }
@@ -308,9 +311,12 @@ export type MessageOptions<A> =
 export type AccessorOptions<A> = [A] extends [Identified] ? Partial<Accessors<A>> : Accessors<A>
 
 /** A store as a service: the class is its key, its layers are its static members. */
-export interface ServiceClass<in out Self, in out Id extends string, in out A>
-  extends Context.ServiceClass<Self, Id, MessageStore<A>>
-{
+export interface ServiceClass<
+  in out Self,
+  in out Id extends string,
+  in out A,
+  Path extends ReadonlyArray<string> = ReadonlyArray<string>
+> extends Context.ServiceClass<Self, Id, MessageStore<A, Path>> {
   /** The store on PostgreSQL: runs the migrations that have not run yet, then serves. */
   readonly layer: Layer.Layer<Self, InvalidNameError | SetupError | MigrationError | SqlError, SqlClient>
   /**
@@ -334,7 +340,9 @@ export interface ServiceClass<in out Self, in out Id extends string, in out A>
 
 type MissingSelf = "Missing `Self` generic - use `class Self extends MessageStore.Service<Self>()(…)`"
 
-type ServiceResult<Self, Id extends string, A> = [Self] extends [never] ? MissingSelf : ServiceClass<Self, Id, A>
+type ServiceResult<Self, Id extends string, A, Path extends ReadonlyArray<string>> = [Self] extends [never] ?
+  MissingSelf
+  : ServiceClass<Self, Id, A, Path>
 
 /**
  * Makes the class of a store.
@@ -357,10 +365,10 @@ type ServiceResult<Self, Id extends string, A> = [Self] extends [never] ? Missin
  */
 export const Service = <Self = never>() =>
 // One signature, without overloads: an error then names what is missing.
-<const Id extends string, A>(
+<const Id extends string, A, Encoded = unknown>(
   id: Id,
-  options: StoreOptions & MessageOptions<A> & AccessorOptions<A>
-): ServiceResult<Self, Id, A> => {
+  options: StoreOptions & MessageOptions<A, Encoded> & AccessorOptions<A>
+): ServiceResult<Self, Id, A, FieldPath<Encoded>> => {
   const { coalesce, name, payload } = options
   const serializer: MessageSerializer<A> = options.schema === undefined
     ? verified(options.serializer)

@@ -4,42 +4,81 @@
  * The partitioners made here run inside the database: no message leaves it. Any function of the stored message is a
  * partitioner as well; it runs in the application. A partition is a whole number from 0 to 2147483647.
  */
-import { Data, Effect } from "effect"
-import type { Schema } from "effect"
+import { Effect } from "effect"
+import type { Pipeable, Schema } from "effect"
 import type { StoredMessage } from "./Message.ts"
 
-/** A partitioner that every backend knows. */
-export type BuiltIn = Data.TaggedEnum<{
-  StreamName: { readonly count: number }
-  Depeche: {}
-  Field: { readonly path: ReadonlyArray<string>; readonly count: number }
-  Constant: { readonly partition: number }
-}>
+/** By the name of the stream. */
+export interface StreamName {
+  readonly _tag: "StreamName"
+  readonly count: number
+}
 
-const BuiltIn = Data.taggedEnum<BuiltIn>()
+/** As depeche_db does. */
+export interface Depeche {
+  readonly _tag: "Depeche"
+}
+
+/** By a field of the stored JSON. */
+export interface Field<out Path extends ReadonlyArray<string> = ReadonlyArray<string>> {
+  readonly _tag: "Field"
+  readonly path: Path
+  readonly count: number
+}
+
+/** One for all. */
+export interface Constant {
+  readonly _tag: "Constant"
+  readonly partition: number
+}
+
+/** A partitioner that every backend knows. */
+export type BuiltIn<Path extends ReadonlyArray<string> = ReadonlyArray<string>> =
+  | StreamName
+  | Depeche
+  | Field<Path>
+  | Constant
 
 /**
- * A function has to be total and deterministic: the same partition for the same message, always. When it changes,
+ * The names on the way to each field of messages of this encoded form, nested four deep; of a form that is not known, any
+ * names.
+ */
+export type FieldPath<Encoded, Depth extends ReadonlyArray<unknown> = []> = unknown extends Encoded
+  ? ReadonlyArray<string>
+  : Encoded extends ReadonlyArray<unknown> | Date | Pipeable.Pipeable ? never
+  : Encoded extends object ? Depth["length"] extends 4 ? ReadonlyArray<string>
+    : {
+      [Name in keyof Encoded & string]:
+        | readonly [Name]
+        | readonly [Name, ...FieldPath<Encoded[Name], [...Depth, Name]>]
+    }[keyof Encoded & string]
+  : never
+
+/**
+ * `Path`: the fields that the messages have. A function has to be total and deterministic: the same partition for the same message, always. When it changes,
  * the stream has to be rebuilt. Nobody can tell that it has: nothing fails until then, and what is linked by the old
  * function stays where it is.
  */
-export type Partitioner<A> = BuiltIn | ((stored: StoredMessage<A>) => number)
+export type Partitioner<A, Path extends ReadonlyArray<string> = ReadonlyArray<string>> =
+  | BuiltIn<Path>
+  | ((stored: StoredMessage<A>) => number)
 
 /** Spreads streams over `count` partitions (1 to 2147483647), numbered from 0, by a hash of their names. */
-export const streamName = (count: number): BuiltIn => BuiltIn.StreamName({ count })
+export const streamName = (count: number): StreamName => ({ _tag: "StreamName", count })
 
 /** What depeche_db's `StreamNamePartitioner` does: a hash of the stream's name, from 0 to 65535. */
-export const depeche: BuiltIn = BuiltIn.Depeche()
+export const depeche: Depeche = { _tag: "Depeche" }
 
 /**
  * Spreads messages over `count` partitions (1 to 2147483647), numbered from 0, by a hash of a field of their stored
  * JSON: a name, or the names on the way to a field of nested objects. A name must not be empty or begin with a digit, as
- * if it were the index of an array.
+ * if it were the index of an array. Where the store has a schema, a field that none of its messages has does not compile.
  *
  * **Details**
  *
  * Strings, booleans and whole numbers count by their text. Whatever else is found there (nothing, null, an object, an
- * array, a fraction, a number beyond 2^53) counts as the empty string.
+ * array, a fraction, a number beyond 2^53) counts as the empty string. NUL and halves of surrogate pairs, which Python can
+ * write, count as U+FFFD.
  *
  * **Example**
  *
@@ -48,11 +87,17 @@ export const depeche: BuiltIn = BuiltIn.Depeche()
  * Partitioner.field(["address", "country"], 16)
  * ```
  */
-export const field = (path: string | ReadonlyArray<string>, count: number): BuiltIn =>
-  BuiltIn.Field({ path: typeof path === "string" ? [path] : path, count })
+export const field = <const Path extends string | ReadonlyArray<string>>(
+  path: Path,
+  count: number
+): Field<Path extends ReadonlyArray<string> ? Path : readonly [Path & string]> => ({
+  _tag: "Field",
+  path: (typeof path === "string" ? [path] : path) as never, // what the return type says
+  count
+})
 
 /** One partition for all: a single order of all messages, handled by one consumer at a time. */
-export const constant = (partition = 0): BuiltIn => BuiltIn.Constant({ partition })
+export const constant = (partition = 0): Constant => ({ _tag: "Constant", partition })
 
 /**
  * What a backend without SQL computes: the first four bytes of the key's SHA-256, big-endian, modulo the count;
@@ -91,5 +136,6 @@ const keyOf = (data: Schema.Json, path: ReadonlyArray<string>): string => {
     if (typeof value !== "object" || value === null || Array.isArray(value) || !Object.hasOwn(value, name)) return ""
     value = (value as Schema.JsonObject)[name]
   }
-  return typeof value === "string" || typeof value === "boolean" || Number.isSafeInteger(value) ? String(value) : ""
+  if (typeof value === "string") return value.replaceAll("\0", "\ufffd") // UTF-8 does so with halves of pairs
+  return typeof value === "boolean" || Number.isSafeInteger(value) ? String(value) : ""
 }

@@ -66,7 +66,7 @@ const act = Effect.fnUntraced(function*(store: MessageStore.MessageStore<Moved>)
 })
 
 /** Two projectors run, whose backends are killed, while 10 writers do what they may. */
-const survives = Effect.fnUntraced(function*(partitioner: Partitioner.Partitioner<Moved>) {
+const survives = Effect.fnUntraced(function*(partitioner: Partitioner.Partitioner<Moved, never>) {
   const transfers = yield* Transfers
   const sql = yield* PgClient.PgClient
   const killing = Context.get(
@@ -115,7 +115,7 @@ const survives = Effect.fnUntraced(function*(partitioner: Partitioner.Partitione
 
 describe("PostgreSQL", () => {
   describe("projecting", () => {
-    const partitioners: ReadonlyArray<[string, Partitioner.Partitioner<Moved>]> = [
+    const partitioners: ReadonlyArray<[string, Partitioner.Partitioner<Moved, never>]> = [
       ["in the database", Partitioner.streamName(3)],
       ["in the application", ({ message, stream }) => (Number(stream.at(-1)) + message.amount) % 3]
     ]

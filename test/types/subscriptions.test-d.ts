@@ -84,12 +84,64 @@ void subscription.run((_: Paid) => Effect.void)
 void orders.aggregatedStream({ name: "a", patterns: "%", partitioner: ({ stream: name }) => name })
 // @ts-expect-error -- messages of another store
 void orders.aggregatedStream({ name: "a", patterns: "%", partitioner: (_: Message.StoredMessage<Paid>) => 0 })
+void orders.aggregatedStream({ name: "a", patterns: "%", partitioner: Partitioner.field("amount", 8) })
+// @ts-expect-error -- no message has such a field
+void orders.aggregatedStream({ name: "a", patterns: "%", partitioner: Partitioner.field("amuont", 8) })
 // @ts-expect-error -- no pattern
 void orders.aggregatedStream({ name: "a", patterns: [], partitioner: Partitioner.constant() })
 // @ts-expect-error -- no such policy
 void stream.subscription({ name: "a", onFailure: "ignore" })
 // @ts-expect-error -- messages of another store
 void ((_: AggregatedStream.AggregatedStream<Paid>) => 0)(stream)
+
+const Country = Schema.Struct({ code: Schema.String, founded: Schema.DateTimeUtc })
+class Moved extends Schema.TaggedClass<Moved>()("Moved", {
+  ...Message.fields,
+  address: Schema.Struct({ country: Schema.optional(Country), lines: Schema.Array(Schema.String) }),
+  labels: Schema.Record(Schema.String, Schema.String),
+  more: Schema.Unknown
+}) {}
+class Addresses extends MessageStore.Service<Addresses>()("test/Addresses", {
+  name: "addresses",
+  schema: Schema.Union([Moved, Paid])
+}) {}
+declare const addresses: Addresses["Service"]
+const by = (partitioner: Parameters<typeof addresses.aggregatedStream>[0]["partitioner"]) =>
+  void addresses.aggregatedStream({ name: "a", patterns: "%", partitioner })
+by(Partitioner.field("_tag", 8))
+by(Partitioner.field(["address"], 8))
+by(Partitioner.field(["address", "country", "code"], 8))
+by(Partitioner.field(["labels", "any"], 8))
+by(Partitioner.field(["more", "any", "thing", "at", "all"], 8))
+// @ts-expect-error -- a field of a field that is not there
+by(Partitioner.field(["address", "county"], 8))
+// @ts-expect-error -- nor deeper
+by(Partitioner.field(["address", "country", "cod"], 8))
+// @ts-expect-error -- text has no fields
+by(Partitioner.field(["address", "country", "code", "length"], 8))
+// @ts-expect-error -- a time is text
+by(Partitioner.field(["address", "country", "founded", "epochMilliseconds"], 8))
+// @ts-expect-error -- arrays have no fields
+by(Partitioner.field(["address", "lines", "length"], 8))
+class ByCountry extends AggregatedStream.Service<ByCountry>()("test/ByCountry", {
+  store: Addresses,
+  name: "by_country",
+  patterns: "%",
+  partitioner: Partitioner.field(["address", "country", "code"], 8)
+}) {}
+is<ByCountry["Service"], AggregatedStream.AggregatedStream<Moved | Paid>>(true)
+void AggregatedStream.Service<ByCountry>()("test/ByCounty", {
+  store: Addresses,
+  name: "by_county",
+  patterns: "%",
+  // @ts-expect-error -- no such field
+  partitioner: Partitioner.field(["address", "county"], 8)
+})
+// Of a store whose messages a serializer writes, nobody knows the fields; nor where only the messages are known.
+declare const written: MessageStore.MessageStore<Paid>
+void written.aggregatedStream({ name: "a", patterns: "%", partitioner: Partitioner.field(["any", "thing"], 8) })
+const anyStore: MessageStore.MessageStore<Moved | Paid> = addresses
+void anyStore.aggregatedStream({ name: "a", patterns: "%", partitioner: Partitioner.field("whatever", 8) })
 
 // @ts-expect-error -- the class itself is missing
 class _NoStream extends AggregatedStream.Service()("test/NoSelf", {

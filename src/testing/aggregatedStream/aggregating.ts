@@ -2,6 +2,7 @@
 import { assert } from "@effect/vitest"
 import { Array as Arr, Deferred, Effect, Fiber, Random, Stream } from "effect"
 import type { AggregatedStream } from "../../AggregatedStream.ts"
+import type { MessageStore } from "../../MessageStore.ts"
 import * as Partitioner from "../../Partitioner.ts"
 import {
   Accounts,
@@ -25,7 +26,10 @@ export const newName = (): string => `aggregated_${++streams}`
 export const make = (options: {
   readonly patterns: string | Arr.NonEmptyReadonlyArray<string>
   readonly partitioner: Partitioner.Partitioner<Account>
-}) => Effect.flatMap(Accounts, (accounts) => accounts.aggregatedStream({ name: newName(), ...options }))
+}) => Effect.flatMap(anyFields, (accounts) => accounts.aggregatedStream({ name: newName(), ...options }))
+
+/** The store, whose messages may have any fields. */
+const anyFields: Effect.Effect<MessageStore<Account>, never, Accounts> = Accounts
 
 const contents = Effect.fnUntraced(function*(stream: AggregatedStream<Account>) {
   const found: Record<number, ReadonlyArray<string>> = {}
@@ -223,7 +227,7 @@ export const aggregating: Part = (it, { concurrentTransactions }) => {
 
   it.effect("refuses bad input before anything is made", () =>
     Effect.gen(function*() {
-      const accounts = yield* Accounts
+      const accounts = yield* anyFields
       const partitioner = Partitioner.constant()
       const refused = (options: Parameters<typeof accounts.aggregatedStream>[0], tag: string) =>
         failsWith(accounts.aggregatedStream(options), { _tag: tag }, JSON.stringify(options))
