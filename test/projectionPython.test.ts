@@ -1,12 +1,13 @@
 /** Projecting a store and an aggregated stream that Python's depeche_db works on as well. */
 import { PgClient } from "@effect/sql-pg"
 import { assert, describe } from "@effect/vitest"
-import { DateTime, Effect, Fiber, Layer, Stream } from "effect"
-import { Partitioner } from "effect-message-store"
+import { DateTime, Effect, Fiber, Layer, Queue, Stream } from "effect"
+import { type MessageStore, Partitioner } from "effect-message-store"
 import { SqlClient } from "effect/sql"
 import { createDepecheStore } from "./support/depeche.ts"
 import { assertLinked, blocked, fill, hold, inspect, moved, several, test } from "./support/links.ts"
-import { Transfers } from "./support/transfers.ts"
+import { until } from "./support/processes.ts"
+import { type Moved, Transfers } from "./support/transfers.ts"
 
 const inSql = { name: "a", patterns: "%", partitioner: Partitioner.constant(7) }
 const inCode = { name: "a", patterns: "%", partitioner: () => 7 }
@@ -62,15 +63,27 @@ const python = Effect.fnUntraced(function*(count: number, partition = 7) {
   }))
 })
 
-/** Python's function, and what it writes. */
-const pythonWrites = (stream: string) =>
+/** Python's function, and the text that it writes: `fields` are JSON, as Python's `json.dumps` may leave them. */
+const pythonWrites = (stream: string, fields = "\"occurredAt\":\"2026-01-01T00:00:00.000Z\",\"amount\":1") =>
   Effect.gen(function*() {
     const sql = yield* SqlClient.SqlClient
     const { messageId } = moved()
-    const message = { _tag: "Moved", messageId, occurredAt: "2026-01-01T00:00:00.000Z", amount: 1 }
+    const message = `{"_tag":"Moved","messageId":"${messageId}",${fields}}`
     yield* sql`select version from depeche_write_message_transfers(
-      ${messageId}::uuid, ${stream}::varchar, ${JSON.stringify(message)}::text::json)`
+      ${messageId}::uuid, ${stream}::varchar, ${message}::text::json)`
+    return message
   })
+
+/** What a listener like Python's hears from now on. */
+const hear = Effect.fnUntraced(function*(channel: string) {
+  const sql = yield* PgClient.PgClient
+  const heard: Array<Readonly<Record<string, unknown>>> = []
+  const notifications = yield* sql.listen(channel)
+  yield* Effect.forkScoped(Effect.forever(
+    Effect.map(Queue.take(notifications), ({ payload }) => heard.push(JSON.parse(payload)))
+  ))
+  return heard
+})
 
 describe("PostgreSQL", () => {
   describe("a projector beside Python's", () => {
@@ -187,6 +200,144 @@ describe("PostgreSQL", () => {
           }))
       }
     }
+  })
+
+  for (const made of ["here", "by depeche_db"]) {
+    test(`Python's projector wakes who listens to a stream made ${made}, once a statement; ours does so after the commit`, () =>
+      Effect.gen(function*() {
+        const sql = yield* SqlClient.SqlClient
+        const transfers = yield* Transfers
+        if (made !== "here") yield* createDepecheStream
+        const stream = yield* transfers.aggregatedStream(inSql)
+        const subscription = yield* stream.subscription({ name: "listening", pollInterval: "1 day" })
+        let handled = 0
+        yield* Effect.forkScoped(subscription.run(() => Effect.sync(() => handled++)))
+        const heard = yield* hear("depeche_a_messages")
+        yield* until(
+          "it listens",
+          Effect.map(sql`select pg_notify('depeche_a_messages', '{}')`, () => heard.length > 0)
+        )
+        // What was sent until it listened is heard first.
+        const told = Effect.sync(() => heard.filter((each) => "partition" in each))
+
+        yield* transfers.write("s", several(250))
+        yield* python(150, 7)
+        yield* python(100, 8)
+        yield* until("both are heard", Effect.map(told, ({ length }) => length >= 2))
+        yield* until("the subscription is woken", Effect.sync(() => handled === 250))
+        const ids = yield* sql<{ readonly id: string }>`select message_id::text as id from depeche_stream_a
+          where (partition, position) in ((7, 149), (8, 99)) order by partition`
+        assert.deepStrictEqual(yield* told, [
+          { message_id: ids[0]?.id, partition: 7, position: 149 },
+          { message_id: ids[1]?.id, partition: 8, position: 99 }
+        ])
+
+        yield* transfers.write("s", several(3))
+        yield* stream.projector.runOnce
+        yield* until("ours is heard", Effect.map(told, ({ length }) => length >= 3))
+        yield* sql`select pg_notify('depeche_a_messages', '{"partition":"the end"}')`
+        yield* until("the end is heard", Effect.map(told, (all) => all.at(-1)?.["partition"] === "the end"))
+        assert.deepStrictEqual(
+          (yield* told).slice(2).map(({ partition, position }) => [partition, position]),
+          [[7, 152], ["the end", undefined]]
+        )
+        // Python would call it for each row.
+        const rowTriggers = yield* sql`select tgname from pg_trigger
+          where tgrelid = 'depeche_stream_a'::regclass and not tgisinternal and tgtype & 1 = 1`
+        assert.deepStrictEqual(rowTriggers, [])
+      }))
+  }
+
+  describe("fields that Python writes", () => {
+    const texts = [
+      String.raw`"note":"NUL\u0000elsewhere","key":"plain"`,
+      String.raw`"key":"plain","note":"half \ud83d"`,
+      String.raw`"key":"a\u0000b"`,
+      String.raw`"key":"a\u0000"`,
+      String.raw`"key":"a"`,
+      String.raw`"key":"a\\u0000b"`,
+      String.raw`"key":"a\\\u0000b"`,
+      String.raw`"key":"\ud83d\ude00","note":"\u0000"`,
+      String.raw`"key":"😀"`,
+      String.raw`"key":"\ud83d"`,
+      String.raw`"key":"\ude00\ud83d x"`,
+      String.raw`"key":"\ud83d\ud83d\ude00"`,
+      String.raw`"key":"\\ud83d\ude00"`,
+      String.raw`"key":"caf\u00e9 \uD83D\uDE00"`,
+      String.raw`"key\u0000":"other","note":1`,
+      String.raw`"key":"first","key":"last"`,
+      String.raw`"key":{"a":"\u0000"}`,
+      String.raw`"key":["x"]`,
+      String.raw`"key":null`,
+      String.raw`"key":true`,
+      String.raw`"key":7`,
+      String.raw`"key":7.0`,
+      String.raw`"key":7e0`,
+      String.raw`"key":0.7E+1`,
+      String.raw`"key":-0`,
+      String.raw`"key":-0.0`,
+      String.raw`"key":7.5`,
+      String.raw`"key":9007199254740991`,
+      String.raw`"key":9007199254740992`,
+      String.raw`"key":1e308`,
+      String.raw`"key":1e400`,
+      String.raw`"key":-1e99999`,
+      String.raw`"key":1e-300`,
+      `"key":${"9".repeat(5000)}`
+    ]
+    const field = Partitioner.field("key", 1_000_000)
+    const definition = { name: "a", patterns: "%", partitioner: field }
+
+    test("count as they do in memory, and none stops the projection", () =>
+      Effect.gen(function*() {
+        const sql = yield* SqlClient.SqlClient
+        const transfers: MessageStore.MessageStore<Moved> = yield* Transfers
+        const stream = yield* transfers.aggregatedStream(definition)
+        const written = yield* Effect.forEach(texts, (fields, i) => pythonWrites(`s-${i}`, fields))
+        assert.include(yield* stream.projector.runOnce, { linked: texts.length })
+        const links = yield* sql<{ readonly partition: number; readonly stream: string }>`
+          select partition, origin_stream as stream from depeche_stream_a order by origin_stream_global_position`
+        const expected = yield* Effect.forEach(
+          written,
+          (data, i) =>
+            Effect.map(
+              Partitioner.partitionOf(field, { stream: `s-${i}`, data: JSON.parse(data) }),
+              (partition) => ({ partition, stream: `s-${i}` })
+            )
+        )
+        for (const [i, link] of links.entries()) assert.deepStrictEqual(link, expected[i], texts[i])
+        assert.isAbove(new Set(links.map(({ partition }) => partition)).size, 15)
+      }))
+
+    test("count the same in a jsonb store, which has fewer of them", () =>
+      Effect.gen(function*() {
+        const sql = yield* SqlClient.SqlClient
+        yield* sql`alter table depeche_msgs_transfers alter column message type jsonb using message::text::jsonb`
+        const transfers: MessageStore.MessageStore<Moved> = yield* Transfers
+        const stream = yield* transfers.aggregatedStream(definition)
+        for (
+          const fields of [
+            "\"key\":7.0",
+            "\"key\":7e0",
+            "\"key\":1e308",
+            "\"key\":\"caf\\u00e9\"",
+            "\"key\":true",
+            "\"key\":{\"a\":1}"
+          ]
+        ) {
+          yield* sql`insert into depeche_msgs_transfers (message_id, global_position, stream, version, message, tx)
+            select gen_random_uuid(), nextval('depeche_msgs_transfers_global_seq'), ${fields}, 1,
+              ${`{${fields}}`}::text::jsonb, pg_current_xact_id()`
+        }
+        yield* stream.projector.runOnce
+        const links = yield* sql<{ readonly partition: number; readonly stream: string }>`
+          select partition, origin_stream as stream from depeche_stream_a order by origin_stream_global_position`
+        assert.lengthOf(links, 6)
+        for (const { partition, stream: fields } of links) {
+          const expected = yield* Partitioner.partitionOf(field, { stream: fields, data: JSON.parse(`{${fields}}`) })
+          assert.strictEqual(partition, expected, fields)
+        }
+      }))
   })
 
   test("adopts an aggregated stream of depeche_db, wherever its session is, and loses nothing", () =>

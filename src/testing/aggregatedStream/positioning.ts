@@ -91,7 +91,67 @@ export const positioning: Part = (it, { concurrentTransactions }) => {
       assert.deepStrictEqual(yield* stream.partitions, [{ partition: 0, position: 4 }])
     }))
 
+  it.effect("tells what was scanned and what waits, and counts down to nothing", () =>
+    Effect.gen(function*() {
+      const accounts = yield* Accounts
+      for (const partitioner of [Partitioner.constant(), () => 0]) {
+        const name = newStream()
+        const stream = yield* make({ patterns: name, partitioner })
+        const told = Effect.map(
+          stream.statistics,
+          ({ linkedGlobalPosition, messages, scannedGlobalPosition, waiting }) => [
+            messages,
+            waiting,
+            linkedGlobalPosition,
+            scannedGlobalPosition
+          ]
+        )
+        assert.deepStrictEqual(yield* told, [0, 0, 0, 0])
+        assert.isUndefined((yield* stream.statistics).scannedAt)
+        const { globalPosition } = yield* accounts.write(name, deposits(3))
+        assert.deepStrictEqual(yield* told, [0, 3, 0, 0])
+        yield* stream.projector.runOnce
+        assert.deepStrictEqual(yield* told, [3, 0, globalPosition, globalPosition])
+        const { scannedAt, storeGlobalPosition } = yield* stream.statistics
+        assert.isDefined(scannedAt)
+        assert.strictEqual(storeGlobalPosition, globalPosition)
+        // What is of other streams does not wait, before it is scanned and after.
+        const { globalPosition: elsewhere } = yield* accounts.write(newStream(), deposits(2))
+        assert.deepStrictEqual(yield* told, [3, 0, globalPosition, globalPosition])
+        yield* stream.projector.runOnce
+        assert.deepStrictEqual(yield* told, [3, 0, globalPosition, elsewhere])
+        assert.strictEqual((yield* stream.statistics).storeGlobalPosition, elsewhere)
+        yield* Effect.ignore(accounts.withTransaction(Effect.andThen(accounts.write(name, deposit()), Effect.fail(0))))
+        assert.deepStrictEqual(yield* told, [3, 0, globalPosition, elsewhere])
+        yield* accounts.write(name, deposits(2))
+        assert.strictEqual((yield* told)[1], 2)
+        yield* stream.rebuild
+        assert.strictEqual((yield* told)[1], 0)
+      }
+    }))
+
   if (!concurrentTransactions) return
+
+  it.effect("counts what waits though messages behind it are linked, when its transaction has ended", () =>
+    Effect.gen(function*() {
+      const accounts = yield* Accounts
+      const prefix = newStream()
+      const stream = yield* make({ patterns: `${prefix}%`, partitioner: Partitioner.constant() })
+      const waiting = Effect.map(stream.statistics, (told) => told.waiting)
+      const outside = yield* outsider
+      yield* accounts.withTransaction(Effect.gen(function*() {
+        yield* accounts.write(`${prefix}-late`, deposits(2))
+        yield* outside(accounts.write(`${prefix}-early`, deposits(3)))
+        assert.strictEqual(yield* outside(waiting), 3)
+        yield* outside(stream.projector.runOnce)
+        assert.strictEqual(yield* outside(waiting), 0)
+      }))
+      assert.strictEqual(yield* waiting, 2)
+      yield* accounts.write(`${prefix}-early`, deposit())
+      assert.strictEqual(yield* waiting, 3)
+      yield* stream.projector.runOnce
+      assert.strictEqual(yield* waiting, 0)
+    }))
 
   it.effect("tells where what is behind a global position begins, though some of it is linked late", () =>
     Effect.gen(function*() {
