@@ -1,13 +1,13 @@
 /** Projecting a store and an aggregated stream that Python's depeche_db works on as well. */
 import { PgClient } from "@effect/sql-pg"
 import { assert, describe } from "@effect/vitest"
-import { DateTime, Effect, Fiber, Layer, Queue, Stream } from "effect"
-import { type MessageStore, Partitioner } from "effect-message-store"
+import { DateTime, Effect, Fiber, Layer, Queue, type Scope, Stream } from "effect"
+import { type AggregatedStream, type MessageStore, Partitioner } from "effect-message-store"
 import { SqlClient } from "effect/sql"
 import { createDepecheStore } from "./support/depeche.ts"
 import { assertLinked, blocked, fill, hold, inspect, moved, several, test } from "./support/links.ts"
 import { until } from "./support/processes.ts"
-import { type Moved, Transfers } from "./support/transfers.ts"
+import { Moved, Transfers } from "./support/transfers.ts"
 
 const inSql = { name: "a", patterns: "%", partitioner: Partitioner.constant(7) }
 const inCode = { name: "a", patterns: "%", partitioner: () => 7 }
@@ -340,49 +340,180 @@ describe("PostgreSQL", () => {
       }))
   })
 
-  test("adopts an aggregated stream of depeche_db, wherever its session is, and loses nothing", () =>
+  /** Does this with a store and a stream that depeche_db made, in a database of this time zone. */
+  const adoptedIn = <E>(
+    zone: string,
+    prepare: Effect.Effect<unknown, E, SqlClient.SqlClient>,
+    inside: Effect.Effect<void, unknown, Transfers | SqlClient.SqlClient | PgClient.PgClient | Scope.Scope>
+  ) =>
     Effect.gen(function*() {
       const sql = yield* PgClient.PgClient
-      const transfers = yield* Transfers
-      yield* transfers.write("s", several(6))
-      yield* createDepecheStream
-      // What Python wrote is UTC; of these times the local ones do not even exist in New York.
-      yield* sql`insert into depeche_stream_a
-        select message_id, stream, version, 7, version - 1, '2024-03-10 02:30:00.123', global_position,
-          '2024-03-10 02:30:01.456' from depeche_msgs_transfers where version <= 4`
-      yield* sql`insert into depeche_stream_a_maxpos values (7, 3)`
-      const [name] = yield* sql<{ readonly name: string }>`select current_database() as name`
-      yield* sql`alter database ${sql(name?.name ?? "")} set timezone to 'America/New_York'`
+      for (const statement of ["drop schema public cascade", "create schema public"]) {
+        yield* sql.unsafe(statement).unprepared
+      }
+      const [row] = yield* sql<{ readonly name: string }>`select current_database() as name`
+      yield* sql`alter database ${sql(row?.name ?? "")} set timezone to ${sql.literal(`'${zone}'`)}`
+      const there = yield* Layer.build(Layer.fresh(PgClient.layer(sql.config)))
+      yield* Effect.provide(Effect.andThen(createDepecheStream, prepare), there)
+      yield* Effect.provide(inside, Layer.fresh(Layer.provideMerge(Transfers.layer, Layer.succeedContext(there))))
+    })
 
-      yield* Effect.gen(function*() {
-        const store = yield* Transfers
-        const there = yield* SqlClient.SqlClient
-        assert.deepStrictEqual(yield* there`show timezone`, [{ TimeZone: "America/New_York" }])
-        const stream = yield* store.aggregatedStream(inSql)
-        const times = yield* sql`select message_occurred_at, origin_stream_added_at, position from depeche_stream_a
-          order by position`
-        assert.deepStrictEqual(
-          times,
-          [0, 1, 2, 3].map((position) => ({
-            message_occurred_at: DateTime.toDateUtc(DateTime.makeUnsafe("2024-03-10T02:30:00.123Z")),
-            origin_stream_added_at: DateTime.toDateUtc(DateTime.makeUnsafe("2024-03-10T02:30:01.456Z")),
-            position
-          }))
-        )
-        const at = DateTime.makeUnsafe("2024-03-10T02:30:00.123Z")
-        assert.deepStrictEqual(Array.from(yield* stream.positionsAtTime(at)), [[7, 0]])
-        assert.include(yield* stream.projector.runOnce, { linked: 2 })
-        yield* store.write("s", several(2))
-        yield* python(1)
-        assert.include(yield* stream.projector.runOnce, { linked: 1 })
-        const stored = yield* Stream.runCollect(stream.read(7))
-        assert.deepStrictEqual(
-          stored.map(({ position, version }) => [position, version]),
-          [0, 1, 2, 3, 4, 5, 6, 7].map((position) => [position, position + 1])
-        )
-        assert.include(yield* inspect("a"), { links: 8, missing: 0, gaps: 0, disorder: 0, heads: 0 })
-      }).pipe(
-        Effect.provide(Layer.fresh(Layer.provideMerge(Transfers.layer, PgClient.layer(sql.config))))
+  const columnTypes = Effect.flatMap(
+    SqlClient.SqlClient,
+    (sql) =>
+      sql`select column_name::text as name, data_type::text as type from information_schema.columns
+      where table_name = 'depeche_stream_a' and column_name in ('message_occurred_at', 'origin_stream_added_at')
+      order by column_name`
+  )
+
+  const naive = [
+    { name: "message_occurred_at", type: "timestamp without time zone" },
+    { name: "origin_stream_added_at", type: "timestamp without time zone" }
+  ]
+
+  /** Before and after these times, in milliseconds, which is the first position? */
+  const firstsAround = Effect.fnUntraced(function*(
+    stream: AggregatedStream.AggregatedStream<Moved>,
+    times: ReadonlyArray<string>
+  ) {
+    const firsts: Array<number | undefined> = []
+    for (const time of times) {
+      for (const step of [0, 1]) {
+        const at = DateTime.add(DateTime.makeUnsafe(time), { milliseconds: step })
+        firsts.push((yield* stream.positionsAtTime(at)).get(7))
+      }
+    }
+    return firsts
+  })
+
+  for (const [where, definition] of definitions) {
+    test(`leaves Python's time columns as they are, and tells exact times in any time zone, partitioned ${where}`, () =>
+      adoptedIn(
+        "America/New_York",
+        Effect.gen(function*() {
+          const sql = yield* SqlClient.SqlClient
+          const message = (messageId: string, occurredAt: string) => ({
+            _tag: "Moved",
+            messageId,
+            occurredAt,
+            amount: 1
+          })
+          const ids = [0, 1].map(() => moved().messageId)
+          yield* createDepecheStore("transfers", [
+            {
+              message_id: ids[0] ?? "",
+              stream: "s",
+              version: 1,
+              message: message(ids[0] ?? "", "2024-07-01T12:00:00.123Z")
+            },
+            {
+              message_id: ids[1] ?? "",
+              stream: "s",
+              version: 2,
+              message: message(ids[1] ?? "", "2024-07-01T14:00:00+02:00")
+            }
+          ])
+          // Python's projector has linked the first one, as local time.
+          yield* sql`insert into depeche_stream_a
+            select message_id, stream, version, 7, 0, '2024-07-01 08:00:00.123', global_position, added_at
+            from depeche_msgs_transfers where version = 1`
+          yield* sql`insert into depeche_stream_a_maxpos values (7, 0)`
+        }),
+        Effect.gen(function*() {
+          const sql = yield* SqlClient.SqlClient
+          assert.deepStrictEqual(yield* sql`show timezone`, [{ TimeZone: "America/New_York" }])
+          const transfers = yield* Transfers
+          const stream = yield* transfers.aggregatedStream(definition)
+          assert.deepStrictEqual(yield* columnTypes, naive)
+          // In New York this hour comes twice: local time cannot tell.
+          const [first, again] = ["2024-11-03T05:30:00.000Z", "2024-11-03T06:30:00.000Z"].map((time) =>
+            new Moved({ amount: 1, occurredAt: DateTime.makeUnsafe(time) as DateTime.Utc })
+          )
+          yield* transfers.write("s", [first as Moved, again as Moved])
+          assert.include(yield* stream.projector.runOnce, { linked: 3 })
+          const times = yield* sql`select message_occurred_at::text as occurred,
+              origin_stream_added_at = m.added_at as same_added
+            from depeche_stream_a l join depeche_msgs_transfers m using (message_id) order by position`
+          assert.deepStrictEqual(times, [
+            { occurred: "2024-07-01 08:00:00.123", same_added: true },
+            { occurred: "2024-07-01 08:00:00", same_added: true },
+            { occurred: "2024-11-03 01:30:00", same_added: true },
+            { occurred: "2024-11-03 01:30:00", same_added: true }
+          ])
+          const asked = ["2024-07-01T12:00:00.123Z", "2024-11-03T05:30:00Z", "2024-11-03T06:30:00Z"]
+          assert.deepStrictEqual(yield* firstsAround(stream, asked), [0, 2, 2, 3, 3, 4])
+          yield* transfers.write("s", several(2))
+          yield* python(1)
+          assert.include(yield* stream.projector.runOnce, { linked: 1 })
+          assert.include(yield* inspect("a"), { links: 6, missing: 0, wrong: 0, gaps: 0, disorder: 0, heads: 0 })
+          assert.deepStrictEqual(yield* columnTypes, naive)
+        })
+      ))
+  }
+
+  test("makes Python's time columns as Python does", () =>
+    Effect.gen(function*() {
+      const transfers = yield* Transfers
+      yield* transfers.aggregatedStream(inSql)
+      assert.deepStrictEqual(yield* columnTypes, naive)
+    }))
+
+  test("takes a message's time from the message, whoever links it", () =>
+    Effect.gen(function*() {
+      const sql = yield* SqlClient.SqlClient
+      const transfers = yield* Transfers
+      const times = [
+        "2020-05-05T05:05:05.500+02:00",
+        "2021-01-01T00:00:00Z",
+        "2021-06-01 12:00:00.250000+00:00",
+        "2022-02-02T02:02:02.123456Z",
+        "2023-03-03T03:03"
+      ]
+      for (const time of times) yield* pythonWrites("s", `"occurredAt":"${time}","amount":1`)
+      const around = (stream: AggregatedStream.AggregatedStream<Moved>) =>
+        firstsAround(stream, [
+          "2020-05-05T03:05:05.500Z",
+          "2021-01-01T00:00:00.000Z",
+          "2021-06-01T12:00:00.250Z",
+          "2022-02-02T02:02:02.123Z",
+          "2023-03-03T03:03:00.000Z"
+        ])
+      const expected = [0, 1, 1, 2, 2, 3, 3, 4, 4, 5]
+      const linkers = [
+        ["in the database", inSql],
+        ["in the application", inCode],
+        ["in Python, with the projector of the database", inSql]
+      ] as const
+      for (const [who, definition] of linkers) {
+        const stream = yield* transfers.aggregatedStream(definition)
+        if (who.includes("Python")) yield* python(10)
+        yield* stream.projector.runOnce
+        assert.deepStrictEqual(yield* around(stream), expected, who)
+        yield* stream.drop
+      }
+      // What is no time does not stop the projection: such messages have the time at which they were added.
+      yield* Effect.forEach(
+        [
+          "\"soon\"",
+          "17",
+          "null",
+          "\"2020-02-31T00:00:00Z\"",
+          "\"2020-05-05\"",
+          "\"infinity\"",
+          "{\"a\":1}",
+          "\"2020-01-01T00:00:00+99:99\""
+        ],
+        (time) => pythonWrites("t", `"occurredAt":${time},"amount":1,"note":"\\u0000"`)
+      )
+      yield* pythonWrites("t", "\"occurredAt\":\"2020-02-02T02:02:02Z\",\"amount\":1,\"note\":\"\\u0000\"")
+      const stream = yield* transfers.aggregatedStream({ ...inSql, patterns: "t" })
+      assert.include(yield* stream.projector.runOnce, { linked: 9 })
+      assert.deepStrictEqual(
+        yield* sql`select count(*)::int as count, min(occurred_at) = '2020-02-02T02:02:02Z' as is_told,
+          count(*) filter (where occurred_at = coalesce(recorded_at, added_at))::int as added
+          from (select l.occurred_at, m.recorded_at, m.added_at
+            from depeche_stream_a l join depeche_msgs_transfers m using (message_id)) times`,
+        [{ count: 9, is_told: true, added: 8 }]
       )
     }))
 

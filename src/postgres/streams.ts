@@ -62,7 +62,8 @@ export const make = (
               as position
           from (
             select l.partition, l.position, coalesce(l.occurred_at,
-              ${sql(stream.occurredFunction)}(l.message_id, ${timePath}::text[]), l.message_occurred_at
+              ${sql(stream.occurredFunction)}(l.message_id, ${timePath}::text[]),
+              l.message_occurred_at at time zone ${store.timeZone}::text
             ) as occurred_at from ${table} l
           ) timed group by partition order by partition`,
 

@@ -92,9 +92,10 @@ export const inspect = Effect.fnUntraced(function*(name: string, pattern = "%") 
         select l.message_id as linked, m.message_id as stored, l.origin_stream = m.stream
           and l.origin_stream_version = m.version and l.origin_stream_global_position = m.global_position
           and l.origin_stream_added_at = m.added_at
-          and l.message_occurred_at = coalesce(m.occurred_at, (m.message ->> 'occurredAt')::timestamptz, m.added_at)
-            as is_right
-        from m full join l using (message_id)
+          and l.message_occurred_at = occurred.at::timestamp and coalesce(l.occurred_at = occurred.at, true) as is_right
+        from m full join l using (message_id) cross join lateral (
+          select coalesce(m.occurred_at, (m.message ->> 'occurredAt')::timestamptz) as at
+        ) occurred
       )
     select (select count(*)::int from m) as messages, (select count(*)::int from l) as links,
       (select count(*)::int from both_of where linked is null) as missing,

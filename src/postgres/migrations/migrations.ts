@@ -47,7 +47,7 @@ export const forStream = (
   Result.flatMap(Objects.forStore(storeName), (store) =>
     Result.map(Objects.forStream(name), (stream) => [
       { id: 1, name: "aggregated stream", statements: Stream1.tables(store, stream) },
-      { id: 2, name: "columns", statements: Stream2.columns(stream) },
+      { id: 2, name: "columns", statements: Stream2.columns(store, stream) },
       { id: 3, name: "projection", statements: Stream3.projection(store, stream) }
     ]))
 

@@ -29,7 +29,8 @@ export const runStream = Effect.fnUntraced(function*(
   storeName: string,
   name: string
 ): Effect.fn.Return<void, RunError, SqlClient.SqlClient> {
-  const { migrationsTable, table } = yield* Effect.fromResult(Objects.forStream(name))
+  const { migrationsTable } = yield* Effect.fromResult(Objects.forStream(name))
+  const { table } = yield* Effect.fromResult(Objects.forStore(storeName)) // it stands where its store stands
   yield* checkUntaken(name, (yield* Effect.fromResult(Objects.forStore(name))).table, "a message store")
   yield* runAll(name, table, migrationsTable, yield* Effect.fromResult(forStream(storeName, name)))
 })

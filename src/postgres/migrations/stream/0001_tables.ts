@@ -1,7 +1,9 @@
 /** The tables of an aggregated stream: depeche_db's two, where they do not exist, and how far the projector has come. */
 import type { Objects, StreamObjects } from "../../objects.ts"
+import { inSchemaOf } from "../schema.ts"
 
 export const tables = (store: Objects, stream: StreamObjects): ReadonlyArray<string> => [
+  inSchemaOf(store.table),
   // Autovacuum's lock is in the way of the projector's: rather often for 50 milliseconds than seldom for the second
   // after which PostgreSQL ends an autovacuum that keeps others waiting.
   `create table if not exists ${stream.table} (
@@ -18,9 +20,10 @@ export const tables = (store: Objects, stream: StreamObjects): ReadonlyArray<str
   // By its column: depeche_db shortens long names in a way of its own.
   `do $migration$ begin
 if not exists (
-  select from pg_index i join pg_attribute a on a.attrelid = i.indrelid and a.attnum = i.indkey[0]
-  where i.indrelid = '${stream.table}'::regclass and a.attname = 'origin_stream_global_position'
-    and i.indpred is null and i.indisvalid
+  select from pg_catalog.pg_index i join pg_catalog.pg_attribute a
+    on a.attrelid operator(pg_catalog.=) i.indrelid and a.attnum operator(pg_catalog.=) i.indkey[0]
+  where i.indrelid operator(pg_catalog.=) '${stream.table}'::pg_catalog.regclass::oid
+    and a.attname operator(pg_catalog.=) 'origin_stream_global_position'::name and i.indpred is null and i.indisvalid
 ) then
   create index ${stream.globalPositionIndex} on ${stream.table} (origin_stream_global_position);
 end if;
@@ -30,7 +33,7 @@ end $migration$`,
   `create table if not exists ${stream.projectionTable} (
   is_only boolean primary key default true check (is_only),
   store text not null default '${store.name}',
-  numbering bigint not null default (1 + random() * 9e15)::bigint, -- another one when positions are given from the start
+  numbering bigint not null default (1 + pg_catalog.random() * 9e15)::bigint, -- another one when positions are given from the start
   definition text,                  -- what the links follow; null: not projected yet
   epoch bigint not null default 0,  -- up to this position, transaction ids are another cluster's
   marked xid8[] not null default '{}',

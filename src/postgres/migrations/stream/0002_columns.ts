@@ -2,16 +2,24 @@
  * The columns that version 0.1 did not have, Python's time columns as Python has them, and the trigger that tells of
  * Python's links.
  */
-import type { StreamObjects } from "../../objects.ts"
+import type { Objects, StreamObjects } from "../../objects.ts"
+import { inSchemaOf } from "../schema.ts"
 
-export const columns = (stream: StreamObjects): ReadonlyArray<string> => [
+export const columns = (store: Objects, stream: StreamObjects): ReadonlyArray<string> => [
+  inSchemaOf(store.table),
   // Version 0.1 made them timestamptz, which ends Python processes. depeche_db's are local times of the database's time
   // zone; where that is UTC, no row is rewritten.
-  `do $migration$ begin
+  `do $migration$
+declare
+  _zone constant text := (select s.time_zone from ${store.settingsTable} s);
+begin
 if exists (
-  select from pg_attribute a where a.attrelid = '${stream.table}'::regclass and a.attname = 'message_occurred_at'
-    and a.atttypid = 'timestamptz'::regtype
+  select from pg_catalog.pg_attribute a
+  where a.attrelid operator(pg_catalog.=) '${stream.table}'::pg_catalog.regclass::oid
+    and a.attname operator(pg_catalog.=) 'message_occurred_at'::name
+    and a.atttypid operator(pg_catalog.=) 'timestamptz'::pg_catalog.regtype::oid
 ) then
+  perform pg_catalog.set_config('timezone', _zone, true);
   alter table ${stream.table} alter column message_occurred_at type timestamp,
     alter column origin_stream_added_at type timestamp;
 end if;
@@ -36,7 +44,8 @@ const maximumTold = 100
  * NOTIFY in a transaction takes a lock of the whole database at its commit.
  */
 const trigger = (stream: StreamObjects): ReadonlyArray<string> => [
-  `create or replace function ${stream.triggerFunction}() returns trigger language plpgsql as $function$
+  `create or replace function ${stream.triggerFunction}() returns trigger language plpgsql
+set search_path to pg_catalog, pg_temp as $function$
 begin
   perform pg_notify('${stream.channel}', json_build_object(
     'message_id', head.message_id, 'partition', head.partition, 'position', head.position
@@ -50,6 +59,6 @@ end
 $function$`,
   `drop trigger if exists ${stream.triggerFunction} on ${stream.table}`,
   `create trigger ${stream.triggerFunction} after insert on ${stream.table} referencing new table as linked
-for each statement when (current_setting('effect_message_store.projecting', true) is distinct from 'on')
+for each statement when (pg_catalog.current_setting('effect_message_store.projecting', true) is distinct from 'on')
 execute function ${stream.triggerFunction}()`
 ]

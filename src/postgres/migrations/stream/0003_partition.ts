@@ -40,5 +40,8 @@ export const partitionOf = {
 /** What the message's field says, if it is known; null where that is no time. */
 export const storedTime = (stream: StreamObjects): string => `${stream.timeFunction}((${at("_time_path")}) #>> '{}')`
 
+/** When a message was added. */
+export const timeAdded = "coalesce(m.recorded_at, m.added_at at time zone <zone>)"
+
 /** Of what this library wrote, the time it wrote; of Python's, what the message says, else when it was added. */
-export const timeOf = (stream: StreamObjects): string => `coalesce(m.occurred_at, ${storedTime(stream)}, m.added_at)`
+export const timeOf = (stream: StreamObjects): string => `coalesce(m.occurred_at, ${storedTime(stream)}, ${timeAdded})`

@@ -1,19 +1,69 @@
-/** The functions that project (`projection.ts` tells how they work). They replace those of version 0.1. */
+/**
+ * The functions that project (`projection.ts` tells how they work). They replace those of version 0.1.
+ *
+ * They run with a search path of their own: they are called for a page, not for a message. What only the database knows
+ * is filled in when they are made: `<schema>`, the type of messages, the time zone of Python's columns.
+ */
 import type { Objects, StreamObjects } from "../../objects.ts"
-import { partitionOf, storedTime, timeOf } from "./0003_partition.ts"
+import { inSchemaOf } from "../schema.ts"
+import { partitionOf, storedTime, timeAdded, timeOf } from "./0003_partition.ts"
 
-export const projection = (store: Objects, stream: StreamObjects): ReadonlyArray<string> => [
-  ...[stream.roundFunction, stream.projectFunction, stream.beginFunction, stream.linkFunction].map((name) =>
-    `drop function if exists ${name}`
-  ),
-  timeFunction(stream),
-  occurredFunction(store, stream),
-  roundFunction(store, stream),
-  projectFunction(store, stream),
-  scanFunction(store, stream),
-  linkFunction(store, stream),
-  waitingFunction(store, stream)
-]
+export const projection = (objects: Objects, unqualified: StreamObjects): ReadonlyArray<string> => {
+  const { beginFunction, linkFunction, projectFunction, roundFunction: name } = unqualified
+  const store: Objects = { ...objects, table: `<schema>.${objects.table}` }
+  const stream = inSchema(unqualified)
+  const texts = [
+    timeFunction(stream),
+    occurredFunction(store, stream),
+    roundFunction(store, stream),
+    projectFunctionText(store, stream),
+    scanFunctionText(store, stream),
+    linkFunctionText(store, stream),
+    waitingFunctionText(store, stream)
+  ]
+  return [
+    inSchemaOf(objects.table),
+    ...[name, projectFunction, beginFunction, linkFunction].map((each) => `drop function if exists ${each}`),
+    ...texts.map((text) => making(objects, text))
+  ]
+}
+
+const inSchema = (stream: StreamObjects): StreamObjects => ({
+  ...stream,
+  table: `<schema>.${stream.table}`,
+  maximumTable: `<schema>.${stream.maximumTable}`,
+  projectionTable: `<schema>.${stream.projectionTable}`,
+  roundFunction: `<schema>.${stream.roundFunction}`,
+  projectFunction: `<schema>.${stream.projectFunction}`,
+  scanFunction: `<schema>.${stream.scanFunction}`,
+  linkFunction: `<schema>.${stream.linkFunction}`,
+  waitingFunction: `<schema>.${stream.waitingFunction}`,
+  timeFunction: `<schema>.${stream.timeFunction}`,
+  occurredFunction: `<schema>.${stream.occurredFunction}`
+})
+
+const making = (objects: Objects, text: string): string =>
+  `do $migration$
+declare
+  _schema constant text := pg_catalog.quote_ident(pg_catalog.current_schema()::text);
+  _text text := $text$${text}$text$;
+  _placeholder record;
+begin
+  for _placeholder in select given.name, given.value from ${objects.settingsTable} s cross join lateral (values
+    ('<messages>', pg_catalog.quote_literal(_schema operator(pg_catalog.||) '.${objects.table}'::text)),
+    ('<sequence>', pg_catalog.quote_literal(_schema operator(pg_catalog.||) '.${objects.sequence}'::text)),
+    ('<schema>', _schema),
+    ('<zone>', pg_catalog.quote_literal(s.time_zone)),
+    ('<payload>', (
+      select pg_catalog.format_type(a.atttypid, null) from pg_catalog.pg_attribute a
+      where a.attrelid operator(pg_catalog.=) '${objects.table}'::pg_catalog.regclass::oid
+        and a.attname operator(pg_catalog.=) 'message'::name
+    ))
+  ) given(name, value) loop
+    _text := pg_catalog.replace(_text, _placeholder.name, _placeholder.value);
+  end loop;
+  execute _text;
+end $migration$`
 
 /** `null`: a message that was there before the column `tx` was. */
 const sees = (snapshot: string): string =>
@@ -36,17 +86,17 @@ const lookBack = `(
       ) pending
     )`
 
-/** Which table of which database of which cluster, and whether it was emptied or rewritten since. */
-const identity = (store: Objects): string =>
-  `concat_ws('/',
+/**
+ * Which table of which database of which cluster, whether it was emptied or rewritten since, and whether the sequence was
+ * changed: ALTER SEQUENCE gives it another file.
+ */
+const identity = `concat_ws('/',
     (select system_identifier from pg_control_system()),
     (select oid from pg_database where datname = current_database()),
-    '${store.table}'::regclass::oid,
-    pg_relation_filenode('${store.table}')
+    <messages>::regclass::oid,
+    pg_relation_filenode(<messages>),
+    pg_relation_filenode(<sequence>)
   )`
-
-/** The highest position that was given out; 0: none. */
-const lastPosition = (store: Objects): string => `coalesce(pg_sequence_last_value('${store.sequence}'), 0)`
 
 /**
  * Who looks back, or comes behind Python, meets messages that are linked. They are looked for where links are within
@@ -100,7 +150,8 @@ const link = (stream: StreamObjects): string =>
   ), linked as (
     insert into ${stream.table} (message_id, origin_stream, origin_stream_version, partition, position,
       message_occurred_at, origin_stream_global_position, origin_stream_added_at, occurred_at)
-    select message_id, stream, version, partition, position, occurred_at, global_position, added_at, occurred_at
+    select message_id, stream, version, partition, position, occurred_at at time zone <zone>, global_position, added_at,
+      occurred_at
     from places
   ), maxima as (
     insert into ${stream.maximumTable} as x (partition, max_position)
@@ -123,21 +174,21 @@ const advance = (stream: StreamObjects): string =>
   ${save(stream)};`
 
 /** Takes the lock, and begins a round unless one is under way. Without one, `state` says why. */
-const begin = (store: Objects, stream: StreamObjects): string =>
+const begin = (stream: StreamObjects): string =>
   `lock table ${stream.table} in exclusive mode;
   select * into _state from ${stream.projectionTable} where is_only;
   linked := 0;
   stored := _state.definition;
   if _state.definition <> _definition then
     state := 'mismatch';
-  elsif not has_sequence_privilege('${store.sequence}', 'usage, select') then
+  elsif not has_sequence_privilege(<sequence>, 'usage, select') then
     state := 'unreadable';
   else
     began := _state.target is null;
     _state := ${stream.roundFunction}(_state);
     -- Looked at behind the mark, and never older than it: pg_sequence would be read in the transaction's snapshot.
     if began and exists (
-      select from pg_sequence_parameters('${store.sequence}'::regclass) s
+      select from pg_sequence_parameters(<sequence>::regclass) s
       where s.cache_size > 1 or s.increment < 1 or s.cycle_option
     ) then
       state := 'unordered';
@@ -163,7 +214,9 @@ const begin = (store: Objects, stream: StreamObjects): string =>
 const results = `out state text, out stored text, out began boolean, out linked bigint,
   out partitions int[], out positions int[], out ids uuid[], out reached bigint, out last bigint`
 
-const settings = `set enable_seqscan to off set jit to off set lock_timeout to '5s'
+const searchPath = "set search_path to pg_catalog, pg_temp"
+
+const settings = `${searchPath} set enable_seqscan to off set jit to off set lock_timeout to '5s'
 set effect_message_store.projecting to 'on'`
 
 const declare = (stream: StreamObjects): string =>
@@ -174,7 +227,7 @@ declare
 
 /** Python's time of a message: null where the text is none. One without a zone is UTC, as Effect reads it. */
 const timeFunction = (stream: StreamObjects): string =>
-  `create or replace function ${stream.timeFunction}(_text text) returns timestamptz language plpgsql stable as $function$
+  `create or replace function ${stream.timeFunction}(_text text) returns timestamptz language plpgsql stable ${searchPath} as $function$
 begin
   if _text ~ '^\\d{4}-\\d\\d-\\d\\d[T ]\\d\\d:\\d\\d' then
     return (case when _text ~* '(z|[-+]\\d\\d(:?\\d\\d)?)$' then _text else _text || 'Z' end)::timestamptz;
@@ -188,7 +241,7 @@ $function$`
 /** When a message occurred that Python, or version 0.1, has linked; null: nobody can tell any more. */
 const occurredFunction = (store: Objects, stream: StreamObjects): string =>
   `create or replace function ${stream.occurredFunction}(_id uuid, _time_path text[]) returns timestamptz
-language plpgsql stable set enable_seqscan to off as $function$
+language plpgsql stable ${searchPath} set enable_seqscan to off as $function$
 begin
   return (select coalesce(m.occurred_at, ${storedTime(stream)}) from ${store.table} m where m.message_id = _id);
 end
@@ -196,9 +249,9 @@ $function$`
 
 const roundFunction = (store: Objects, stream: StreamObjects): string =>
   `create function ${stream.roundFunction}(_state ${stream.projectionTable})
-returns ${stream.projectionTable} language plpgsql as $function$
+returns ${stream.projectionTable} language plpgsql ${searchPath} as $function$
 declare
-  _identity constant text := ${identity(store)};
+  _identity constant text := ${identity};
   _mark bigint;
   _newest int;
 begin
@@ -212,7 +265,7 @@ begin
     return _state;
   end if;
 
-  _mark := ${lastPosition(store)};
+  _mark := coalesce(pg_sequence_last_value(<sequence>), 0); -- null: none was given out
   _newest := cardinality(_state.marks);
   if _mark < _state.marks[_newest] then -- somebody has set the sequence back: earlier marks hold no more
     _state.marked := '{}';
@@ -256,14 +309,14 @@ end
 $function$`
 
 /** With a built-in partitioner: one page, in one round trip. */
-const projectFunction = (store: Objects, stream: StreamObjects): string =>
+const projectFunctionText = (store: Objects, stream: StreamObjects): string =>
   `create function ${stream.projectFunction}(
   _definition text, _patterns text[], _kind text, _number bigint, _path text[], _time_path text[], _limit int, ${results}
 ) ${declare(stream)}
   _scanned bigint;
   _overlaps boolean;
 begin
-  ${begin(store, stream)}
+  ${begin(stream)}
   if state <> 'more' then
     return;
   end if;
@@ -295,9 +348,8 @@ $function$`
  * With the application's partitioner: the new messages of a page, behind those that `_after` ends with, and a last row
  * that tells of the page. It ends with the message that brings it to `_bytes`.
  */
-const scanFunction = (store: Objects, stream: StreamObjects): string =>
-  `do $migration$ begin
-execute replace($text$create function ${stream.scanFunction}(
+const scanFunctionText = (store: Objects, stream: StreamObjects): string =>
+  `create function ${stream.scanFunction}(
   _definition text, _patterns text[], _after text, _limit int, _bytes bigint
 ) returns table (
   state text, stored text, began boolean, linked bigint, reached bigint, last bigint, token text,
@@ -309,7 +361,7 @@ execute replace($text$create function ${stream.scanFunction}(
   _size bigint;
 begin
   if _after is null then
-    ${begin(store, stream)}
+    ${begin(stream)}
     if state <> 'more' then
       return next;
       return;
@@ -324,7 +376,7 @@ begin
   state := null;
   _to := _state.cursor;
   for message_id, stream, version, global_position, added_at, message, metadata, _is_new, _size in
-    select m.message_id, m.stream, m.version, m.global_position, m.added_at, m.message, m.metadata::text, n.is_new,
+    select m.message_id, m.stream, m.version, m.global_position, ${timeAdded}, m.message, m.metadata::text, n.is_new,
       case when n.is_new then octet_length(m.message::text) + coalesce(octet_length(m.metadata::text), 0) end
     from ${store.table} m cross join lateral (select ${isNew} as is_new offset 0) n
     where m.global_position > _state.cursor and m.global_position <= _state.last
@@ -347,14 +399,10 @@ begin
   metadata := null;
   return next;
 end
-$function$$text$, '<payload>', (
-  select format_type(a.atttypid, null) from pg_attribute a
-  where a.attrelid = '${store.table}'::regclass and a.attname = 'message'
-));
-end $migration$`
+$function$`
 
 /** Links messages of the page that a scan told of by its token: all, or those up to a position, where its rest is left. */
-const linkFunction = (store: Objects, stream: StreamObjects): string =>
+const linkFunctionText = (store: Objects, stream: StreamObjects): string =>
   `create function ${stream.linkFunction}(
   _token text, _through bigint, _ids uuid[], _partitions int[], _times text[], ${results}
 ) ${declare(stream)}
@@ -377,7 +425,8 @@ begin
     linking(
       stream,
       `select m.message_id, m.stream, m.version, m.global_position, m.added_at,
-          coalesce(m.occurred_at, nullif(given.occurred_at, '')::timestamptz, m.added_at) as occurred_at, given.partition
+          coalesce(m.occurred_at, nullif(given.occurred_at, '')::timestamptz, ${timeAdded})
+            as occurred_at, given.partition
         from unnest(_ids, _partitions, _times) given(id, partition, occurred_at)
         join ${store.table} m on m.message_id = given.id
         where ${isUnlinked(stream)}`
@@ -394,9 +443,9 @@ const window = 10_000
  * How many messages wait to be linked. Behind the last link each that matches counts, and behind the window every
  * message; before the last link those of the window that are not linked.
  */
-const waitingFunction = (store: Objects, stream: StreamObjects): string =>
+const waitingFunctionText = (store: Objects, stream: StreamObjects): string =>
   `create function ${stream.waitingFunction}(_patterns text[]) returns bigint
-language plpgsql stable set enable_seqscan to off set jit to off as $function$
+language plpgsql stable ${searchPath} set enable_seqscan to off set jit to off as $function$
 declare
   _state ${stream.projectionTable};
   _from bigint;
@@ -407,7 +456,7 @@ declare
   _reached bigint;
 begin
   select * into _state from ${stream.projectionTable} p where p.is_only;
-  if _state.identity is distinct from ${identity(store)} then
+  if _state.identity is distinct from ${identity} then
     _state.seen := null;
   end if;
   _state.target := pg_current_snapshot();
