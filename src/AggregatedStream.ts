@@ -11,7 +11,7 @@ import type { SqlError } from "effect/sql/SqlError"
 import { type InvalidArgumentError, InvalidNameError, type SerializationError, type SetupError } from "./errors.ts"
 import { checkName, checkPattern, checkWhole, invalid, maximumPartition } from "./internal/checks.ts"
 import type { AggregatedMessage } from "./Message.ts"
-import type { Partitioner } from "./Partitioner.ts"
+import type { Partitioner, Path } from "./Partitioner.ts"
 import * as Projector from "./Projector.ts"
 import { decodeRow } from "./Reader.ts"
 import type { MessageCodec } from "./Serializer.ts"
@@ -21,7 +21,7 @@ import * as Subscription from "./Subscription.ts"
 export type { AggregatedMessage, PartitionHead }
 
 /** Options of an aggregated stream. */
-export interface Options<in A, out Path extends ReadonlyArray<string> = ReadonlyArray<string>> {
+export interface Options<in A, out P extends Path = Path> {
   /**
    * Part of the names of the database objects: 1 to 30 of `a-z`, `0-9` and `_`, not beginning with a digit. Not the name
    * of a store.
@@ -36,7 +36,7 @@ export interface Options<in A, out Path extends ReadonlyArray<string> = Readonly
    * Which partition a message belongs to. Another one needs a `rebuild`, and the projector says so; a change inside a
    * function cannot be noticed: it holds for what is linked from then on.
    */
-  readonly partitioner: Partitioner<A, Path>
+  readonly partitioner: Partitioner<A, P>
 }
 
 /** Which messages of a partition are read. */
@@ -54,8 +54,8 @@ export interface Statistics {
   /** How many messages were linked: those that were removed from the store since count, too. */
   readonly messages: number
   /**
-   * How many messages wait to be linked; 0 if and only if none does. Beyond 10,000 messages behind the last link, those of
-   * other streams count as well.
+   * How many messages wait to be linked; 0: none. What is more than 10,000 messages ahead of the projector counts, whether
+   * or not its stream matches.
    */
   readonly waiting: number
   /** The highest global position that is linked. */
@@ -109,7 +109,7 @@ export interface AggregatedStream<in out A> extends Subscription.Subscribable<A>
 export type MakeError = InvalidNameError | InvalidArgumentError | SetupError | MigrationError | SqlError
 
 /** Something that makes aggregated streams: a message store. */
-export interface Aggregating<in out A, Path extends ReadonlyArray<string> = ReadonlyArray<string>> {
+export interface Aggregating<in out A, P extends Path = Path> {
   /**
    * An aggregated stream of this store; makes its database objects where they do not exist.
    *
@@ -124,7 +124,7 @@ export interface Aggregating<in out A, Path extends ReadonlyArray<string> = Read
    * yield* byCustomer.projector.runOnce
    * ```
    */
-  aggregatedStream(options: Options<A, Path>): Effect.Effect<AggregatedStream<A>, MakeError>
+  aggregatedStream(options: Options<A, P>): Effect.Effect<AggregatedStream<A>, MakeError>
 }
 
 /** Messages fetched at a time, at most: a backend sends less where they are large. */
@@ -311,9 +311,9 @@ type MissingSelf = "Missing `Self` generic - use `class Self extends AggregatedS
  * ```
  */
 export const Service = <Self = never>() =>
-<const Id extends string, Store, A, Path extends ReadonlyArray<string>>(
+<const Id extends string, Store, A, P extends Path>(
   id: Id,
-  options: Options<A, NoInfer<Path>> & { readonly store: Context.Key<Store, Aggregating<A, Path>> }
+  options: Options<A, NoInfer<P>> & { readonly store: Context.Key<Store, Aggregating<A, P>> }
 ): [Self] extends [never] ? MissingSelf : ServiceClass<Self, Id, A, Store> => {
   const Tag = Context.Service<Self, AggregatedStream<A>>()(id)
   const layers = {

@@ -29,7 +29,7 @@ import {
 import { checkExpectedVersion, checkMessageId, checkName, checkStreamName, invalid } from "./internal/checks.ts"
 import * as MemoryStorage from "./memory/storage.ts"
 import { type Identified, type MessagePosition, type StoredMessage, type StreamHead, toTraceparent } from "./Message.ts"
-import type { FieldPath } from "./Partitioner.ts"
+import type { FieldPath, Path } from "./Partitioner.ts"
 import * as Migrations from "./postgres/migrations/migrations.ts"
 import { run } from "./postgres/migrations/run.ts"
 import * as PostgresStorage from "./postgres/storage.ts"
@@ -58,9 +58,7 @@ export type { Accessors, Appended, Fold, OneOrMore, StreamWrite, WriteError, Wri
 export type { Migration, PayloadType } from "./postgres/migrations/migrations.ts"
 
 /** A store of messages of type `A`: streams of them, written with expected versions, read in order. */
-export interface MessageStore<in out A, Path extends ReadonlyArray<string> = ReadonlyArray<string>>
-  extends AggregatedStream.Aggregating<A, Path>
-{
+export interface MessageStore<in out A, P extends Path = Path> extends AggregatedStream.Aggregating<A, P> {
   /** The name that its database objects have in theirs. */
   readonly name: string
 
@@ -186,9 +184,7 @@ const idPage = 10_000
 /** As many positions as writes: of one write, one. */
 const firstPosition = (positions: ReadonlyArray<MessagePosition>): MessagePosition => positions[0] as MessagePosition
 
-/**
- * @internal
- */
+/** @internal */
 export const make = Effect.fnUntraced(function*<A>(
   storage: Storage["Service"],
   codec: MessageCodec<A>,
@@ -311,12 +307,9 @@ export type MessageOptions<A, Encoded = unknown> =
 export type AccessorOptions<A> = [A] extends [Identified] ? Partial<Accessors<A>> : Accessors<A>
 
 /** A store as a service: the class is its key, its layers are its static members. */
-export interface ServiceClass<
-  in out Self,
-  in out Id extends string,
-  in out A,
-  Path extends ReadonlyArray<string> = ReadonlyArray<string>
-> extends Context.ServiceClass<Self, Id, MessageStore<A, Path>> {
+export interface ServiceClass<in out Self, in out Id extends string, in out A, P extends Path = Path>
+  extends Context.ServiceClass<Self, Id, MessageStore<A, P>>
+{
   /** The store on PostgreSQL: runs the migrations that have not run yet, then serves. */
   readonly layer: Layer.Layer<Self, InvalidNameError | SetupError | MigrationError | SqlError, SqlClient>
   /**
@@ -340,9 +333,8 @@ export interface ServiceClass<
 
 type MissingSelf = "Missing `Self` generic - use `class Self extends MessageStore.Service<Self>()(…)`"
 
-type ServiceResult<Self, Id extends string, A, Path extends ReadonlyArray<string>> = [Self] extends [never] ?
-  MissingSelf
-  : ServiceClass<Self, Id, A, Path>
+type ServiceResult<Self, Id extends string, A, P extends Path> = [Self] extends [never] ? MissingSelf
+  : ServiceClass<Self, Id, A, P>
 
 /**
  * Makes the class of a store.

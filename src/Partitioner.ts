@@ -8,6 +8,9 @@ import { Effect } from "effect"
 import type { Pipeable, Schema } from "effect"
 import type { StoredMessage } from "./Message.ts"
 
+/** The names on the way to a field of nested objects. */
+export type Path = ReadonlyArray<string>
+
 /** By the name of the stream. */
 export interface StreamName {
   readonly _tag: "StreamName"
@@ -20,9 +23,9 @@ export interface Depeche {
 }
 
 /** By a field of the stored JSON. */
-export interface Field<out Path extends ReadonlyArray<string> = ReadonlyArray<string>> {
+export interface Field<out P extends Path = Path> {
   readonly _tag: "Field"
-  readonly path: Path
+  readonly path: P
   readonly count: number
 }
 
@@ -33,20 +36,16 @@ export interface Constant {
 }
 
 /** A partitioner that every backend knows. */
-export type BuiltIn<Path extends ReadonlyArray<string> = ReadonlyArray<string>> =
+export type BuiltIn<P extends Path = Path> =
   | StreamName
   | Depeche
-  | Field<Path>
+  | Field<P>
   | Constant
 
-/**
- * The names on the way to each field of messages of this encoded form, nested four deep; of a form that is not known, any
- * names.
- */
-export type FieldPath<Encoded, Depth extends ReadonlyArray<unknown> = []> = unknown extends Encoded
-  ? ReadonlyArray<string>
+/** The paths of messages of this encoded form, nested four deep; of a form that is not known, any. */
+export type FieldPath<Encoded, Depth extends ReadonlyArray<unknown> = []> = unknown extends Encoded ? Path
   : Encoded extends ReadonlyArray<unknown> | Date | Pipeable.Pipeable ? never
-  : Encoded extends object ? Depth["length"] extends 4 ? ReadonlyArray<string>
+  : Encoded extends object ? Depth["length"] extends 4 ? Path
     : {
       [Name in keyof Encoded & string]:
         | readonly [Name]
@@ -55,12 +54,12 @@ export type FieldPath<Encoded, Depth extends ReadonlyArray<unknown> = []> = unkn
   : never
 
 /**
- * `Path`: the fields that the messages have. A function has to be total and deterministic: the same partition for the same message, always. When it changes,
- * the stream has to be rebuilt. Nobody can tell that it has: nothing fails until then, and what is linked by the old
- * function stays where it is.
+ * A built-in one, by a path that the messages have, or a function. A function has to be total and deterministic: the same
+ * partition for the same message, always. When it changes, the stream has to be rebuilt. Nobody can tell that it has:
+ * nothing fails until then, and what is linked by the old function stays where it is.
  */
-export type Partitioner<A, Path extends ReadonlyArray<string> = ReadonlyArray<string>> =
-  | BuiltIn<Path>
+export type Partitioner<A, P extends Path = Path> =
+  | BuiltIn<P>
   | ((stored: StoredMessage<A>) => number)
 
 /** Spreads streams over `count` partitions (1 to 2147483647), numbered from 0, by a hash of their names. */
@@ -87,10 +86,10 @@ export const depeche: Depeche = { _tag: "Depeche" }
  * Partitioner.field(["address", "country"], 16)
  * ```
  */
-export const field = <const Path extends string | ReadonlyArray<string>>(
-  path: Path,
+export const field = <const P extends string | Path>(
+  path: P,
   count: number
-): Field<Path extends ReadonlyArray<string> ? Path : readonly [Path & string]> => ({
+): Field<P extends Path ? P : readonly [P & string]> => ({
   _tag: "Field",
   path: (typeof path === "string" ? [path] : path) as never, // what the return type says
   count

@@ -125,8 +125,9 @@ export interface AggregatedStorage {
   readonly positions: (query: PositionQuery) => Effect.Effect<ReadonlyArray<PartitionHead>, SqlError>
   readonly progress: Effect.Effect<StreamProgress, SqlError>
   /**
-   * How many committed messages wait to be linked: 0 if and only if none does. Where the projection is far behind, what is
-   * far ahead of it counts whether or not its stream matches, so that this stays cheap.
+   * How many committed messages wait to be linked; 0: none. So that this stays cheap, what is more than 10,000 messages
+   * ahead of the projection counts whether or not its stream matches, and a message that was committed late is looked for
+   * among the last 50,000 before.
    */
   readonly waiting: Effect.Effect<number, SqlError>
   /**
