@@ -34,13 +34,13 @@
  *
  * The functions are those of `migrations/stream/0003_projection.ts`; this module calls them.
  */
-import { DateTime, Effect } from "effect"
+import { Effect } from "effect"
 import type { SqlClient } from "effect/sql/SqlClient"
 import { SequenceError, StreamDefinitionError } from "../errors.ts"
 import type { BuiltIn } from "../Partitioner.ts"
 import type { AggregatedStorage, ProjectedPage, RoundError, ScannedPage, StreamDefinition } from "../Storage.ts"
 import type { Wakeup } from "../storage/listeners.ts"
-import { type Int8, int8, milliseconds } from "./client/values.ts"
+import { type Int8, int8, milliseconds, timeText } from "./client/values.ts"
 import { type OfStream, pageBytes, type Row, toStored } from "./messages.ts"
 import type { Objects, StreamObjects } from "./objects.ts"
 
@@ -150,7 +150,7 @@ export const make = (
 
     link: (token, links, through) => {
       // Empty: not known. An array of nulls has no type to bind.
-      const times = links.map(({ occurredAt }) => occurredAt === undefined ? "" : DateTime.formatIso(occurredAt))
+      const times = links.map(({ occurredAt }) => occurredAt === undefined ? "" : timeText(occurredAt))
       return sql<LinkedOutcome>`select * from ${sql(stream.linkFunction)}(
         ${token}, ${through === undefined ? null : int8(through)}::int8, ${
         links.map(({ messageId }) => messageId)

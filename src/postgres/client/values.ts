@@ -13,7 +13,8 @@ export type Int8 = bigint | number | string
 export const int8 = (value: number | bigint): string => String(value)
 
 /** SQL for a point in time as milliseconds, which every client decodes as a number. */
-export const milliseconds = (column: string): string => `date_part('epoch', ${column}) * 1000`
+export const milliseconds = (column: string): string =>
+  `pg_catalog.date_part('epoch'::text, ${column}) operator(pg_catalog.*) 1000::float8`
 
 /** What {@link milliseconds} has read. Microseconds are cut off, as they are where the driver makes a `Date`. */
 export const toTime = (epochMilliseconds: number): DateTime.Utc =>
@@ -29,8 +30,16 @@ export const toJson = (value: Schema.Json): Schema.Json => {
   }
 }
 
+/** Text for `::timestamptz`, in which PostgreSQL writes years before the first, and behind 9999, unlike ISO 8601. */
+export const timeText = (time: DateTime.Utc): string => {
+  const [, year = "", rest = ""] = /^([-+]?\d+)(.*)$/.exec(DateTime.formatIso(time)) ?? []
+  return Number(year) > 0
+    ? `${Number(year)}`.padStart(4, "0") + rest
+    : `${1 - Number(year)}`.padStart(4, "0") + `${rest} BC`
+}
+
 /** How a time becomes a parameter for `::timestamptz`: a `Date` is the fastest, text is for clients with `types`. */
 export const timeParameter = (sql: SqlClient): (time: DateTime.Utc) => Date | string => {
   const { config } = sql as { readonly config?: { readonly types?: unknown } }
-  return config === undefined || config.types !== undefined ? DateTime.formatIso : DateTime.toDateUtc
+  return config === undefined || config.types !== undefined ? timeText : DateTime.toDateUtc
 }

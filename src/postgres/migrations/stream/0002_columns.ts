@@ -28,9 +28,11 @@ end $migration$`,
   `alter table ${stream.table} add column if not exists occurred_at timestamptz`,
   `alter table ${stream.projectionTable} drop column if exists cluster`,
   `alter table ${stream.projectionTable}
-  add column if not exists identity text,                        -- of the table that the transaction ids belong to
-  add column if not exists scanned bigint not null default 0,    -- the highest position that a round has come to
-  add column if not exists scanned_at timestamptz                -- when a projector last looked for new messages`,
+  -- of the table that the transaction ids belong to
+  add column if not exists identity text,
+  -- the highest position that a round has come to, and when a projector last looked for new messages
+  add column if not exists scanned bigint not null default 0,
+  add column if not exists scanned_at timestamptz`,
   ...trigger(stream)
 ]
 
