@@ -75,7 +75,7 @@ interface Makeable<A, Input> {
  * ```
  */
 export const make = <A, Input>(schema: Makeable<A, Input>, input: Input): Effect.Effect<A> =>
-  Effect.orDie(Effect.mapError(schema.makeEffect(input), (cause) => new Error("Schema validation failed", { cause })))
+  Effect.catch(schema.makeEffect(input), (cause) => Effect.die(new Error("Schema validation failed", { cause })))
 
 /** A message that carries {@link fields}. */
 export interface Identified {
