@@ -1,0 +1,193 @@
+/** Roles with few rights: what each needs, and that what is missing is said. */
+import { assert, describe, it } from "@effect/vitest"
+import { Deferred, Effect, Layer, Result, type Scope, Stream } from "effect"
+import { Partitioner } from "effect-message-store"
+import { SqlClient } from "effect/sql"
+import { moved } from "./support/links.ts"
+import { type As, Clients, createRole, sharedDatabaseLayer } from "./support/sharedDatabase.ts"
+import { Transfers } from "./support/transfers.ts"
+
+const merged = { name: "merged", patterns: "%", partitioner: Partitioner.constant(1) }
+
+/** What a process does as a role; what it fails with, as text. */
+const as = <A>(
+  role: As,
+  effect: Effect.Effect<A, unknown, Transfers | Scope.Scope>,
+  layer: Layer.Layer<Transfers, unknown, SqlClient.SqlClient> = Transfers.layer
+) =>
+  Effect.gen(function*() {
+    const clients = yield* Clients
+    const transfers = Layer.provide(Layer.fresh(layer), clients.layer(role))
+    return yield* Effect.result(Effect.provide(Effect.scoped(effect), transfers))
+  })
+
+/** What the database says, or the library. */
+const said = (result: Result.Result<unknown, unknown>): string => {
+  if (Result.isSuccess(result)) return "nothing: it succeeded"
+  const failure = Object(result.failure)
+  return String(failure.reason?.cause?.message ?? failure.message)
+}
+
+const statements = (texts: ReadonlyArray<string>) =>
+  Effect.flatMap(
+    SqlClient.SqlClient,
+    (sql) => Effect.forEach(texts, (text) => sql.unsafe(text).unprepared, { discard: true })
+  )
+
+const test = (name: string, body: Effect.Effect<void, unknown, Clients | SqlClient.SqlClient>) =>
+  it.live(name, () => Effect.provide(body, Layer.fresh(sharedDatabaseLayer)))
+
+const write = Effect.flatMap(Transfers, (transfers) => transfers.write("s", moved()))
+const read = Effect.flatMap(Transfers, (transfers) => Stream.runCollect(transfers.read("s")))
+
+/** Made by the owner: a store with a stream, a subscription, and a message. */
+const prepared = Effect.provide(
+  Effect.gen(function*() {
+    const transfers = yield* Transfers
+    const stream = yield* transfers.aggregatedStream(merged)
+    yield* stream.subscription({ name: "consumer" })
+    yield* write
+  }),
+  Layer.fresh(Transfers.layer)
+)
+
+describe("PostgreSQL", () => {
+  describe("a role", () => {
+    test(
+      "that may not create objects is told so, and by whom they can be made",
+      Effect.scoped(Effect.gen(function*() {
+        yield* createRole("esm_poor")
+        yield* statements(["revoke create on schema public from public", "grant usage on schema public to esm_poor"])
+        const refused = yield* as({ role: "esm_poor" }, write)
+        assert.strictEqual(
+          said(refused),
+          "\"transfers\" cannot be made or brought up to date: the role \"esm_poor\" may not create objects in the schema " +
+            "\"public\": let a role that may run what `migrations` prints"
+        )
+      }))
+    )
+
+    test(
+      "that has no schema is told so",
+      Effect.scoped(Effect.gen(function*() {
+        yield* createRole("esm_homeless")
+        const refused = yield* as({ role: "esm_homeless", schema: "nowhere" }, write)
+        assert.include(said(refused), "\"transfers\" has no place: no schema of the search path exists")
+      }))
+    )
+
+    test(
+      "that may only read reads, and is told which table it may not write to",
+      Effect.scoped(Effect.gen(function*() {
+        yield* createRole("esm_reader")
+        yield* prepared
+        yield* statements([
+          "revoke create on schema public from public",
+          "grant usage on schema public to esm_reader",
+          `grant select on depeche_msgs_transfers, effect_message_store_migrations_transfers,
+          effect_message_store_settings_transfers to esm_reader`
+        ])
+        for (const layer of [Transfers.layer, Transfers.layerNoMigrations]) {
+          const messages = yield* as({ role: "esm_reader" }, read, layer)
+          assert.strictEqual(Result.isSuccess(messages) ? messages.success.length : said(messages), 1)
+          const refused = yield* as({ role: "esm_reader" }, write, layer)
+          assert.strictEqual(said(refused), "permission denied for table depeche_msgs_transfers")
+        }
+      }))
+    )
+
+    test(
+      "that writes needs no more than this",
+      Effect.scoped(Effect.gen(function*() {
+        yield* createRole("esm_writer")
+        yield* prepared
+        yield* statements([
+          "revoke create on schema public from public",
+          "grant usage on schema public to esm_writer",
+          `grant select on effect_message_store_migrations_transfers, effect_message_store_settings_transfers to esm_writer`,
+          "grant select, insert on depeche_msgs_transfers to esm_writer"
+        ])
+        assert.strictEqual(
+          said(yield* as({ role: "esm_writer" }, write)),
+          "permission denied for sequence depeche_msgs_transfers_global_seq"
+        )
+        yield* statements(["grant usage on sequence depeche_msgs_transfers_global_seq to esm_writer"])
+        const written = yield* as({ role: "esm_writer" }, write)
+        assert.strictEqual(Result.isSuccess(written) ? written.success.version : said(written), 2)
+      }))
+    )
+
+    test(
+      "that projects and consumes needs no more than this",
+      Effect.scoped(Effect.gen(function*() {
+        yield* createRole("esm_worker")
+        yield* prepared
+        const working = Effect.gen(function*() {
+          const transfers = yield* Transfers
+          const stream = yield* transfers.aggregatedStream(merged)
+          yield* stream.projector.runOnce
+          const subscription = yield* stream.subscription({ name: "consumer" })
+          const handled = yield* Deferred.make<number>()
+          yield* Effect.forkScoped(subscription.run(({ amount }) => Effect.asVoid(Deferred.succeed(handled, amount))))
+          return yield* Deferred.await(handled)
+        })
+        const sql = yield* SqlClient.SqlClient
+        const tables = yield* sql<{ readonly name: string; readonly ours: boolean }>`
+        select relname::text as name, relname like 'effect%' as ours from pg_class
+        where relkind = 'r' and relnamespace = 'public'::regnamespace and relname <> 'depeche_msgs_transfers'`
+        yield* statements([
+          "revoke create on schema public from public",
+          "grant usage on schema public to esm_worker",
+          "grant select on depeche_msgs_transfers to esm_worker",
+          "grant select on sequence depeche_msgs_transfers_global_seq to esm_worker",
+          ...tables.map(({ name }) => `grant select, insert, update, delete on ${name} to esm_worker`)
+        ])
+        const handled = yield* as({ role: "esm_worker" }, working)
+        assert.strictEqual(Result.isSuccess(handled) ? handled.success : said(handled), 1)
+      }))
+    )
+  })
+
+  test(
+    "a role other than the writer's may run the printed migrations, by hand",
+    Effect.scoped(Effect.gen(function*() {
+      yield* createRole("esm_owner")
+      yield* createRole("esm_application")
+      yield* statements([
+        "create schema shop authorization esm_owner",
+        "grant usage on schema shop to esm_application",
+        `alter default privileges for role esm_owner in schema shop
+        grant select, insert, update, delete on tables to esm_application`,
+        "alter default privileges for role esm_owner in schema shop grant usage, select on sequences to esm_application"
+      ])
+      const clients = yield* Clients
+      const application = { role: "esm_application", schema: "shop" }
+      assert.include(
+        said(yield* as(application, write, Transfers.layerNoMigrations)),
+        "does not exist: there is no table depeche_msgs_transfers in the schemas of the search path"
+      )
+      const texts = [
+        ...yield* Transfers.migrations,
+        ...yield* Transfers.streamMigrations("merged"),
+        ...yield* Transfers.subscriptionMigrations("consumer")
+      ].flatMap((migration) => migration.statements)
+      yield* Effect.provide(
+        Effect.flatMap(SqlClient.SqlClient, (sql) => sql.withTransaction(statements(texts))),
+        clients.layer({ role: "esm_owner", schema: "shop" })
+      )
+      const worked = yield* as(
+        application,
+        Effect.gen(function*() {
+          const transfers = yield* Transfers
+          yield* write
+          const stream = yield* transfers.aggregatedStream(merged)
+          const { linked } = yield* stream.projector.runOnce
+          const subscription = yield* stream.subscription({ name: "consumer" })
+          return [linked, yield* subscription.lag]
+        }),
+        Transfers.layerNoMigrations
+      )
+      assert.deepStrictEqual(Result.isSuccess(worked) ? worked.success : said(worked), [1, 1])
+    }))
+  )
+})
