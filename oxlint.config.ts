@@ -25,7 +25,7 @@ const alsoMayImport: Readonly<Record<string, ReadonlyArray<string>>> = {
   errors: ["internal/"], // to print names
   MessageStore: ["memory/", "postgres/"], // to build its layers
   index: [...modules, "memory/", "postgres/"],
-  "memory/": ["errors", "Message", "Partitioner", "storage/", "Storage"],
+  "memory/": ["errors", "Message", "internal/", "Partitioner", "storage/", "Storage"],
   "postgres/": ["errors", "Message", "internal/", "Partitioner", "storage/", "Storage"],
   "pglite/": ["postgres/"],
   "testing/": ["index", ...modules, "memory/", "postgres/", "pglite/"],

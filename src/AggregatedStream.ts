@@ -9,7 +9,8 @@ import { Array as Arr, Context, DateTime, Effect, Layer, Option, Result, Schedul
 import type { MigrationError } from "effect/sql/Migrator"
 import type { SqlError } from "effect/sql/SqlError"
 import { type InvalidArgumentError, InvalidNameError, type SerializationError, type SetupError } from "./errors.ts"
-import { checkName, checkPattern, checkWhole, invalid, maximumPartition } from "./internal/checks.ts"
+import { checkPattern, checkWhole, invalid, maximumPartition } from "./internal/checks.ts"
+import { checkName } from "./internal/names.ts"
 import type { AggregatedMessage } from "./Message.ts"
 import type { Partitioner, Path } from "./Partitioner.ts"
 import * as Projector from "./Projector.ts"
@@ -23,7 +24,7 @@ export type { AggregatedMessage, PartitionHead }
 /** Options of an aggregated stream. */
 export interface Options<in A, out P extends Path = Path> {
   /**
-   * Part of the names of the database objects: 1 to 30 of `a-z`, `0-9` and `_`, not beginning with a digit. Not the name
+   * Part of the names of the database objects: 1 to 40 of `a-z`, `0-9` and `_`, not beginning with a digit. Not the name
    * of a store.
    */
   readonly name: string
@@ -139,7 +140,7 @@ export const make = Effect.fnUntraced(function*<A>(
   options: Options<A>
 ): Effect.fn.Return<AggregatedStream<A>, MakeError> {
   const { name, partitioner } = options
-  yield* Effect.fromResult(checkName(name))
+  yield* Effect.fromResult(checkName("aggregated stream", name))
   if (name === storeName) return yield* new InvalidNameError({ identifier: name, reason: "is taken by the store" })
   const patterns = yield* Effect.fromResult(checkPatterns(options.patterns))
   yield* Effect.fromResult(checkPartitioner(partitioner))

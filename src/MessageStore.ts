@@ -26,7 +26,8 @@ import {
   OptimisticConcurrencyError,
   type SetupError
 } from "./errors.ts"
-import { checkExpectedVersion, checkMessageId, checkName, checkStreamName, invalid } from "./internal/checks.ts"
+import { checkExpectedVersion, checkMessageId, checkStreamName, invalid } from "./internal/checks.ts"
+import { checkEnding, checkName } from "./internal/names.ts"
 import * as MemoryStorage from "./memory/storage.ts"
 import { type Identified, type MessagePosition, type StoredMessage, type StreamHead, toTraceparent } from "./Message.ts"
 import type { FieldPath, Path } from "./Partitioner.ts"
@@ -281,7 +282,7 @@ export const make = Effect.fnUntraced(function*<A>(
 
 /** What a store is called, and how it writes. */
 export interface StoreOptions {
-  /** Part of the names of the database objects: 1 to 30 of `a-z`, `0-9` and `_`, not beginning with a digit. */
+  /** Part of the names of the database objects: 1 to 39 of `a-z`, `0-9` and `_`, not beginning with a digit. */
   readonly name: string
   /**
    * The type of the message column, should `layer` have to create the table: `"json"` (default) is faster,
@@ -377,7 +378,7 @@ export const Service = <Self = never>() =>
   const layerStorage = Layer.effect(
     Tag,
     Effect.gen(function*() {
-      yield* Effect.fromResult(checkName(name))
+      yield* Effect.fromResult(checkName("store", name))
       return yield* make(yield* Storage, codec, accessors, name)
     })
   )
@@ -386,7 +387,9 @@ export const Service = <Self = never>() =>
       Layer.provide(Layer.effectDiscard(run(name, { payload })))
     ),
     layerNoMigrations: Layer.provide(layerStorage, PostgresStorage.layer(name, { coalesce, migrate: false })),
-    layerMemory: Layer.provide(layerStorage, MemoryStorage.layer),
+    layerMemory: Layer.provide(layerStorage, MemoryStorage.layer).pipe(
+      Layer.provide(Layer.effectDiscard(Effect.fromResult(checkEnding("store", name))))
+    ),
     layerStorage,
     migrations: Effect.fromResult(Migrations.forStore(name, { payload })),
     streamMigrations: (stream: string) => Effect.fromResult(Migrations.forStream(name, stream)),

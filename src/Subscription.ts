@@ -20,7 +20,8 @@ import type { MigrationError } from "effect/sql/Migrator"
 import type { SqlError } from "effect/sql/SqlError"
 import type { HandlerError, InvalidArgumentError, InvalidNameError, SetupError, StreamRebuiltError } from "./errors.ts"
 import type { Delivery, Handler } from "./Handlers.ts"
-import { checkName, checkWhole, invalid, maximumPartition } from "./internal/checks.ts"
+import { checkWhole, invalid, maximumPartition } from "./internal/checks.ts"
+import { checkName } from "./internal/names.ts"
 import type { MessageCodec } from "./Serializer.ts"
 import {
   type AggregatedStorage,
@@ -59,7 +60,7 @@ export type Start =
 /** What a subscription is. */
 export interface Options {
   /**
-   * Part of the names of database objects: 1 to 30 of `a-z`, `0-9` and `_`, not beginning with a digit. Unique in the
+   * Part of the names of database objects: 1 to 41 of `a-z`, `0-9` and `_`, not beginning with a digit. Unique in the
    * schema of the database: it belongs to the aggregated stream whose subscription had it first.
    */
   readonly name: string
@@ -202,7 +203,7 @@ export const make = Effect.fnUntraced(function*<A>(
   codec: MessageCodec<A>,
   options: Options
 ): Effect.fn.Return<Subscription<A>, MakeError> {
-  const name = yield* Effect.fromResult(checkName(options.name))
+  const name = yield* Effect.fromResult(checkName("subscription", options.name))
   const batchSize = yield* Effect.fromResult(checkWhole("batchSize", options.batchSize ?? 100, 1, 10_000))
   const concurrency = yield* Effect.fromResult(
     checkWhole("concurrency", options.concurrency ?? 16, 1, maximumPartition)

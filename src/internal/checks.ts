@@ -2,7 +2,7 @@
  * The bounds of arguments, checked before anything is read or written.
  */
 import { DateTime, Result, Schema } from "effect"
-import { DuplicateMessageError, InvalidArgumentError, InvalidNameError } from "../errors.ts"
+import { DuplicateMessageError, InvalidArgumentError } from "../errors.ts"
 import { type ExpectedVersion, MessageId } from "../Message.ts"
 import { printable } from "./printable.ts"
 
@@ -14,17 +14,6 @@ export const maximumVersion = 2_147_483_647
 export const maximumPartition = 2_147_483_647
 
 export const invalid = (argument: string, reason: string) => Result.fail(new InvalidArgumentError({ argument, reason }))
-
-/** The name of a store or an aggregated stream. PostgreSQL cuts identifiers off at 63 bytes; 30 leave room for the rest. */
-export const checkName = (name: string): Result.Result<string, InvalidNameError> =>
-  /^[a-z_][a-z0-9_]{0,29}$/.test(name)
-    ? Result.succeed(name)
-    : Result.fail(
-      new InvalidNameError({
-        identifier: name,
-        reason: "must have 1 to 30 of a-z, 0-9 and _, and not begin with a digit"
-      })
-    )
 
 /** A stream name has 1 to 255 characters (code points), none of them NUL or half of a surrogate pair. */
 export const checkStreamName = (stream: string): Result.Result<string, InvalidArgumentError> => {

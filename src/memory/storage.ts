@@ -3,6 +3,7 @@
  */
 import { Clock, Context, DateTime, Effect, identity, Layer, Option } from "effect"
 import type { SqlError } from "effect/sql/SqlError"
+import { checkEnding } from "../internal/names.ts"
 import {
   type AppendItem,
   AppendOutcome,
@@ -230,7 +231,11 @@ export const layer: Layer.Layer<Storage> = Layer.effect(
           ? identity
           : Effect.provideService(SnapshotCommit, messages.lastCommit) as Snapshot),
       listen: wakeup.listen(channel),
-      aggregatedStream: (definition) => Effect.succeed(MemoryStream.make(streams, messages, definition, wakeup))
+      aggregatedStream: (definition) =>
+        Effect.map(
+          Effect.fromResult(checkEnding("aggregated stream", definition.name)),
+          () => MemoryStream.make(streams, messages, definition, wakeup)
+        )
     })
   })
 ).pipe(Layer.provide(Layer.fresh(MemoryWakeup.layer)))

@@ -4,6 +4,7 @@
  */
 import { Clock, DateTime, Effect } from "effect"
 import { InvalidNameError, StreamDefinitionError } from "../errors.ts"
+import { checkEnding } from "../internal/names.ts"
 import {
   type AggregatedStorage,
   type EncodedLinkedMessage,
@@ -261,7 +262,7 @@ export const make = <Message extends SourceMessage>(
     drop: Effect.sync(() => streams.remove(name)),
     listen: wakeup.listen(channel),
     subscription: (subscription) =>
-      Effect.suspend(() => {
+      Effect.flatMap(Effect.fromResult(checkEnding("subscription", subscription)), () => {
         const subscribed = streams.subscribed(subscription, name)
         if (subscribed.stream !== name) {
           const reason = `is taken by a subscription to "${subscribed.stream}"`

@@ -5,7 +5,7 @@
  */
 import { Effect, Result } from "effect"
 import type { InvalidNameError } from "../errors.ts"
-import { checkName } from "../internal/checks.ts"
+import { checkName } from "../internal/names.ts"
 
 export interface Objects {
   readonly name: string
@@ -23,6 +23,20 @@ export interface Objects {
   readonly migrationsTable: string
 }
 
+/**
+ * The name of an object of our own. Names of more than 30 characters are shortened, and told apart by a hash: what comes
+ * out is longer by one than any that is not shortened.
+ */
+const own = (what: string, name: string): string =>
+  `effect_message_store_${what}_${name.length <= 30 ? name : `${name.slice(0, 22)}_${shortHash(name)}`}`
+
+/** FNV-1a, of 32 bits. */
+const shortHash = (text: string): string => {
+  let value = 0x811c9dc5
+  for (let i = 0; i < text.length; i++) value = Math.imul(value ^ text.charCodeAt(i), 0x01000193)
+  return (value >>> 0).toString(16).padStart(8, "0")
+}
+
 /** A store, and the settings that were fixed when its objects were made. */
 export interface Store extends Objects {
   /** The time zone in which `added_at` is local time. */
@@ -32,17 +46,17 @@ export interface Store extends Objects {
 }
 
 export const forStore = (name: string): Result.Result<Objects, InvalidNameError> =>
-  Result.map(checkName(name), (n) => ({
+  Result.map(checkName("store", name), (n) => ({
     name: n,
     table: `depeche_msgs_${n}`,
     sequence: `depeche_msgs_${n}_global_seq`,
     versionConstraint: `depeche_msgs_${n}_version_uq`,
     writeFunction: `depeche_write_message_${n}`,
     channel: `depeche_${n}_messages`,
-    appendFunction: `effect_message_store_append_${n}`,
-    refuseFunction: `effect_message_store_refuse_${n}`,
-    settingsTable: `effect_message_store_settings_${n}`,
-    migrationsTable: `effect_message_store_migrations_${n}`
+    appendFunction: own("append", n),
+    refuseFunction: own("refuse", n),
+    settingsTable: own("settings", n),
+    migrationsTable: own("migrations", n)
   }))
 
 /** The key under which writers of a stream exclude each other, Python's included: part of the wire contract. */
@@ -81,23 +95,23 @@ export interface StreamObjects {
 }
 
 export const forStream = (name: string): Result.Result<StreamObjects, InvalidNameError> =>
-  Result.map(checkName(name), (n) => ({
+  Result.map(checkName("aggregated stream", name), (n) => ({
     table: `depeche_stream_${n}`,
     maximumTable: `depeche_stream_${n}_maxpos`,
     positionConstraint: `depeche_stream_${n}_uq`,
     globalPositionIndex: `ix_depeche_stream_${n}_origin_stream_global_position`.slice(0, 63),
     triggerFunction: `depeche_stream_new_msg_${n}`,
     channel: `depeche_${n}_messages`,
-    projectionTable: `effect_message_store_projection_${n}`,
-    roundFunction: `effect_message_store_round_${n}`,
-    projectFunction: `effect_message_store_project_${n}`,
-    scanFunction: `effect_message_store_scan_${n}`,
-    linkFunction: `effect_message_store_link_${n}`,
-    waitingFunction: `effect_message_store_waiting_${n}`,
-    timeFunction: `effect_message_store_time_${n}`,
-    occurredFunction: `effect_message_store_occurred_${n}`,
-    beginFunction: `effect_message_store_begin_${n}`,
-    migrationsTable: `effect_message_store_streamed_${n}`
+    projectionTable: own("projection", n),
+    roundFunction: own("round", n),
+    projectFunction: own("project", n),
+    scanFunction: own("scan", n),
+    linkFunction: own("link", n),
+    waitingFunction: own("waiting", n),
+    timeFunction: own("time", n),
+    occurredFunction: own("occurred", n),
+    beginFunction: own("begin", n),
+    migrationsTable: own("streamed", n)
   }))
 
 export interface SubscriptionObjects {
@@ -117,13 +131,13 @@ export interface OpenedSubscription extends SubscriptionObjects {
 }
 
 export const forSubscription = (name: string): Result.Result<SubscriptionObjects, InvalidNameError> =>
-  Result.map(checkName(name), (n) => ({
+  Result.map(checkName("subscription", name), (n) => ({
     name: n,
     table: `depeche_subscriptions_${n}`,
-    claimsTable: `effect_message_store_claims_${n}`,
-    parkedTable: `effect_message_store_parked_${n}`,
-    locksTable: `effect_message_store_locks_${n}`,
-    migrationsTable: `effect_message_store_subscribed_${n}`
+    claimsTable: own("claims", n),
+    parkedTable: own("parked", n),
+    locksTable: own("locks", n),
+    migrationsTable: own("subscribed", n)
   }))
 
 /** depeche_db's key of the lock of a partition, or of the initialisation: part of the wire contract. */

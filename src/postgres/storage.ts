@@ -17,6 +17,7 @@ import * as GroupCommit from "./groupCommit.ts"
 import type { StreamLocks } from "./groupCommit/held.ts"
 import * as Queries from "./messages.ts"
 import * as Migrations from "./migrations/run.ts"
+import { checkStoreName, checkStreamName, checkSubscriptionName } from "./names.ts"
 import * as Objects from "./objects.ts"
 import { checkStore, openStore, openSubscription } from "./open.ts"
 import * as Aggregated from "./streams.ts"
@@ -34,6 +35,7 @@ export const layer = (
   Layer.effect(
     Storage,
     Effect.gen(function*() {
+      if (options?.migrate === false) yield* checkStoreName(name)
       const store = yield* openStore(name)
       const sql = (yield* SqlClient.SqlClient).withoutTransforms()
       const wakeup = yield* Wakeup
@@ -76,14 +78,20 @@ export const layer = (
         listen: wakeup.listen(store.channel),
         aggregatedStream: Effect.fnUntraced(function*(definition) {
           const stream = yield* Effect.fromResult(Objects.forStream(definition.name))
-          if (options?.migrate !== false) {
-            yield* Effect.provideService(Migrations.runStream(name, definition.name), SqlClient.SqlClient, sql)
-          }
+          yield* Effect.provideService(
+            options?.migrate === false ? checkStreamName(definition.name) : Migrations.runStream(name, definition.name),
+            SqlClient.SqlClient,
+            sql
+          )
           yield* Effect.provideService(checkStore(name, definition.name), SqlClient.SqlClient, sql)
           const subscription: AggregatedStorage["subscription"] = Effect.fnUntraced(function*(subscriptionName) {
-            if (options?.migrate !== false) {
-              yield* Effect.provideService(Migrations.runSubscription(subscriptionName), SqlClient.SqlClient, sql)
-            }
+            yield* Effect.provideService(
+              options?.migrate === false
+                ? checkSubscriptionName(subscriptionName)
+                : Migrations.runSubscription(subscriptionName),
+              SqlClient.SqlClient,
+              sql
+            )
             const subscribed = yield* Effect.provideService(
               openSubscription(subscriptionName),
               SqlClient.SqlClient,

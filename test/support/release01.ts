@@ -2,8 +2,9 @@
  * Databases as version 0.1 left them: its migrations, as that version printed them, and a storage that makes the objects
  * of every stream and subscription by them before it opens it.
  */
-import { Effect, Layer } from "effect"
+import { Effect, Layer, Result } from "effect"
 import { SqlClient } from "effect/sql"
+import { checkEnding, type Named } from "../../src/internal/names.ts"
 import type { PayloadType } from "../../src/postgres/migrations/Migration.ts"
 import { Storage } from "../../src/Storage.ts"
 import release from "../fixtures/release-0.1.json" with { type: "json" }
@@ -49,6 +50,9 @@ export const createStream = (store: string, stream: string) =>
 export const createSubscription = (subscription: string) =>
   run(`effect_message_store_subscribed_${subscription}`, release.subscription, { subscription })
 
+/** Names that 0.1 let pass: what it made under them stays. */
+const isRefused = (named: Named, name: string) => Result.isFailure(checkEnding(named, name))
+
 /** Of a store whose streams and subscriptions were all made by 0.1. */
 export const upgraded = <E, R>(
   storeName: string,
@@ -63,11 +67,15 @@ export const upgraded = <E, R>(
       return Storage.of({
         ...opened,
         aggregatedStream: Effect.fnUntraced(function*(definition) {
+          if (isRefused("aggregated stream", definition.name)) return yield* opened.aggregatedStream(definition)
           yield* made(createStream(storeName, definition.name))
           const stream = yield* opened.aggregatedStream(definition)
           return {
             ...stream,
-            subscription: (name) => Effect.andThen(made(createSubscription(name)), stream.subscription(name))
+            subscription: (name) =>
+              isRefused("subscription", name)
+                ? stream.subscription(name)
+                : Effect.andThen(made(createSubscription(name)), stream.subscription(name))
           }
         })
       })

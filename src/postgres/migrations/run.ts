@@ -5,8 +5,9 @@
 import { Effect, Predicate } from "effect"
 import { Migrator, SqlClient } from "effect/sql"
 import type { SqlError } from "effect/sql/SqlError"
-import { InvalidNameError, SetupError } from "../../errors.ts"
+import { type InvalidNameError, SetupError } from "../../errors.ts"
 import { withTransaction } from "../client/transaction.ts"
+import { checkStoreName, checkStreamName, checkSubscriptionName } from "../names.ts"
 import * as Objects from "../objects.ts"
 import type { Migration, PayloadType } from "./Migration.ts"
 import { forStore, forStream, forSubscription } from "./migrations.ts"
@@ -20,7 +21,7 @@ export const run = Effect.fnUntraced(function*(
   options?: { readonly payload?: PayloadType | undefined }
 ): Effect.fn.Return<void, RunError, SqlClient.SqlClient> {
   const { migrationsTable, table } = yield* Effect.fromResult(Objects.forStore(name))
-  yield* checkUntaken(name, (yield* Effect.fromResult(Objects.forStream(name))).table, "an aggregated stream")
+  yield* checkStoreName(name)
   yield* runAll(name, table, migrationsTable, yield* Effect.fromResult(forStore(name, options)))
 })
 
@@ -31,7 +32,7 @@ export const runStream = Effect.fnUntraced(function*(
 ): Effect.fn.Return<void, RunError, SqlClient.SqlClient> {
   const { migrationsTable } = yield* Effect.fromResult(Objects.forStream(name))
   const { table } = yield* Effect.fromResult(Objects.forStore(storeName)) // it stands where its store stands
-  yield* checkUntaken(name, (yield* Effect.fromResult(Objects.forStore(name))).table, "a message store")
+  yield* checkStreamName(name)
   yield* runAll(name, table, migrationsTable, yield* Effect.fromResult(forStream(storeName, name)))
 })
 
@@ -40,14 +41,8 @@ export const runSubscription = Effect.fnUntraced(function*(
   name: string
 ): Effect.fn.Return<void, RunError, SqlClient.SqlClient> {
   const { migrationsTable, table } = yield* Effect.fromResult(Objects.forSubscription(name))
+  yield* checkSubscriptionName(name)
   yield* runAll(name, table, migrationsTable, yield* Effect.fromResult(forSubscription(name)))
-})
-
-/** A store and a stream of one name would share depeche_db's channel. */
-const checkUntaken = Effect.fnUntraced(function*(name: string, table: string, owner: string) {
-  const sql = (yield* SqlClient.SqlClient).withoutTransforms()
-  const [row] = yield* sql<{ readonly taken: boolean }>`select to_regclass(${table}::text) is not null as taken`
-  if (row?.taken === true) return yield* new InvalidNameError({ identifier: name, reason: `is taken by ${owner}` })
 })
 
 const runAll = Effect.fnUntraced(function*(

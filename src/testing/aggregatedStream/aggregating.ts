@@ -231,7 +231,7 @@ export const aggregating: Part = (it, { concurrentTransactions }) => {
       const partitioner = Partitioner.constant()
       const refused = (options: Parameters<typeof accounts.aggregatedStream>[0], tag: string) =>
         failsWith(accounts.aggregatedStream(options), { _tag: tag }, JSON.stringify(options))
-      for (const name of ["", "A", "1a", "a-b", "a".repeat(31), "contract"]) {
+      for (const name of ["", "A", "1a", "a-b", "a".repeat(41), "contract", "x_maxpos", "x_uq", "x_pkey"]) {
         yield* refused({ name, patterns: "%", partitioner }, "InvalidNameError")
       }
       for (const patterns of ["", "a\0", "\ud800", "a\\", [] as unknown as string]) {

@@ -213,7 +213,7 @@ export const handling: Part = (it, { concurrentTransactions }) => {
         const refused = make({ name: newSubscription(), ...options })
         yield* failsWith(refused, { _tag: "InvalidArgumentError" }, JSON.stringify(options))
       }
-      for (const name of ["", "A", "a-b", "a".repeat(31)]) {
+      for (const name of ["", "A", "a-b", "a".repeat(42), "x_pkey"]) {
         yield* failsWith(make({ name }), { _tag: "InvalidNameError" }, name)
       }
     }))
