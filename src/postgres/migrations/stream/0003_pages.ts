@@ -6,8 +6,7 @@ import { advance, begin, isNew, save, searchPath } from "./0003_round.ts"
 const results = `out state text, out stored text, out began boolean, out linked bigint,
   out partitions int[], out positions int[], out ids uuid[], out reached bigint, out last bigint`
 
-const settings = `${searchPath} set enable_seqscan to off set jit to off set lock_timeout to '5s'
-set effect_message_store.projecting to 'on'`
+const settings = `${searchPath} set enable_seqscan to off set jit to off set lock_timeout to '5s'`
 
 const declare = (stream: StreamObjects): string =>
   `language plpgsql ${settings} as $function$
@@ -31,9 +30,13 @@ const overlaps = (stream: StreamObjects, to: string): string =>
 /** The new heads of so many partitions are told, as a hint: a page may have a message in each of a thousand. */
 const maximumTold = 100
 
-/** Links, and once more with care where that met a message that is linked. */
+/**
+ * Links, and once more with care where that met a message that is linked. The setting is made by a call: a role that is no
+ * superuser may not name one of our own in a SET clause.
+ */
 const linking = (stream: StreamObjects, fresh: string): string =>
-  `for _attempt in 1..2 loop
+  `perform pg_catalog.set_config('effect_message_store.projecting', 'on', true);
+  for _attempt in 1..2 loop
     begin
       with fresh as materialized (
         ${fresh}
@@ -49,7 +52,8 @@ const linking = (stream: StreamObjects, fresh: string): string =>
       end if;
       _overlaps := true;
     end;
-  end loop;`
+  end loop;
+  perform pg_catalog.set_config('effect_message_store.projecting', 'off', true);`
 
 /** Links what `fresh` has, behind what each partition has already. Python's time column has the local time, as Python writes it. */
 const link = (stream: StreamObjects): string =>
