@@ -1,8 +1,8 @@
 /**
- * Aggregated streams: the messages of many streams, woven into numbered partitions.
+ * Aggregated streams: the messages of many streams, merged into numbered partitions.
  *
  * A partition holds messages of any number of streams in one order, at positions 0, 1, 2, …; it is what a subscription
- * reads. What belongs to it is linked by the {@link AggregatedStream.projector}, some milliseconds after it was written.
+ * reads. The {@link AggregatedStream.projector} links messages to it, some milliseconds after they were written.
  */
 import { Array as Arr, Context, DateTime, Effect, Layer, Option, Result, Schedule, Stream } from "effect"
 
@@ -29,13 +29,13 @@ export interface Options<in A, out P extends Path = Path> {
    */
   readonly name: string
   /**
-   * Which streams are woven in, by LIKE patterns of their names: `%` any run of characters, `_` any one, `\` the next one
-   * literally. A stream that several patterns match is woven in once.
+   * Which streams are merged, by LIKE patterns of their names: `%` any run of characters, `_` any one, `\` the next one
+   * literally. A stream that several patterns match is merged once.
    */
   readonly patterns: string | Arr.NonEmptyReadonlyArray<string>
   /**
-   * Which partition a message belongs to. Another one needs a `rebuild`, and the projector says so; a change inside a
-   * function cannot be noticed: it holds for what is linked from then on.
+   * Which partition a message belongs to. Another partitioner needs a `rebuild`, and the projector says so. A change
+   * inside a function is not noticed: messages linked from then on follow it.
    */
   readonly partitioner: Partitioner<A, P>
 }
@@ -52,11 +52,11 @@ export interface ReadPartitionOptions {
 export interface Statistics {
   /** How many partitions have messages. */
   readonly partitions: number
-  /** How many messages were linked: those that were removed from the store since count, too. */
+  /** How many messages were linked, those included that the store no longer has. */
   readonly messages: number
   /**
-   * How many messages wait to be linked; 0: none. What is more than 10,000 messages ahead of the projector counts, whether
-   * or not its stream matches.
+   * How many messages wait to be linked; 0: none. Messages more than 10,000 ahead of the projector all count, whether or
+   * not their streams match.
    */
   readonly waiting: number
   /** The highest global position that is linked. */
@@ -87,7 +87,7 @@ export interface AggregatedStream<in out A> extends Subscription.Subscribable<A>
   readonly positionsAtTime: (time: DateTime.DateTime) => Effect.Effect<ReadonlyMap<number, number>, SqlError>
   /**
    * Of each partition the last position whose message has this global position or a lower one; -1 where none has. This
-   * reads the links from there to the end, or from the beginning if that is nearer.
+   * reads the links from there to the end, or from the beginning, whichever is less.
    */
   readonly positionsAtGlobalPosition: (
     globalPosition: number
@@ -97,9 +97,10 @@ export interface AggregatedStream<in out A> extends Subscription.Subscribable<A>
   /** Links new messages. */
   readonly projector: Projector.Projector
   /**
-   * Links all messages again, by the patterns and the partitioner that the stream has now. Positions are given from the
-   * start: `reset` every subscription of the stream, which fails with `StreamRebuiltError` until then. Readers find the stream empty, and growing, meanwhile; writers are not blocked. Interrupted, it
-   * goes on with the next run of a projector.
+   * Links all messages again, by the patterns and the partitioner that the stream has now. Positions begin
+   * anew: `reset` every subscription of the stream, which fails with `StreamRebuiltError` until then. Meanwhile readers
+   * find the stream empty, and growing; writers are not blocked. If it is interrupted, the next run of a projector goes
+   * on.
    */
   readonly rebuild: Effect.Effect<Projector.Progress, Projector.ProjectionError>
   /** Removes the stream and its database objects. Its messages stay in the store. */
@@ -109,7 +110,7 @@ export interface AggregatedStream<in out A> extends Subscription.Subscribable<A>
 /** Why an aggregated stream cannot be made. */
 export type MakeError = InvalidNameError | InvalidArgumentError | SetupError | MigrationError | SqlError
 
-/** Something that makes aggregated streams: a message store. */
+/** Makes aggregated streams: a message store. */
 export interface Aggregating<in out A, P extends Path = Path> {
   /**
    * An aggregated stream of this store; makes its database objects where they do not exist.
@@ -284,8 +285,8 @@ export interface ServiceClass<in out Self, in out Id extends string, in out A, o
   /** The stream; makes its database objects where they do not exist, if its store's layer does so. */
   readonly layer: Layer.Layer<Self, MakeError, Store>
   /**
-   * Keeps the stream up to date for as long as the layer is there. What makes the projection fail is logged; `restart`
-   * says when it runs again.
+   * Keeps the stream up to date for as long as the layer lives. Failures of the projection are logged; `restart` says
+   * when it runs again.
    */
   readonly layerProjector: (options?: Projector.LayerOptions) => Layer.Layer<never, never, Self>
 }

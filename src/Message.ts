@@ -75,7 +75,9 @@ interface Makeable<A, Input> {
  * ```
  */
 export const make = <A, Input>(schema: Makeable<A, Input>, input: Input): Effect.Effect<A> =>
-  Effect.catch(schema.makeEffect(input), (cause) => Effect.die(new Error("Schema validation failed", { cause })))
+  schema.makeEffect(input).pipe(
+    Effect.catch((cause) => Effect.die(new Error("Schema validation failed", { cause })))
+  )
 
 /** A message that carries {@link fields}. */
 export interface Identified {

@@ -17,7 +17,7 @@ export interface StreamName {
   readonly count: number
 }
 
-/** As depeche_db does. */
+/** By depeche_db's hash of the name of the stream. */
 export interface Depeche {
   readonly _tag: "Depeche"
 }
@@ -29,7 +29,7 @@ export interface Field<out P extends Path = Path> {
   readonly count: number
 }
 
-/** One for all. */
+/** One partition for all messages. */
 export interface Constant {
   readonly _tag: "Constant"
   readonly partition: number
@@ -55,8 +55,8 @@ export type FieldPath<Encoded, Depth extends ReadonlyArray<unknown> = []> = unkn
 
 /**
  * A built-in one, by a path that the messages have, or a function. A function has to be total and deterministic: the same
- * partition for the same message, always. When it changes, the stream has to be rebuilt. Nobody can tell that it has:
- * nothing fails until then, and what is linked by the old function stays where it is.
+ * partition for the same message, always. When it changes, the stream has to be rebuilt. The change itself is not noticed:
+ * nothing fails, and messages that were linked by the old function stay where they are.
  */
 export type Partitioner<A, P extends Path = Path> =
   | BuiltIn<P>
@@ -99,7 +99,7 @@ export const field = <const P extends string | Path>(
 export const constant = (partition = 0): Constant => ({ _tag: "Constant", partition })
 
 /**
- * What a backend without SQL computes: the first four bytes of the key's SHA-256, big-endian, modulo the count;
+ * The partition, as a backend without SQL computes it: the first four bytes of the key's SHA-256, big-endian, modulo the count;
  * for depeche_db the first two, little-endian.
  *
  * @internal
@@ -135,6 +135,6 @@ const keyOf = (data: Schema.Json, path: ReadonlyArray<string>): string => {
     if (typeof value !== "object" || value === null || Array.isArray(value) || !Object.hasOwn(value, name)) return ""
     value = (value as Schema.JsonObject)[name]
   }
-  if (typeof value === "string") return value.replaceAll("\0", "\ufffd") // UTF-8 does so with halves of pairs
+  if (typeof value === "string") return value.replaceAll("\0", "\ufffd") // UTF-8 replaces halves of pairs itself
   return typeof value === "boolean" || Number.isSafeInteger(value) ? String(value) : ""
 }

@@ -5,7 +5,7 @@
  *
  * - Each message of a matching stream is linked exactly once, whatever is committed late, rolled back, or interrupted.
  * - Each partition keeps the order of every stream; its positions are 0, 1, 2, … without gaps.
- * - Work is committed page by page: whoever is interrupted has lost a page at most, and the next one goes on there.
+ * - Work is committed page by page: an interruption loses a page at most, and the next projector goes on there.
  * - Any number of projectors may run, in any number of processes, Python's included. One works at a time; another waits,
  *   and fails after 5 seconds with an `SqlError` that is retryable (`run` tries again).
  */
@@ -48,16 +48,16 @@ export type ProjectionError =
 export interface Progress {
   /** How many messages it has linked. */
   readonly linked: number
-  /** The global position up to which it has come; what is committed late, below it, is linked later. */
+  /** The global position that it has reached. Messages below it that are committed late are linked later. */
   readonly position: number
-  /** The global position up to which it will go. Where nothing is new, it has come there. */
+  /** The global position that it will reach; if nothing is new, it is there already. */
   readonly target: number
 }
 
 /** How `run` waits. */
 export interface RunOptions {
   /**
-   * How long a projector waits for a wake-up before it looks for itself, should one have been lost. Default 5 seconds.
+   * How long a projector waits for a wake-up before it polls, since wake-ups may be lost. Default 5 seconds.
    */
   readonly pollInterval?: Duration.Input | undefined
 }
@@ -66,7 +66,7 @@ export interface RunOptions {
 export interface LayerOptions extends RunOptions {
   /**
    * When a projector that has failed runs again; its input is the error. Default: after 30 seconds, each time. When the
-   * schedule is over, the projector is, too. Each failure is logged as an error.
+   * schedule ends, the projector ends. Each failure is logged as an error.
    */
   readonly restart?: Schedule.Schedule<unknown, ProjectionError> | undefined
 }
@@ -78,17 +78,17 @@ export interface Projector {
    * has been committed. Not inside a transaction.
    */
   readonly pages: Stream.Stream<Progress, ProjectionError>
-  /** The same, in one effect; returns how far it has come. */
+  /** The same, in one effect; returns its last progress. */
   readonly runOnce: Effect.Effect<Progress, ProjectionError>
   /**
-   * Links messages as they come, until it is interrupted. Lost connections and locks that others hold are waited out, and
-   * logged: the first failure of a row as a warning. It fails when a partitioner or the definition of the stream is at
-   * fault, or a message cannot be decoded.
+   * Links messages as they come, until it is interrupted. Transient failures (lost connections, locks that others hold)
+   * are tried again and logged, the first in a row as a warning. It fails when a partitioner or the definition of the
+   * stream is at fault, or a message cannot be decoded.
    */
   readonly run: (options?: RunOptions) => Effect.Effect<never, ProjectionError>
 }
 
-/** Messages scanned in one page: more make each a little cheaper, and the page longer. */
+/** Messages scanned in one page. Larger pages make each message a little cheaper, and take longer. */
 const pageSize = 1000
 
 const defaultPollInterval: Duration.Input = "5 seconds"
@@ -150,7 +150,7 @@ export const make = <A>(
   }
 }
 
-/** Where the messages of a page belong: all, or those before the one that has no partition, and why it has none. */
+/** The partitions of a page's messages: of all, or of those before the one that has none, and why it has none. */
 interface Decided<E> {
   readonly links: ReadonlyArray<Link>
   /** The global position of the last of them. */
@@ -176,19 +176,19 @@ const decideHere = <E>(
           : Fiber.join(yield* Effect.forkIn(stream.scan(page.token, pageSize), scope))
         const { failure, links, through } = yield* decide(page.messages)
         if (failure !== undefined) {
-          // Those before it are linked, so that they need not be looked at again.
+          // Those before it are linked, so that they need not be scanned again.
           if (through !== undefined) yield* stream.link(page.token, links, through)
           return yield* Effect.fail(failure)
         }
         const linked = yield* stream.link(page.token, links)
         return linked === undefined
-          ? [[], Option.some(first)] as const // somebody else was faster: begin where that one is
+          ? [[], Option.some(first)] as const // another projector was faster: begin where it is
           : [[linked], Option.some(next)] as const
       })
     )
   }))
 
-/** Partitions as the backend would, if it could. */
+/** Partitions by a built-in partitioner, as the backend does where it can. */
 const byBuiltIn = (partitioner: BuiltIn) => (messages: ScannedPage["messages"]): Effect.Effect<Decided<never>> =>
   Effect.map(
     Effect.forEach(messages, (message) =>
@@ -223,7 +223,7 @@ const byFunction = <A>(
     return { links, through, failure: undefined }
   })
 
-/** Nobody's message stops a projection because of its time: the store's own time takes its place. */
+/** A time that cannot be read stops no projection: the time the message was added takes its place. */
 const timeOf = <A>(time: (message: A) => DateTime.DateTime, message: A): DateTime.Utc | undefined => {
   try {
     return DateTime.toUtc(time(message))

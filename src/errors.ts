@@ -147,8 +147,8 @@ export class SequenceError extends Schema.TaggedError<SequenceError>("effect-mes
 }
 
 /**
- * The positions of the aggregated stream were given from the start since the subscription began: its checkpoints are of
- * others. Nothing was handled: `reset` it, to begin at the beginning or wherever it should.
+ * The aggregated stream was rebuilt since the subscription began, so that the checkpoints name positions of other
+ * messages. Nothing was handled: `reset` the subscription, to begin at the beginning or wherever it should.
  */
 export class StreamRebuiltError extends Schema.TaggedError<StreamRebuiltError>(
   "effect-message-store/errors/StreamRebuiltError"
@@ -160,7 +160,7 @@ export class StreamRebuiltError extends Schema.TaggedError<StreamRebuiltError>(
 }
 
 /**
- * A partitioner threw, or gave what is not a whole number from 0 to 2147483647. The messages before this one are linked,
+ * A partitioner threw, or returned something other than a whole number from 0 to 2147483647. The messages before this one are linked,
  * this one and those behind it are not.
  */
 export class PartitionError extends Schema.TaggedError<PartitionError>("effect-message-store/errors/PartitionError")(

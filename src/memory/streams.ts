@@ -1,6 +1,6 @@
 /**
- * An aggregated stream in memory. What the snapshots of transactions are on PostgreSQL, the numbers of commits are here:
- * a round links what was committed after the round before, up to the last commit at its beginning.
+ * An aggregated stream in memory. Numbers of commits take the place of PostgreSQL's snapshots: a round links what was
+ * committed after the previous round, up to the last commit at its beginning.
  */
 import { Clock, DateTime, Effect } from "effect"
 import { InvalidNameError, StreamDefinitionError } from "../errors.ts"
@@ -23,7 +23,7 @@ import * as MemorySubscription from "./subscriptions.ts"
 export interface Source<Message extends SourceMessage> {
   readonly lastCommit: number
   readonly lastPosition: number
-  /** What these commits wrote, in the order of global positions. */
+  /** The messages of these commits, in the order of global positions. */
   readonly committed: (after: number, upTo: number) => ReadonlyArray<Message>
   readonly get: (messageId: string) => Message | undefined
   readonly read: (message: Message) => EncodedStoredMessage
@@ -40,7 +40,7 @@ export interface SourceMessage {
 /** Its message is looked up when it is read: it may have been removed. */
 type Link = Pick<SourceMessage, "messageId" | "globalPosition" | "occurredAt">
 
-/** What was committed after the round before, up to `target`. */
+/** A round: the messages committed after the previous one, up to `target`. */
 interface Round<Message> {
   readonly target: number
   readonly messages: ReadonlyArray<Message>
@@ -63,7 +63,7 @@ interface Links<Message> {
   readonly partitions: Map<number, Array<Link>>
 }
 
-/** What a token says: a page of a round, and where it begins and ends. */
+/** The content of a token: a page of a round, and where it begins and ends. */
 interface Page {
   readonly target: number
   readonly from: number
@@ -72,7 +72,7 @@ interface Page {
   readonly done: boolean
 }
 
-/** What is linked, by the name of the stream: every handle of a stream has the same. */
+/** The links of all streams by name, shared by every handle of a stream. */
 export class Streams<Message> {
   private readonly byName = new Map<string, Links<Message>>()
   private lastNumbering = 0
@@ -172,7 +172,7 @@ export const make = <Message extends SourceMessage>(
       return Effect.as(wakeup.signal(channel, linked > 0 ? [{ key: channel, payload: {} }] : []), page)
     })
 
-  /** Something about the links of each partition. */
+  /** A position of each partition, found in its links. */
   const heads = (position: (links: ReadonlyArray<Link>) => number) =>
     Effect.sync(() =>
       Array.from(streams.links(name).partitions, ([partition, links]): PartitionHead => ({

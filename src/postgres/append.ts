@@ -12,8 +12,8 @@
  *    insert, so that versions have no gaps and global positions rise within each stream. Positions are given in order, but
  *    rows go in by their ids: two calls that have the same new ids wait for each other in one order.
  * 5. Where that meets an id that exists, nothing goes in, and the items are decided once more, now looking each id up:
- *    a duplicate refuses its item as a whole and shifts the versions of those behind it. Duplicates are rare; nobody
- *    else pays for the check. (`on conflict do nothing` costs a multi-row insert a third of its speed, a subtransaction
+ *    a duplicate refuses its item as a whole and shifts the versions of those behind it. Duplicates are rare, and no
+ *    other call pays for the check. (`on conflict do nothing` costs a multi-row insert a third of its speed, a subtransaction
  *    next to nothing. For a single message it is the other way round.)
  *
  * Heads and ids are found by index alone (`enable_seqscan` off): a plan that was made while statistics said that the
@@ -101,7 +101,7 @@ export const withLock =
       effect
     ))
 
-/** Of these streams those whose lock nobody has. */
+/** Those of the streams whose locks are free. */
 export const freeStreams =
   (sql: SqlClient, store: Store) => (streams: ReadonlyArray<string>): Effect.Effect<ReadonlyArray<string>, SqlError> =>
     Effect.map(

@@ -6,10 +6,10 @@
  * A round links what one snapshot (its *target*) sees and the target of the round before (*seen*) did not, by the
  * transaction ids (column `tx`) of the messages, in the order of global positions. Whoever writes a message holds the
  * lock of its stream until it commits, so what a snapshot sees of a stream is always a beginning of it: every stream
- * keeps its order, whatever commits when. A message that commits late is linked late, and nobody waits for it.
+ * keeps its order, whatever commits when. A message that commits late is linked late, and nothing waits for it.
  *
- * A round works in pages of scanned messages; each commits on its own, together with the place it came to. Whoever comes
- * next goes on there. One projector works at a time: depeche_db's lock, the stream's table in EXCLUSIVE mode.
+ * A round works in pages of scanned messages; each commits on its own, together with the place it came to. The next
+ * projector goes on there. One projector works at a time: depeche_db's lock, the stream's table in EXCLUSIVE mode.
  *
  * Where a round begins to look follows from *marks*. At its start a round reads the last value of the sequence of
  * positions, *then* takes a transaction id of its own; a writer takes its transaction id first, then its positions. So a
@@ -17,7 +17,7 @@
  * transactions that were running then, each with the last mark below its id as its lower bound, and those that began
  * later. A transaction that is open for hours costs a look back once, when it has ended.
  *
- * Two things have to hold for that, and are looked at when a round begins. The sequence has no cache: sessions would have
+ * Two things have to hold for that, and are checked when a round begins. The sequence has no cache: sessions would have
  * positions in stock that are below a mark. And this role may read it: on PostgreSQL 18 a role that may not is told that
  * no position was given out. Each is refused by a `SequenceError`. 'alter sequence … cache 1' takes the stock away from
  * all sessions, and no mark was set meanwhile: the next round finds all that was written.

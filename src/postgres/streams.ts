@@ -1,4 +1,4 @@
-/** An aggregated stream of a store: what is read from its tables, and its projection. */
+/** An aggregated stream on PostgreSQL: reads of its tables, and its projection. */
 import { DateTime, Effect } from "effect"
 import type { SqlClient } from "effect/sql/SqlClient"
 import { earliestTime } from "../internal/checks.ts"
@@ -53,7 +53,7 @@ export const make = (
     partitions: sql<PartitionHead>`select partition, max_position as position from ${maxima} order by partition`,
 
     positions: PositionQuery.$match({
-      // Of what Python has linked, the message itself may tell the exact time.
+      // Of messages that Python linked, the message itself may have the exact time.
       SinceTime: ({ time }) =>
         sql<PartitionHead>`select partition,
             coalesce(min(position) filter (where occurred_at >= ${
@@ -116,7 +116,7 @@ export const make = (
 
     reset: withTransaction(sql)(Effect.gen(function*() {
       yield* sql`truncate table ${table}, ${sql(stream.maximumTable)}`
-      // With the definition: a projector of the old one, in another process, must not be the first.
+      // Together with the definition: a projector in another process with the old one must not come first.
       yield* sql`update ${sql(stream.projectionTable)} set definition = ${description}, marked = '{}', marks = '{}',
         seen = null, target = null, last = null, cursor = 0, scanned = 0, numbering = default`
     })),

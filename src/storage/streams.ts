@@ -3,7 +3,7 @@
  *
  * - each message whose stream's name matches is linked once, however its transaction and others overlap;
  * - positions of a partition are dense from 0, and messages of one origin stream are in the order of versions;
- * - a page is linked as a whole or not at all, and the next call goes on behind it, whoever makes it;
+ * - a page is linked as a whole or not at all, and the next call, of whatever process, goes on behind it;
  * - one projector works at a time; another waits.
  *
  * A projection works in rounds: a round links what was committed when it began, page by page. A projector asks for a page
@@ -21,7 +21,7 @@ import type { EncodedStoredMessage } from "./messages.ts"
 import type { PartitionHead } from "./partitions.ts"
 import type { SubscriptionStorage } from "./subscriptions.ts"
 
-/** What an aggregated stream is made of. */
+/** The definition of an aggregated stream. */
 export interface StreamDefinition {
   /** A name that `checkName` let pass. */
   readonly name: string
@@ -53,24 +53,24 @@ export type PositionQuery = Data.TaggedEnum<{
   /** The first message that occurred at that time or later; behind the head if none did. */
   SinceTime: { readonly time: DateTime.Utc }
   /**
-   * The first message that has a higher global position; behind the head if none has. What is linked late may be behind
-   * messages with higher ones: those from here on may have lower ones too.
+   * The first message that has a higher global position; behind the head if none has. Messages linked late may come
+   * after messages with higher global positions, so those from here on may have lower ones too.
    */
   AfterGlobalPosition: { readonly globalPosition: number }
   /** The last message that has this global position or a lower one; -1 if none has. */
   UpToGlobalPosition: { readonly globalPosition: number }
 }>
 
-/** Makes such queries, and tells them apart. */
+/** Constructors and matchers of these queries. */
 export const PositionQuery = Data.taggedEnum<PositionQuery>()
 
 /** Progress of a projection after one page. */
 export interface ProjectedPage {
   /** How many messages were linked. */
   readonly linked: number
-  /** Up to this global position all is linked that the round can see. */
+  /** Everything that the round sees is linked up to this global position. */
   readonly position: number
-  /** Where the round ends, or the last one ended if nothing is new: at a position that no message it sees is behind. */
+  /** The global position at which the round ends, or at which the last one ended, if nothing is new. */
   readonly target: number
   /** Whether the round began with this page. */
   readonly began: boolean
@@ -83,22 +83,22 @@ export interface ScannedPage {
   readonly messages: ReadonlyArray<EncodedStoredMessage>
   /** The page and its round, in the backend's own form. */
   readonly token: string
-  /** Nothing is left to scan. */
+  /** Whether this is the last page of the round. */
   readonly done: boolean
 }
 
-/** Whether there is a page, and not a word that nothing is new. */
+/** Whether there is a page: something is new. */
 export const isScanned = (answer: ScannedPage | ProjectedPage): answer is ScannedPage => "token" in answer
 
-/** Where a message belongs. */
+/** The partition of a message. */
 export interface Link {
   readonly messageId: string
   readonly partition: number
-  /** When it occurred, if the projector knows: of what was written by this library, the backend does. */
+  /** When it occurred, if the projector knows. Of messages that this library wrote, the backend knows. */
   readonly occurredAt: DateTime.Utc | undefined
 }
 
-/** How far a projection has come; 0: nowhere yet. */
+/** The progress of a projection; 0 before the first message. */
 export interface StreamProgress {
   /** The highest global position that is linked. */
   readonly linked: number
@@ -125,8 +125,8 @@ export interface AggregatedStorage {
   readonly positions: (query: PositionQuery) => Effect.Effect<ReadonlyArray<PartitionHead>, SqlError>
   readonly progress: Effect.Effect<StreamProgress, SqlError>
   /**
-   * How many committed messages wait to be linked; 0: none. So that this stays cheap, what is more than 10,000 messages
-   * ahead of the projection counts whether or not its stream matches, and a message that was committed late is looked for
+   * How many committed messages wait to be linked; 0: none. So that this stays cheap, messages more than 10,000 ahead of
+   * the projection all count, whether or not their streams match, and messages that were committed late are looked for
    * among the last 50,000 before.
    */
   readonly waiting: Effect.Effect<number, SqlError>
@@ -136,8 +136,8 @@ export interface AggregatedStorage {
    */
   readonly scan: (after: string | undefined, limit: number) => Effect.Effect<ScannedPage | ProjectedPage, RoundError>
   /**
-   * Links the messages of a page, or those up to the global position `through`: the rest is scanned again. Nothing if
-   * somebody else has gone on meanwhile: begin with `scan(undefined)`.
+   * Links the messages of a page, or those up to the global position `through`: the rest is scanned again. Links
+   * nothing if another projector has gone on meanwhile: begin with `scan(undefined)`.
    */
   readonly link: (
     token: string,
@@ -147,8 +147,8 @@ export interface AggregatedStorage {
   /** Scans and links a page with the built-in partitioner of the definition. */
   readonly project?: ((limit: number) => Effect.Effect<ProjectedPage, RoundError>) | undefined
   /**
-   * Removes all links; the next projection begins at the beginning, by the definition it is given. Checkpoints of
-   * subscriptions are of other positions from then on.
+   * Removes all links; the next projection begins at the beginning, by the definition it is given. Positions
+   * begin anew, so that checkpoints of subscriptions are void.
    */
   readonly reset: Effect.Effect<void, SqlError>
   /** Removes the stream with all that belongs to it. */
