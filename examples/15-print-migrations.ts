@@ -4,7 +4,7 @@
  *   node --conditions=@effect-message-store/source examples/15-print-migrations.ts > migrations.sql
  */
 import { Console, Effect, Schema } from "effect"
-import { Message, MessageStore } from "effect-message-store"
+import { AggregatedStream, Message, MessageStore, Partitioner } from "effect-message-store"
 
 class OrderPlaced extends Schema.TaggedClass<OrderPlaced>()("OrderPlaced", {
   ...Message.fields,
@@ -16,6 +16,13 @@ class Orders extends MessageStore.Service<Orders>()("examples/MigratedOrders", {
   schema: OrderPlaced
 }) {}
 
+class ByCustomer extends AggregatedStream.Service<ByCustomer>()("examples/MigratedByCustomer", {
+  store: Orders,
+  name: "by_customer",
+  patterns: "order-%",
+  partitioner: Partitioner.field("customer", 16)
+}) {}
+
 const toScript = (of: string, migrations: ReadonlyArray<MessageStore.Migration>) =>
   migrations
     .map(({ id, name, statements }) => `-- ${of} ${id}: ${name}\nbegin;\n${statements.join(";\n\n")};\ncommit;\n`)
@@ -23,7 +30,7 @@ const toScript = (of: string, migrations: ReadonlyArray<MessageStore.Migration>)
 
 const program = Effect.gen(function*() {
   yield* Console.log(toScript("orders", yield* Orders.migrations))
-  yield* Console.log(toScript("by_customer", yield* Orders.streamMigrations("by_customer")))
+  yield* Console.log(toScript("by_customer", yield* ByCustomer.migrations))
   yield* Console.log(toScript("invoices", yield* Orders.subscriptionMigrations("invoices")))
 })
 

@@ -17,6 +17,7 @@ import * as Projector from "./Projector.ts"
 import { decodeRow } from "./Reader.ts"
 import type { MessageCodec } from "./Serializer.ts"
 import { type AggregatedStorage, type PartitionHead, PositionQuery, type Storage } from "./Storage.ts"
+import type { Migration } from "./storage/migrations.ts"
 import * as Subscription from "./Subscription.ts"
 
 export type { AggregatedMessage, PartitionHead }
@@ -289,6 +290,13 @@ export interface ServiceClass<in out Self, in out Id extends string, in out A, o
    * when it runs again.
    */
   readonly layerProjector: (options?: Projector.LayerOptions) => Layer.Layer<never, never, Self>
+  /** What `layer` runs: numbered migrations, each a list of SQL statements to be run in their order in one transaction. */
+  readonly migrations: Effect.Effect<ReadonlyArray<Migration>, InvalidNameError>
+}
+
+/** The class of a store, as an aggregated stream needs it. */
+export interface StoreClass<out Store, in out A, P extends Path = Path> extends Context.Key<Store, Aggregating<A, P>> {
+  readonly streamMigrations: (name: string) => Effect.Effect<ReadonlyArray<Migration>, InvalidNameError>
 }
 
 type MissingSelf = "Missing `Self` generic - use `class Self extends AggregatedStream.Service<Self>()(…)`"
@@ -315,10 +323,11 @@ type MissingSelf = "Missing `Self` generic - use `class Self extends AggregatedS
 export const Service = <Self = never>() =>
 <const Id extends string, Store, A, P extends Path>(
   id: Id,
-  options: Options<A, NoInfer<P>> & { readonly store: Context.Key<Store, Aggregating<A, P>> }
+  options: Options<A, NoInfer<P>> & { readonly store: StoreClass<Store, A, P> }
 ): [Self] extends [never] ? MissingSelf : ServiceClass<Self, Id, A, Store> => {
   const Tag = Context.Service<Self, AggregatedStream<A>>()(id)
   const layers = {
+    migrations: options.store.streamMigrations(options.name),
     layer: Layer.effect(Tag, Effect.flatMap(options.store, (store) => store.aggregatedStream(options))),
     layerProjector: ({ restart = Schedule.spaced("30 seconds"), ...runOptions }: Projector.LayerOptions = {}) =>
       Layer.effectDiscard(Effect.flatMap(Tag, ({ name, projector }) =>

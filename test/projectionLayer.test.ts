@@ -1,13 +1,13 @@
 /** The layer that keeps an aggregated stream up to date: on its own, whatever happens, and no longer than it is there. */
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, Exit, Layer, Logger, Scope } from "effect"
+import { Effect, Exit, Layer, Logger, Schedule, Scope } from "effect"
 import { AggregatedStream, type Projector } from "effect-message-store"
 import { TestClock } from "effect/testing"
 import { moved, several } from "./support/links.ts"
 import { type Moved, Transfers } from "./support/transfers.ts"
 
 /** An aggregated stream with a partitioner that can be changed, the messages that were logged, and what ends its projector. */
-const given = Effect.fnUntraced(function*(options?: Projector.RunOptions) {
+const given = Effect.fnUntraced(function*(options?: Projector.LayerOptions) {
   const partitioner = { of: (_amount: number): number => 0 }
   class ByAmount extends AggregatedStream.Service<ByAmount>()("test/ByAmount", {
     store: Transfers,
@@ -65,6 +65,29 @@ describe("the layer of a projector", () => {
       yield* transfers.write("s", moved())
       yield* untilHeads(stream, [3])
       assert.lengthOf(logged, 2)
+    }))
+
+  it.effect("runs again when its schedule says so, which gets the error, and no more when that is over", () =>
+    Effect.gen(function*() {
+      const errors: Array<string> = []
+      const { logged, partitioner, stream, transfers } = yield* given({
+        restart: Schedule.spaced("1 second").pipe(
+          Schedule.setInputType<Projector.ProjectionError>(),
+          Schedule.tap(({ input }) => Effect.sync(() => errors.push(input._tag))),
+          Schedule.upTo({ times: 2 })
+        )
+      })
+      partitioner.of = () => -1
+      yield* transfers.write("s", moved(1))
+      for (let failures = 1; failures <= 3; failures++) {
+        yield* Effect.repeat(Effect.yieldNow, { until: () => logged.length === failures })
+        yield* TestClock.adjust("1 second")
+      }
+      assert.deepStrictEqual(errors, ["PartitionError", "PartitionError", "PartitionError"])
+      partitioner.of = () => 0
+      yield* TestClock.adjust("1 hour")
+      assert.deepStrictEqual(yield* stream.partitions, [])
+      assert.lengthOf(logged, 3)
     }))
 
   it.effect("ends with its scope", () =>

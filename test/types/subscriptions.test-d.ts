@@ -51,6 +51,7 @@ is<Effect.Success<ReturnType<typeof orders.aggregatedStream>>, AggregatedStream.
 is<Effect.Success<ReturnType<typeof stream.subscription>>, Subscription.Subscription<Order>>(true)
 is<typeof subscription.messages, Stream.Stream<Subscription.Unacknowledged<Order>, Subscription.RunError>>(true)
 is<Layer.Services<typeof ByCustomer.layer>, Orders>(true)
+is<typeof ByCustomer.migrations, typeof Orders.migrations>(true)
 is<Layer.Services<typeof Invoices.layer>, ByCustomer>(true)
 
 // A handler sees the message of its tag; what it needs is what the subscription needs, what it fails with is not.

@@ -4,9 +4,4 @@
  */
 export type PayloadType = "json" | "jsonb"
 
-export interface Migration {
-  readonly id: number
-  readonly name: string
-  /** In this order, in one transaction. None ends with a semicolon. */
-  readonly statements: ReadonlyArray<string>
-}
+export type { Migration } from "../../storage/migrations.ts"
