@@ -1,10 +1,10 @@
 /**
  * A role that may create objects in a schema on the path makes better matches for the functions and operators that the
- * library uses. None of them may ever run with the rights of those who write, project and consume.
+ * library uses. None of them may ever run with the rights of those who write, read and project.
  */
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, Layer, Result, Stream } from "effect"
-import { MessageStore } from "effect-message-store"
+import { Effect, Layer, Stream } from "effect"
+import { MessageStore, Partitioner } from "effect-message-store"
 import { SqlClient } from "effect/sql"
 import { moved } from "./support/links.ts"
 import { Clients, createRole, sharedDatabaseLayer } from "./support/sharedDatabase.ts"
@@ -97,7 +97,18 @@ describe("PostgreSQL", () => {
       const { layer } = yield* Clients
       yield* createRole("hostile_creator")
       yield* sql`grant create, usage on schema public to hostile_creator`
-      yield* Effect.provide(Effect.asVoid(Hosts), Layer.fresh(Hosts.layer))
+      // Made before the traps are, so that those know the names of all functions that ours call.
+      const projections = [
+        { name: "by_field", patterns: ["a", "b%"], partitioner: Partitioner.field("amount", 3) },
+        { name: "by_stream", patterns: "%", partitioner: Partitioner.streamName(4) },
+        { name: "as_python", patterns: "%", partitioner: Partitioner.depeche },
+        { name: "in_code", patterns: "%", partitioner: () => 5 }
+      ] as const
+      const opened = Effect.gen(function*() {
+        const hosts = yield* Hosts
+        return yield* Effect.forEach(projections, (definition) => hosts.aggregatedStream(definition))
+      })
+      yield* Effect.provide(opened, Layer.fresh(Hosts.layer))
       yield* Effect.provide(trap, layer({ role: "hostile_creator" }))
 
       yield* Effect.gen(function*() {
@@ -139,8 +150,18 @@ describe("PostgreSQL", () => {
           assert.lengthOf(yield* reader.getMessagesByIds([first.messageId, messageId]), 2)
         }))
         assert.strictEqual((yield* hosts.synchronize("d", [first]).pipe(Effect.flip))._tag, "DuplicateMessageError")
-        const opened = yield* Effect.result(Effect.provide(Effect.asVoid(Hosts), Layer.fresh(Hosts.layer)))
-        assert.isTrue(Result.isSuccess(opened))
+        let messages = 28
+        for (const stream of yield* opened) {
+          const { linked } = yield* stream.projector.runOnce
+          assert.strictEqual(linked, messages - (stream.name === "by_field" ? 20 : 0))
+          assert.strictEqual((yield* stream.statistics).messages, linked)
+          for (const { partition, position } of yield* stream.partitions) {
+            assert.lengthOf(yield* Stream.runCollect(stream.read(partition)), position + 1)
+          }
+          yield* hosts.write("b", moved())
+          messages++
+          assert.include(yield* stream.projector.runOnce, { linked: 1 })
+        }
       }).pipe(Effect.provide(Layer.fresh(Hosts.layer)))
     }).pipe(Effect.scoped, Effect.provide(Layer.fresh(sharedDatabaseLayer))))
 })
