@@ -87,7 +87,8 @@ export interface MessageStore<in out A, P extends Path = Path> extends Aggregate
   /**
    * Appends to several streams, all or nothing, in one round trip. Returns the position of the last message of each
    * part, in the order given; fails as `write` does, with the error of the first part that is refused. Two calls that
-   * share streams never deadlock, whatever the order. A stream may be named more than once: later parts find what the
+   * share streams or new messages never deadlock, whatever the order; transactions of several calls can, and one of them
+   * fails with a retryable `SqlError`. A stream may be named more than once: later parts find what the
    * earlier ones left. The parts of a call may be of 500 streams: each has a lock in the database until the commit.
    */
   readonly writeAll: (
