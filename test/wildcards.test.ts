@@ -83,16 +83,16 @@ describe("wildcards", () => {
       assert.isAbove(matched, samples.length)
     }))
 
-  // A regular expression tries `a` at all places of all earlier ones: 10 seconds for this name, years for a longer one.
+  // A regular expression tries each `a` at all places behind the one before: half a minute for this name, years for a longer one.
   it.live("memory, PGlite and PostgreSQL match a pattern of many parts in no time", () =>
     Effect.gen(function*() {
-      const name = "a".repeat(80)
+      const name = "a".repeat(100)
       for (const storage of yield* Effect.forEach(["memory", "PGlite", "PostgreSQL"], storageOf)) {
         const [elapsed, matched] = yield* Effect.timed(matchesOn(storage, "parts:", [name], `${"%a".repeat(6)}%b`))
         assert.deepStrictEqual(matched, [])
-        assert.isBelow(Duration.toMillis(elapsed), 2000)
-        assert.deepStrictEqual(yield* matchesOn(storage, "parts:", [], `${"%a".repeat(80)}%`), [name])
-        assert.deepStrictEqual(yield* matchesOn(storage, "parts:", [], `${"%a".repeat(81)}%`), [])
+        assert.isBelow(Duration.toMillis(elapsed), 10_000)
+        assert.deepStrictEqual(yield* matchesOn(storage, "parts:", [], `${"%a".repeat(100)}%`), [name])
+        assert.deepStrictEqual(yield* matchesOn(storage, "parts:", [], `${"%a".repeat(101)}%`), [])
       }
     }))
 
