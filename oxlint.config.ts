@@ -24,6 +24,7 @@ const modules = [
 const alsoMayImport: Readonly<Record<string, ReadonlyArray<string>>> = {
   errors: ["internal/"], // to print names
   MessageStore: ["memory/", "postgres/"], // to build its layers
+  Subscription: ["postgres/"], // to tell its migrations
   index: [...modules, "memory/", "postgres/"],
   "memory/": ["errors", "Message", "internal/", "Partitioner", "storage/", "Storage"],
   "postgres/": ["errors", "Message", "internal/", "Partitioner", "storage/", "Storage"],

@@ -54,7 +54,7 @@ const cancelOrder = Effect.fn("cancelOrder")(function*(order: string) {
 })
 
 // What comes of a message is a message again. It says which one it was caused by.
-const refund = Handlers.make(OrderEvent, {
+const refund = Handlers.make<typeof OrderEvent.Type>()({
   OrderCancelled: Effect.fn("refund")(function*(_, { messageId, stream }) {
     const orders = yield* Orders
     yield* orders.write(stream, yield* Message.make(RefundRequested, {}), { metadata: { causationId: messageId } })

@@ -46,13 +46,13 @@ class Mails extends Subscription.Service<Mails>()("examples/Mails", {
   start: "next"
 }) {}
 
-const invoicing = Invoices.layerHandler(Handlers.make(OrderEvent, {
+const invoicing = Invoices.layerHandlers({
   OrderPlaced: ({ cents, customer }) => Console.log(`invoice  ${customer}: $${(cents / 100).toFixed(2)}`)
   // OrderCancelled has no handler here: such messages are acknowledged, and that is all.
-}))
+})
 
 const mailing = Mails.layerHandler(Handlers.around(
-  Handlers.make(OrderEvent, {
+  Mails.handlers({
     OrderPlaced: ({ customer }) => Console.log(`mail     ${customer}: thank you`),
     OrderCancelled: ({ customer }) => Console.log(`mail     ${customer}: what a pity`)
   }),

@@ -4,7 +4,7 @@
  *
  *   node --conditions=@effect-message-store/source examples/08-retry-park-replay.ts
  */
-import { Array as Arr, Console, Effect, Layer, Option, References, Schedule, Schema } from "effect"
+import { Array as Arr, Console, Effect, Layer, References, Schedule, Schema } from "effect"
 import { AggregatedStream, Message, MessageStore, Partitioner, Subscription } from "effect-message-store"
 import { layerDatabase } from "./database.ts"
 
@@ -64,12 +64,11 @@ const program = Effect.gen(function*() {
 
   const parked = yield* welcome.parked
   for (const { attempts, error, position } of parked) {
-    yield* Console.log(`parked at position ${position} after ${attempts} attempts: ${error.split("\n")[0]}`)
+    yield* Console.log(`parked at position ${position} after ${attempts} attempts: ${error.tag}: ${error.message}`)
   }
 
   // One of them can be corrected: it goes to a handler once more. The other is beyond help.
-  const of = (email: string) =>
-    Effect.fromOption(Arr.findFirst(parked, ({ message }) => Option.exists(message, (user) => user.email === email)))
+  const of = (email: string) => Effect.fromOption(Arr.findFirst(parked, ({ message }) => message?.email === email))
   const grace = yield* of("grace")
   const nobody = yield* of("nobody")
   const { handled } = yield* welcome.replay((user, { attempt }) => send(`${user.email}@example.com`, attempt), [grace])

@@ -3,7 +3,6 @@
  */
 import { Effect } from "effect"
 import type { AggregatedMessage } from "./Message.ts"
-import type { MessageSchema } from "./Serializer.ts"
 
 /** A message as it is handed to a handler. */
 export interface Delivery<out A> extends AggregatedMessage<A> {
@@ -19,41 +18,51 @@ export interface Handler<in A, out E = never, out R = never> {
   (message: A, delivery: Delivery<A>): Effect.Effect<unknown, E, R>
 }
 
-type Tagged = { readonly _tag: string }
+/** The tags of messages. */
+export type TagsOf<A> = A extends { readonly _tag: infer Tag extends string } ? Tag : never
 
 /** A handler for some of the tags, each for the messages of its tag. */
-export type ByTag<A extends Tagged> = {
-  readonly [Tag in A["_tag"]]?: (
+export type ByTag<A> = {
+  readonly [Tag in TagsOf<A>]?: (
     message: Extract<A, { readonly _tag: Tag }>,
     delivery: Delivery<Extract<A, { readonly _tag: Tag }>>
   ) => Effect.Effect<unknown, unknown, unknown>
 }
 
-type EffectsOf<H> = {
+/** No handlers for tags that no message has. */
+export type OnlyTagsOf<A, H> = { readonly [Tag in Exclude<keyof H, TagsOf<A>>]: never }
+
+/** The effects of handlers by tag. */
+export type EffectsOf<H> = {
   readonly [Tag in keyof H]: H[Tag] extends (...args: never) => infer Result ? Result : never
 }[keyof H]
 
+/** Makes a handler of one for each tag. Messages of other tags are acknowledged, and nothing is done with them. */
+export interface MakeByTag<in out A> {
+  <const H extends ByTag<A>>(
+    handlers: H & OnlyTagsOf<A, H>
+  ): Handler<A, Effect.Error<EffectsOf<H>>, Effect.Services<EffectsOf<H>>>
+}
+
 /**
- * A handler made of one for each tag. Messages of other tags are acknowledged, and nothing is done with them.
+ * A handler made of one for each tag, of messages of type `A`. A subscription has the same as `handlers`, and knows its
+ * messages.
  *
  * **Example**
  *
  * ```ts
- * Handlers.make(OrderEvent, {
+ * Handlers.make<OrderEvent>()({
  *   OrderPlaced: (order, { position }) => Console.log(position, order.orderId)
  * })
  * ```
  */
-export const make = <S extends MessageSchema & { readonly Type: Tagged }, const H extends ByTag<S["Type"]>>(
-  _schema: S,
-  handlers: H & { readonly [Tag in Exclude<keyof H, S["Type"]["_tag"]>]: never }
-): Handler<S["Type"], Effect.Error<EffectsOf<H>>, Effect.Services<EffectsOf<H>>> => {
+export const make = <A>(): MakeByTag<A> => <const H extends ByTag<A>>(handlers: H & OnlyTagsOf<A, H>) => {
+  type Made = Handler<A, Effect.Error<EffectsOf<H>>, Effect.Services<EffectsOf<H>>>
   // The tag says which message it is, and which handler takes it.
-  const byTag = new Map(Object.entries(handlers)) as ReadonlyMap<
-    string,
-    Handler<S["Type"], Effect.Error<EffectsOf<H>>, Effect.Services<EffectsOf<H>>>
-  >
-  return (message, delivery) => byTag.get(message._tag)?.(message, delivery) ?? Effect.void
+  const byTag = new Map(Object.entries(handlers)) as ReadonlyMap<unknown, Made>
+  const handle: Made = (message, delivery) =>
+    byTag.get((message as { readonly _tag?: unknown })._tag)?.(message, delivery) ?? Effect.void
+  return handle
 }
 
 /** A handler with something around each of its calls: a log line, a time limit, a transaction, services. */

@@ -23,10 +23,20 @@ export interface Snapshot {
   <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E, R>
 }
 
+/** Bounds the transactions in which handlers run: others of the process need connections too. */
+export interface HandlerTransactions {
+  /** How many are open at once, at most. */
+  readonly limit: number
+  /** Waits for a turn. */
+  readonly inTurn: <A, E, R>(transaction: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R>
+}
+
 /** Everything of one store. */
 export interface Backend extends MessageStorage {
   /** Commits on success, rolls back on failure and interruption; nests. */
   readonly withTransaction: <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E | SqlError, R>
+  /** Undefined where transactions need nothing that is scarce. */
+  readonly handlerTransactions: HandlerTransactions | undefined
   /** Whether a transaction is open in the fiber's context. */
   readonly inTransaction: Effect.Effect<boolean>
   /** One view until the scope closes; inside a transaction, that transaction's view. */

@@ -200,3 +200,27 @@ export class HandlerError extends Schema.TaggedError<HandlerError>("effect-messa
       `partition ${this.partition}: its handler failed, at attempt ${this.attempts} for the last time`
   }
 }
+
+/**
+ * `waitUntilProcessed` has waited for long enough. A message that is not linked is of no stream that matches, was rolled
+ * back, or waits for a projector; one that is linked waits for a worker, or for the messages before it.
+ */
+export class NotProcessedError extends Schema.TaggedError<NotProcessedError>(
+  "effect-message-store/errors/NotProcessedError"
+)("NotProcessedError", {
+  subscription: Schema.String,
+  globalPosition: Schema.Natural,
+  /** Whether the aggregated stream has the message. */
+  isLinked: Schema.Boolean,
+  /** In milliseconds. */
+  waited: Schema.Number
+}) {
+  override get message() {
+    return `subscription "${this.subscription}" has not processed the message at global position ${this.globalPosition} ` +
+      `within ${this.waited} ms: ${
+        this.isLinked
+          ? "it is linked, so look at the subscription's status and lag"
+          : "it is not linked, so look whether its stream matches the aggregated stream and a projector is running"
+      }`
+  }
+}

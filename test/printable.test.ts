@@ -2,7 +2,7 @@
 import { assert, it } from "@effect/vitest"
 import { Effect, Logger } from "effect"
 import { OptimisticConcurrencyError, PartitionError, SerializationError } from "effect-message-store"
-import { annotations } from "../src/subscription/delivery.ts"
+import { annotationsOf } from "../src/subscription/consumer.ts"
 
 const stream = "a\nlevel=ERROR message=forged \u001b[2J\u2029\u202eb"
 const oneLine = /^[^\p{Cc}\p{Zl}\p{Zp}\p{Bidi_Control}]*$/u
@@ -22,8 +22,11 @@ it.effect("lines of the log have a stream's name on one line", () =>
     const lines: Array<string> = []
     const capture = Logger.map(Logger.formatLogFmt, (line) => void lines.push(line))
     const place = { messageId: "m", stream, partition: 0, position: 0, attempt: 1 }
-    assert.match(annotations(place).stream, oneLine)
-    assert.strictEqual(annotations({ ...place, stream: "order-1 ü 日本" }).stream, "order-1 ü 日本")
-    yield* Effect.logWarning("x").pipe(Effect.annotateLogs(annotations(place)), Effect.provide(Logger.layer([capture])))
+    assert.match(annotationsOf(place).stream, oneLine)
+    assert.strictEqual(annotationsOf({ ...place, stream: "order-1 ü 日本" }).stream, "order-1 ü 日本")
+    yield* Effect.logWarning("x").pipe(
+      Effect.annotateLogs(annotationsOf(place)),
+      Effect.provide(Logger.layer([capture]))
+    )
     assert.match(lines.join(""), oneLine)
   }))

@@ -225,6 +225,7 @@ export const layer: Layer.Layer<Storage> = Layer.effect(
         }),
       truncate: Effect.andThen(messages.locks.idle, Effect.sync(() => messages.truncate())),
       withTransaction: Transaction.withTransaction,
+      handlerTransactions: undefined,
       inTransaction: Transaction.isCurrent,
       snapshot: Effect.map(Transaction.current, (transaction): Snapshot =>
         Option.isSome(transaction)

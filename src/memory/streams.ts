@@ -195,7 +195,8 @@ export const make = <Message extends SourceMessage>(
       const message = source.get(messageId)
       return message && source.read(message)
     },
-    numbering: () => streams.links(name).numbering
+    numbering: () => streams.links(name).numbering,
+    wake: wakeup.signal(channel, [{ key: channel, payload: {} }])
   }
 
   const firstOf = (links: ReadonlyArray<Link>, isMeant: (each: Link) => boolean): number => {

@@ -5,9 +5,9 @@ import type {
   Advance,
   AggregatedStorage,
   Claim,
-  Claims,
   EncodedParkedMessage,
   EncodedStoredMessage,
+  Halt,
   ParkedEntry,
   PartitionHead,
   SubscriptionStorage
@@ -18,6 +18,7 @@ type Change =
   | { readonly _tag: "Advance"; readonly partition: number; readonly position: number }
   | { readonly _tag: "Park"; readonly entry: ParkedEntry; readonly parkedAt: DateTime.Utc }
   | { readonly _tag: "Unpark"; readonly partition: number; readonly position: number }
+  | { readonly _tag: "Halt"; readonly partition: number; readonly halt: Halt }
   | { readonly _tag: "Begin"; readonly starts: ReadonlyArray<PartitionHead>; readonly numbering: number }
   | { readonly _tag: "Reset" }
 
@@ -31,12 +32,14 @@ const checkpointOf = (partition: number): string => `checkpoint ${partition}`
 class State {
   readonly checkpoints: Map<number, number>
   readonly parked: Map<string, Parked>
+  readonly halted: Map<number, Halt>
   /** Of the stream, when this began. */
   numbering: number | undefined
 
   constructor(other?: State) {
     this.checkpoints = new Map(other?.checkpoints)
     this.parked = new Map(other?.parked)
+    this.halted = new Map(other?.halted)
     this.numbering = other?.numbering
   }
 
@@ -52,6 +55,9 @@ class State {
         case "Unpark":
           this.parked.delete(placeOf(change))
           break
+        case "Halt":
+          this.halted.set(change.partition, change.halt)
+          break
         case "Begin":
           for (const { partition, position } of change.starts) this.checkpoints.set(partition, position)
           this.numbering = change.numbering
@@ -59,10 +65,18 @@ class State {
         case "Reset":
           this.checkpoints.clear()
           this.parked.clear()
+          this.halted.clear()
           this.numbering = undefined
       }
     }
   }
+}
+
+/** Who has a partition: by a claim whose token is not the last one any more, if a reset has fenced it. */
+interface Holder {
+  readonly token: number
+  readonly owner: string
+  isWanted: boolean
 }
 
 /** A subscription's memory, shared by all who use its name. */
@@ -71,10 +85,9 @@ export class Subscribed implements Transaction.Participant<Change> {
   readonly state = new State()
   /** The aggregated stream. */
   readonly stream: string
-  /** Tokens, and who has which. */
+  /** The last token of each partition: of a claim, or raised by a reset. */
   readonly tokens = new Map<number, number>()
-  readonly owners = new Map<number, number>()
-  readonly wanted = new Set<number>()
+  readonly holders = new Map<number, Holder>()
 
   constructor(stream: string) {
     this.stream = stream
@@ -82,6 +95,23 @@ export class Subscribed implements Transaction.Participant<Change> {
 
   commit(changes: ReadonlyArray<Change>): void {
     this.state.apply(changes)
+    if (changes.some(({ _tag }) => _tag === "Reset")) {
+      for (const [partition, token] of this.tokens) this.tokens.set(partition, token + 1)
+    }
+  }
+
+  /** Undefined if somebody has the partition. */
+  claim(partition: number, owner: string, ask: boolean): Holder | undefined {
+    const holder = this.holders.get(partition)
+    if (holder !== undefined) {
+      holder.isWanted ||= ask
+      return undefined
+    }
+    const token = (this.tokens.get(partition) ?? 0) + 1
+    const claimed: Holder = { token, owner, isWanted: false }
+    this.tokens.set(partition, token)
+    this.holders.set(partition, claimed)
+    return claimed
   }
 
   /** As a transaction sees it. */
@@ -99,12 +129,14 @@ export interface Source extends Pick<AggregatedStorage, "partitions"> {
   /** The message, if the store has it still. */
   readonly read: (messageId: string) => EncodedStoredMessage | undefined
   readonly numbering: () => number
+  /** Wakes the listeners of the stream, after the commit. */
+  readonly wake: Effect.Effect<void>
 }
 
 export const make = (
   name: string,
   subscribed: Subscribed,
-  { numbering, partitions, place, read }: Source,
+  { numbering, partitions, place, read, wake }: Source,
   drop: () => void
 ): SubscriptionStorage => {
   const view = Effect.map(Transaction.current, (transaction) => subscribed.view(transaction))
@@ -124,25 +156,6 @@ export const make = (
       })
     )
 
-  const claims: Claims = {
-    claim: (partition) =>
-      Effect.sync(() => {
-        if (subscribed.owners.has(partition)) return undefined
-        const token = (subscribed.tokens.get(partition) ?? 0) + 1
-        subscribed.tokens.set(partition, token)
-        subscribed.owners.set(partition, token)
-        subscribed.wanted.delete(partition)
-        return { partition, token }
-      }),
-    want: (partition) => Effect.sync(() => void subscribed.wanted.add(partition)),
-    release: ({ partition, token }) =>
-      Effect.sync(() => {
-        if (subscribed.owners.get(partition) === token) subscribed.owners.delete(partition)
-      }),
-    confirm: ({ partition, token }) => Effect.sync(() => subscribed.owners.get(partition) === token),
-    lost: () => Effect.never
-  }
-
   return {
     initialise: (positions) =>
       Transaction.withTransaction(Effect.gen(function*() {
@@ -151,23 +164,30 @@ export const make = (
         const starts = (yield* positions).filter(({ position }) => position >= 0)
         yield* change(["init"], () => Effect.succeed({ _tag: "Begin", starts, numbering: numbering() }))
       })),
-    claims: () =>
-      Effect.gen(function*() {
-        const held = new Set<Claim>()
-        yield* Effect.addFinalizer(() => Effect.forEach(held, claims.release, { discard: true }))
-        return {
-          ...claims,
-          claim: (partition) =>
-            Effect.uninterruptible(Effect.tap(claims.claim(partition), (claim) =>
-              Effect.sync(() => {
-                if (claim !== undefined) held.add(claim)
-              }))),
-          release: (claim) =>
-            Effect.andThen(
-              claims.release(claim),
-              Effect.sync(() => void held.delete(claim))
-            )
-        }
+    claims: (_mode, label) =>
+      Effect.succeed({
+        claim: (partition, { ask = false } = {}) =>
+          Effect.map(
+            Effect.acquireRelease(
+              Effect.sync(() =>
+                subscribed.claim(partition, label === undefined ? "this process" : `this process ${label}`, ask)
+              ),
+              (holder) =>
+                Effect.sync(() => {
+                  if (subscribed.holders.get(partition) === holder) subscribed.holders.delete(partition)
+                })
+            ),
+            (holder): Claim | undefined =>
+              holder && {
+                partition,
+                token: holder.token,
+                lost: Effect.never,
+                confirm: Effect.sync(() =>
+                  subscribed.holders.get(partition) === holder && subscribed.tokens.get(partition) === holder.token
+                )
+              }
+          ),
+        othersCannotAsk: false
       }),
     pending: Effect.gen(function*() {
       const { checkpoints, numbering: began } = yield* view
@@ -186,22 +206,25 @@ export const make = (
               ? { _tag: "Advance", partition, position: to }
               : undefined
           )),
-        (advanced): Advance => !advanced ? "Fenced" : subscribed.wanted.has(partition) ? "Wanted" : "Advanced"
+        (advanced): Advance =>
+          !advanced ? "Fenced" : subscribed.holders.get(partition)?.isWanted === true ? "Wanted" : "Advanced"
       ),
-    park: (entry) =>
-      Effect.asVoid(
-        change([`parked ${placeOf(entry)}`], () =>
-          Effect.map(Clock.currentTimeMillis, (now) => ({ _tag: "Park", entry, parkedAt: DateTime.makeUnsafe(now) })))
-      ),
-    repark: (entry) =>
+    park: (entry, { onlyIfParked = false } = {}) =>
       change(
         [`parked ${placeOf(entry)}`],
         ({ parked }) =>
           Effect.map(Clock.currentTimeMillis, (now) =>
-            parked.has(placeOf(entry))
+            !onlyIfParked || parked.has(placeOf(entry))
               ? { _tag: "Park", entry, parkedAt: DateTime.makeUnsafe(now) }
               : undefined)
       ),
+    halt: ({ attempts, error, messageId, partition, position }) =>
+      Effect.asVoid(change([`halted ${partition}`], () =>
+        Effect.map(Clock.currentTimeMillis, (now) => ({
+          _tag: "Halt",
+          partition,
+          halt: { position, messageId, error, attempts, since: DateTime.makeUnsafe(now) }
+        })))),
     parked: (places) =>
       Effect.map(view, ({ parked }) => {
         const wanted = places && new Set(places.map(placeOf))
@@ -210,27 +233,38 @@ export const make = (
           .toSorted((a, b) => a.partition - b.partition || a.position - b.position)
           .map((entry): EncodedParkedMessage => ({ ...entry, stored: read(entry.messageId) }))
       }),
-    unpark: (partition, position) =>
-      change([`parked ${partition} ${position}`], ({ parked }) =>
+    unpark: (unparked) =>
+      change([`parked ${placeOf(unparked)}`], ({ parked }) =>
         Effect.succeed(
-          parked.has(placeOf({ partition, position })) ? { _tag: "Unpark", partition, position } : undefined
+          parked.has(placeOf(unparked))
+            ? { _tag: "Unpark", partition: unparked.partition, position: unparked.position }
+            : undefined
         )),
     status: Effect.gen(function*() {
-      const { checkpoints, parked } = yield* view
-      return (yield* partitions).map((head) => ({
-        ...head,
-        checkpoint: checkpoints.get(head.partition) ?? -1,
-        claimedBy: subscribed.owners.has(head.partition) ? "this process" : undefined,
-        parked: Array.from(parked.values()).filter(({ partition }) => partition === head.partition).length
-      }))
+      const { checkpoints, halted, parked } = yield* view
+      return (yield* partitions).map((head) => {
+        const checkpoint = checkpoints.get(head.partition) ?? -1
+        const halt = halted.get(head.partition)
+        return {
+          ...head,
+          checkpoint,
+          claimedBy: subscribed.holders.get(head.partition)?.owner,
+          parked: Array.from(parked.values()).filter(({ partition }) => partition === head.partition).length,
+          halted: halt !== undefined && halt.position > checkpoint ? halt : undefined
+        }
+      })
     }),
     place: (globalPosition) => Effect.sync(() => place(globalPosition)),
     // What is being acknowledged comes before it.
-    reset: Effect.flatMap(view, ({ checkpoints }) =>
-      Effect.asVoid(change(
-        ["init", ...Array.from(checkpoints.keys(), checkpointOf)],
+    reset: Effect.gen(function*() {
+      const { checkpoints } = yield* view
+      const known = new Set([...checkpoints.keys(), ...subscribed.tokens.keys()])
+      yield* change(
+        ["init", ...Array.from(known).toSorted((a, b) => a - b).map(checkpointOf)],
         () => Effect.succeed({ _tag: "Reset" })
-      ))),
+      )
+      yield* wake
+    }),
     drop: Effect.sync(drop)
   }
 }

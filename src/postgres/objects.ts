@@ -120,6 +120,9 @@ export interface SubscriptionObjects {
   readonly table: string
   readonly claimsTable: string
   readonly parkedTable: string
+  readonly haltedTable: string
+  /** The stream that the subscription belongs to, and the numbering of its positions. */
+  readonly originTable: string
   readonly locksTable: string
   readonly migrationsTable: string
 }
@@ -136,6 +139,8 @@ export const forSubscription = (name: string): Result.Result<SubscriptionObjects
     table: `depeche_subscriptions_${n}`,
     claimsTable: own("claims", n),
     parkedTable: own("parked", n),
+    haltedTable: own("halted", n),
+    originTable: own("origin", n),
     locksTable: own("locks", n),
     migrationsTable: own("subscribed", n)
   }))

@@ -9,6 +9,7 @@ import { type AggregatedStorage, type AppendItem, type AppendOutcome, Storage } 
 import { type Signal, Wakeup } from "../storage/listeners.ts"
 import { append, freeStreams, withLock } from "./append.ts"
 import * as Claims from "./claims.ts"
+import * as HandlerTransactions from "./client/handlerTransactions.ts"
 import { snapshot } from "./client/snapshot.ts"
 import { withTransaction } from "./client/transaction.ts"
 import * as Waiting from "./client/waiting.ts"
@@ -40,6 +41,7 @@ export const layer = (
       const sql = (yield* SqlClient.SqlClient).withoutTransforms()
       const wakeup = yield* Wakeup
       const claims = yield* Claims.ClaimHolder
+      const handlerTransactions = (yield* HandlerTransactions.HandlerTransactions).bound
       const write = append(sql, store)
       const call: typeof write = (items, how) =>
         Effect.tap(write(items, how), (outcomes) => wakeup.signal(store.channel, signals(items, outcomes)))
@@ -73,6 +75,7 @@ export const layer = (
               : call(items, { atomic, wait: true }) as Effect.Effect<ReadonlyArray<AppendOutcome>, SqlError>
           ),
         withTransaction: withTransaction(sql),
+        handlerTransactions,
         inTransaction: Effect.map(Effect.serviceOption(sql.transactionService), Option.isSome),
         snapshot: snapshot(sql),
         listen: wakeup.listen(store.channel),
@@ -98,13 +101,13 @@ export const layer = (
               sql
             )
             yield* Subscription.claimName(sql, definition.name, subscribed)
-            return Subscription.make(sql, store, stream, subscribed, claims)
+            return Subscription.make(sql, store, stream, subscribed, claims, wakeup)
           })
           return Aggregated.make(sql, store, stream, definition, wakeup, subscription)
         })
       })
     })
-  ).pipe(Layer.provide([PostgresWakeup.layer, Claims.layer]))
+  ).pipe(Layer.provide([PostgresWakeup.layer, Claims.layer, HandlerTransactions.layer]))
 
 /** The new heads of the streams, in the form that depeche_db's listeners expect. */
 const signals = (

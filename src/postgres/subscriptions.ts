@@ -1,82 +1,88 @@
 /**
- * What a subscription remembers, in depeche_db's table of checkpoints and in two of ours: the claims' tokens, and the
- * messages that were parked.
+ * What a subscription remembers: in depeche_db's table of checkpoints, and in tables of ours for claims (`claims.ts`),
+ * parked messages, halted partitions, and the stream that it belongs to.
  */
 import { Effect } from "effect"
 import type { SqlClient } from "effect/sql/SqlClient"
 import type { SqlError } from "effect/sql/SqlError"
 import { InvalidNameError, StreamRebuiltError } from "../errors.ts"
-import type {
-  Advance,
-  EncodedParkedMessage,
-  PartitionHead,
-  PartitionStatus,
-  PendingPartition,
-  SubscriptionStorage
-} from "../Storage.ts"
-import * as Claims from "./claims.ts"
+import type { Advance, PartitionHead, PartitionStatus, PendingPartition, SubscriptionStorage } from "../Storage.ts"
+import type { Wakeup } from "../storage/listeners.ts"
+import type { ClaimHolder } from "./claims.ts"
 import { withTransaction } from "./client/transaction.ts"
 import { int8, milliseconds, toTime } from "./client/values.ts"
-import { type Row, toStored } from "./messages.ts"
+import { lockedKeys } from "./leases.ts"
 import {
   lockKey,
   type OpenedSubscription,
   type Store,
   type StreamObjects,
-  type SubscriptionObjects,
-  timeAdded
+  type SubscriptionObjects
 } from "./objects.ts"
-
-interface ParkedRow extends Row {
-  /** None if the store does not have the message any more. */
-  readonly stream: string | null
-  readonly partition: number
-  readonly position: number
-  readonly parked_id: string
-  readonly error: string
-  readonly attempts: number
-  readonly parked_at: number
-}
+import * as Parked from "./parked.ts"
 
 /** Two subscriptions of one name would share their checkpoints: it belongs to the stream that had it first. */
 export const claimName = Effect.fnUntraced(function*(
   sql: SqlClient,
   stream: string,
-  { claimsTable, name }: SubscriptionObjects
+  { name, originTable }: SubscriptionObjects
 ): Effect.fn.Return<void, InvalidNameError | SqlError> {
-  const [row] = yield* sql<{ readonly owner: string }>`
-    insert into ${sql(claimsTable)} as c (partition, token, owner) values (-1, 0, ${stream})
-    on conflict (partition) do update set owner = c.owner returning owner`
-  if (row?.owner !== stream) {
-    return yield* new InvalidNameError({ identifier: name, reason: `is taken by a subscription to "${row?.owner}"` })
+  const [row] = yield* sql<{ readonly stream: string }>`
+    insert into ${sql(originTable)} as o (stream) values (${stream})
+    on conflict (is_only) do update set stream = o.stream returning stream`
+  if (row?.stream !== stream) {
+    return yield* new InvalidNameError({ identifier: name, reason: `is taken by a subscription to "${row?.stream}"` })
   }
 })
+
+interface PendingRow {
+  readonly is_current: boolean
+  /** Null if nothing is pending. */
+  readonly partition: number | null
+  readonly position: number
+  readonly checkpoint: number
+}
+
+interface StatusRow extends Omit<PartitionStatus, "claimedBy" | "halted"> {
+  readonly claimed_by: string | null
+  readonly halted_at: number | null
+  readonly halted_position: number
+  readonly message_id: string
+  readonly error: string
+  readonly attempts: number
+}
 
 export const make = (
   sql: SqlClient,
   store: Store,
   stream: StreamObjects,
   subscription: OpenedSubscription,
-  claims: Claims.Holder
+  claims: ClaimHolder["Service"],
+  wakeup: Wakeup["Service"]
 ): SubscriptionStorage => {
   const { name } = subscription
   const transaction = withTransaction(sql)
   const checkpoints = sql(subscription.table)
   const claimed = sql(subscription.claimsTable)
   const parked = sql(subscription.parkedTable)
+  const halted = sql(subscription.haltedTable)
+  const origin = sql(subscription.originTable)
   const heads = sql(stream.maximumTable)
   const projection = sql(stream.projectionTable)
 
   return {
+    ...Parked.make(sql, store, subscription),
+
     initialise: (positions) =>
       transaction(Effect.gen(function*() {
         const key = yield* lockKey(subscription, "init")
         yield* sql`select pg_advisory_xact_lock(${int8(key)}::int8)`
+        // depeche_db's mark that the start is stored.
         const [done] = yield* sql`select 1 as done from ${checkpoints}
           where subscription_name = ${name} and partition = -1`
         // What depeche_db began is of the positions that there are.
-        yield* sql`update ${claimed} c set token = p.numbering from ${projection} p
-          where c.partition = -1 and (c.token = 0 or ${done === undefined})`
+        yield* sql`update ${origin} set numbering = p.numbering from ${projection} p
+          where ${origin}.numbering is null or ${done === undefined}`
         if (done !== undefined) return
         const starts = (yield* positions).filter(({ position }) => position >= 0)
         yield* sql`insert into ${checkpoints} (subscription_name, partition, position)
@@ -88,17 +94,23 @@ export const make = (
           on conflict do nothing`
       })),
 
-    claims: (mode) => claims(sql, subscription, mode),
+    claims: (mode, label) => claims(sql, subscription, mode, label),
 
-    pending: Effect.filterOrFail(
-      sql<PendingPartition>`select h.partition, h.max_position as position, coalesce(c.position, -1) as checkpoint
-        from ${heads} h
-        left join ${checkpoints} c on c.subscription_name = ${name} and c.partition = h.partition
-        where h.max_position > coalesce(c.position, -1)
-        union all select -1, 0, 0 from ${claimed} c, ${projection} p
-        where c.partition = -1 and c.token not in (0, p.numbering)`,
-      (rows) => rows.every(({ partition }) => partition !== -1),
-      () => new StreamRebuiltError({ subscription: name })
+    pending: Effect.flatMap(
+      sql<PendingRow>`select s.is_current, p.* from (
+          select o.numbering is null or o.numbering = n.numbering as is_current from ${origin} o, ${projection} n
+        ) s left join (
+          select h.partition, h.max_position as position, coalesce(c.position, -1) as checkpoint
+          from ${heads} h
+          left join ${checkpoints} c on c.subscription_name = ${name} and c.partition = h.partition
+          where h.max_position > coalesce(c.position, -1)
+        ) p on s.is_current`,
+      (rows): Effect.Effect<ReadonlyArray<PendingPartition>, StreamRebuiltError> =>
+        rows.some((row) => !row.is_current)
+          ? Effect.fail(new StreamRebuiltError({ subscription: name }))
+          : Effect.succeed(rows.flatMap(({ checkpoint, partition, position }) =>
+            partition === null ? [] : [{ partition, position, checkpoint }]
+          ))
     ),
 
     checkpoint: (partition) =>
@@ -108,13 +120,16 @@ export const make = (
         ([row]) => row?.position ?? -1
       ),
 
-    // A checkpoint that does not exist is at -1.
+    // A checkpoint that does not exist is at -1. The claim's row is locked until the commit, so that a reset waits for
+    // it, or comes first and raises the token: then it is read anew, and nothing is found. Claims and renewals do not
+    // wait for this lock.
     advance: ({ partition, token }, from, to) =>
       Effect.map(
         sql<{ readonly is_wanted: boolean }>`
-          with claim as (
+          with claim as materialized (
             select is_wanted from ${claimed}
             where partition = ${partition} and token = ${int8(token)}::int8 and ${to}::int > ${from}::int
+            for key share
           ), advanced as (
             insert into ${checkpoints} as c (subscription_name, partition, position)
             select ${name}, ${partition}::int, ${to}::int from claim
@@ -129,64 +144,34 @@ export const make = (
         ([row]): Advance => row === undefined ? "Fenced" : row.is_wanted ? "Wanted" : "Advanced"
       ),
 
-    park: ({ attempts, error, messageId, partition, position }) =>
-      Effect.asVoid(sql`insert into ${parked} (partition, position, message_id, error, attempts)
-        values (${partition}, ${position}, ${messageId}::uuid, ${error}, ${attempts})
-        on conflict (partition, position) do update
-        set error = excluded.error, attempts = excluded.attempts, parked_at = now()`),
-
-    repark: ({ attempts, error, partition, position }) =>
-      Effect.map(
-        sql`update ${parked} set error = ${error}, attempts = ${attempts}, parked_at = now()
-          where partition = ${partition} and position = ${position} returning 1 as updated`,
-        (rows) => rows.length > 0
-      ),
-
-    parked: (places) =>
-      Effect.map(
-        sql<ParkedRow>`
-          select p.partition, p.position, p.message_id as parked_id, p.error, p.attempts,
-            ${sql.literal(milliseconds("p.parked_at"))} as parked_at, m.message_id, m.stream, m.version,
-            m.global_position, ${sql.literal(milliseconds(timeAdded(store, "m")))} as added_at, m.message,
-            m.metadata::text as metadata
-          from ${parked} p left join ${sql(store.table)} m using (message_id)
-          where ${places === undefined} or (p.partition, p.position) in (select * from unnest(
-            ${places?.map(({ partition }) => partition) ?? []}::int[],
-            ${places?.map(({ position }) => position) ?? []}::int[]
-          ))
-          order by p.partition, p.position`,
-        (rows) =>
-          rows.map(({ parked_at, parked_id, ...row }): EncodedParkedMessage => {
-            const { attempts, error, partition, position, stream: origin } = row
-            return {
-              partition,
-              position,
-              messageId: parked_id,
-              error,
-              attempts,
-              parkedAt: toTime(parked_at),
-              stored: origin === null ? undefined : toStored([row], () => origin)[0]
-            }
-          })
-      ),
-
-    unpark: (partition, position) =>
-      Effect.map(
-        sql`delete from ${parked} where partition = ${partition} and position = ${position} returning 1 as deleted`,
-        (rows) => rows.length > 0
-      ),
-
     status: Effect.map(
-      sql<PartitionStatus & { readonly claimed_by: string | null }>`
+      sql<StatusRow>`
         select h.partition, h.max_position as position, coalesce(c.position, -1) as checkpoint, o.owner as claimed_by,
-          (select count(*) from ${parked} p where p.partition = h.partition)::int as parked
+          (select count(*) from ${parked} p where p.partition = h.partition)::int as parked,
+          ${sql.literal(milliseconds("s.halted_at"))} as halted_at, s.position as halted_position, s.message_id,
+          s.error::text as error, s.attempts
         from ${heads} h
         left join ${checkpoints} c on c.subscription_name = ${name} and c.partition = h.partition
-        left join ${claimed} o on o.partition = h.partition and o.owner <> '' and (
-          o.expires_at > clock_timestamp() or o.lock_key in (${sql.literal(Claims.lockedKeys)})
+        left join ${claimed} o on o.partition = h.partition and o.held_by is not null and (
+          o.expires_at > clock_timestamp() or o.lock_key in (${sql.literal(lockedKeys)})
         )
+        left join ${halted} s on s.partition = h.partition and s.position > coalesce(c.position, -1)
         order by h.partition`,
-      (rows) => rows.map(({ claimed_by, ...row }) => ({ ...row, claimedBy: claimed_by ?? undefined }))
+      (rows) =>
+        rows.map((row): PartitionStatus => ({
+          partition: row.partition,
+          position: row.position,
+          checkpoint: row.checkpoint,
+          claimedBy: row.claimed_by ?? undefined,
+          parked: row.parked,
+          halted: row.halted_at === null ? undefined : {
+            position: row.halted_position,
+            messageId: row.message_id,
+            error: Parked.toFailure(row.error),
+            attempts: row.attempts,
+            since: toTime(row.halted_at)
+          }
+        }))
     ),
 
     place: (globalPosition) =>
@@ -197,13 +182,25 @@ export const make = (
       ),
 
     reset: transaction(Effect.gen(function*() {
+      // FOR UPDATE waits for acknowledgements that are under way; in one order, so that two resets do not meet half-way.
+      yield* sql`select partition from ${claimed} order by partition for update`
+      yield* sql`update ${claimed} set token = token + 1`
       yield* sql`delete from ${checkpoints} where subscription_name = ${name}`
       yield* sql`delete from ${parked}`
+      yield* sql`delete from ${halted}`
+      // Workers are woken, with a payload that depeche_db's listeners understand.
+      const latest = yield* sql<PartitionHead & { readonly message_id: string }>`
+        select l.partition, l.position, l.message_id from ${heads} h
+        join ${sql(stream.table)} l on l.partition = h.partition and l.position = h.max_position limit 1`
+      yield* wakeup.signal(
+        stream.channel,
+        latest.map((payload) => ({ key: String(payload.partition), payload: { ...payload } }))
+      )
     })),
 
     drop: Effect.asVoid(
-      sql`drop table if exists ${checkpoints}, ${claimed}, ${parked}, ${sql(subscription.locksTable)},
-        ${sql(subscription.migrationsTable)}`
+      sql`drop table if exists ${checkpoints}, ${claimed}, ${parked}, ${halted}, ${origin},
+        ${sql(subscription.locksTable)}, ${sql(subscription.migrationsTable)}`
     )
   }
 }

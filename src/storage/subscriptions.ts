@@ -1,8 +1,12 @@
 /**
- * What a subscription remembers. Checkpoints only rise, and only by the claim that was made last; they are written in
- * the transaction that is open, and roll back with it.
+ * What a subscription remembers: checkpoints, claims, and messages that were put aside. A backend keeps these promises:
+ *
+ * - checkpoints only rise, and only by the claim that was made last; a reset fences every claim that was made before it;
+ * - an acknowledgement is either before a reset, and undone by it, or after it, and refused;
+ * - a claim excludes others until it is released or lost; each claim of a partition has a higher token than the one before;
+ * - all but claims is written in the transaction that is open, and rolls back with it.
  */
-import type { DateTime, Effect, Scope } from "effect"
+import type { DateTime, Effect, Schema, Scope } from "effect"
 import type { SqlError } from "effect/sql/SqlError"
 import type { StreamRebuiltError } from "../errors.ts"
 import type { EncodedStoredMessage } from "./messages.ts"
@@ -14,58 +18,89 @@ export interface PendingPartition extends PartitionHead {
   readonly checkpoint: number
 }
 
-/** The right to handle a partition. Of two claims of a partition, the later one has the higher token. */
-export interface Claim {
+/** What an acknowledgement names: of two claims of a partition, the later one has the higher fencing token. */
+export interface ClaimToken {
   readonly partition: number
   readonly token: number
+}
+
+/** The right to handle a partition, until its scope closes or it is lost. */
+export interface Claim extends ClaimToken {
+  /** Ends when the claim is lost: somebody else may have it. */
+  readonly lost: Effect.Effect<void>
+  /** Whether the claim stands: the lock is held or the lease has not ended, and nothing has fenced it. */
+  readonly confirm: Effect.Effect<boolean, SqlError>
 }
 
 /** How claims are held: by the locks of a database session, or for a time, in milliseconds, that is renewed. */
 export type ClaimMode = { readonly _tag: "Session" } | { readonly _tag: "Lease"; readonly milliseconds: number }
 
-/** The claims of one consumer. They end with the scope. */
+/** The claims of one consumer. */
 export interface Claims {
-  /** None if somebody else has the partition, in this process or another. */
-  readonly claim: (partition: number) => Effect.Effect<Claim | undefined, SqlError>
-  /** Asks whoever has the partition to give it up when it has had it for a while. */
-  readonly want: (partition: number) => Effect.Effect<void, SqlError>
-  /** Gives it up; nothing happens if it was lost. */
-  readonly release: (claim: Claim) => Effect.Effect<void>
-  /** Whether the claim stands: the lock is held or the lease has not ended, and nobody has made a later claim. */
-  readonly confirm: (claim: Claim) => Effect.Effect<boolean, SqlError>
-  /** Ends when the claim is lost: somebody else may have it. */
-  readonly lost: (claim: Claim) => Effect.Effect<void>
+  /**
+   * Undefined if somebody else has the partition, in this process or another. With `ask`, whoever has it is asked to
+   * give it up once it has had it for a while.
+   */
+  readonly claim: (
+    partition: number,
+    options?: { readonly ask?: boolean | undefined }
+  ) => Effect.Effect<Claim | undefined, SqlError, Scope.Scope>
+  /** Whether consumers that cannot ask may want a partition: those of depeche_db, which try the same locks. */
+  readonly othersCannotAsk: boolean
 }
 
 /** What became of an acknowledgement. `Fenced`: the claim is another's, or the checkpoint is elsewhere. */
 export type Advance = "Advanced" | "Wanted" | "Fenced"
 
-/** A message that was put aside. */
+/** A failure as JSON: what is left of an error where it cannot be kept itself. At most some 20,000 characters. */
+export interface Failure {
+  /** The error's `_tag`, else its name, else the type of what was thrown. */
+  readonly tag: string
+  readonly message: string
+  /** The error's own fields, as far as they are JSON: a typed error's. */
+  readonly fields?: Schema.JsonObject | undefined
+  /** What the error says that it was caused by. */
+  readonly cause?: Failure | undefined
+  readonly stack?: string | undefined
+}
+
+/** A message whose handling was given up. */
 export interface ParkedEntry {
   readonly partition: number
   readonly position: number
   readonly messageId: string
-  /** Of the failure, as text. */
-  readonly error: string
+  readonly error: Failure
   readonly attempts: number
 }
 
 /** A message that was put aside, as the backend has it. */
 export interface EncodedParkedMessage extends ParkedEntry {
   readonly parkedAt: DateTime.Utc
-  /** Absent if the store has it no more. */
+  /** Undefined if the store does not have it any more. */
   readonly stored: EncodedStoredMessage | undefined
+}
+
+/** Where a partition was halted, and why: by `onFailure: "haltPartition"`. */
+export interface Halt {
+  /** Of the message that could not be handled, and is not acknowledged. */
+  readonly position: number
+  readonly messageId: string
+  readonly error: Failure
+  readonly attempts: number
+  readonly since: DateTime.Utc
 }
 
 /** How far a subscription has come in a partition. */
 export interface PartitionStatus extends PendingPartition {
   /**
-   * What holds the claim: an id that each database client of a process makes up when it starts. Undefined if nothing does,
-   * or a Python process.
+   * What holds the claim: host and process id, and the label that the subscription was given, as in
+   * `"web-3:4711 blue"`. Undefined if nothing does, or a Python process.
    */
   readonly claimedBy: string | undefined
   /** How many of its messages are parked. */
   readonly parked: number
+  /** Undefined unless the partition is halted. It stays so until the message is acknowledged, by whoever tries again. */
+  readonly halted: Halt | undefined
 }
 
 /** The checkpoints, claims and parked messages of one subscription. */
@@ -74,29 +109,38 @@ export interface SubscriptionStorage {
   readonly initialise: <E>(
     positions: Effect.Effect<ReadonlyArray<PartitionHead>, E>
   ) => Effect.Effect<void, E | SqlError>
-  /** For one consumer. */
-  readonly claims: (mode: ClaimMode) => Effect.Effect<Claims, never, Scope.Scope>
+  /** For one consumer, until the scope closes. `status` shows the label. */
+  readonly claims: (mode: ClaimMode, label: string | undefined) => Effect.Effect<Claims, never, Scope.Scope>
   /** In any order. Fails if the stream's positions are others than those of the checkpoints. */
   readonly pending: Effect.Effect<ReadonlyArray<PendingPartition>, StreamRebuiltError | SqlError>
   /** The position that was acknowledged last; -1: none. */
   readonly checkpoint: (partition: number) => Effect.Effect<number, SqlError>
-  /** Moves the checkpoint of the claim's partition, if it is at `from`, `to` is behind it, and the claim is the last one. */
-  readonly advance: (claim: Claim, from: number, to: number) => Effect.Effect<Advance, SqlError>
-  /** Puts a message aside; the checkpoint is moved by `advance`. */
-  readonly park: (entry: ParkedEntry) => Effect.Effect<void, SqlError>
-  /** Notes another failure of a message, if it is still parked; whether it was. */
-  readonly repark: (entry: ParkedEntry) => Effect.Effect<boolean, SqlError>
+  /** Moves the checkpoint of the claim's partition, if it is at `from`, `to` is behind it, and the claim is not fenced. */
+  readonly advance: (claim: ClaimToken, from: number, to: number) => Effect.Effect<Advance, SqlError>
+  /**
+   * Puts a message aside, or notes another failure of one that is; the checkpoint is moved by `advance`. With
+   * `onlyIfParked`, nothing happens to one that is not parked any more. Whether it is parked now.
+   */
+  readonly park: (
+    entry: ParkedEntry,
+    options?: { readonly onlyIfParked?: boolean | undefined }
+  ) => Effect.Effect<boolean, SqlError>
+  /** Whether it was there. */
+  readonly unpark: (place: PartitionHead) => Effect.Effect<boolean, SqlError>
   /** All, or those of some places; in the order of partitions and positions. */
   readonly parked: (
     places?: ReadonlyArray<PartitionHead>
   ) => Effect.Effect<ReadonlyArray<EncodedParkedMessage>, SqlError>
-  /** Whether it was there. */
-  readonly unpark: (partition: number, position: number) => Effect.Effect<boolean, SqlError>
+  /** Notes that the partition is halted at a message, for `status`. */
+  readonly halt: (entry: ParkedEntry) => Effect.Effect<void, SqlError>
   /** In the order of partitions. */
   readonly status: Effect.Effect<ReadonlyArray<PartitionStatus>, SqlError>
   /** Where the message of this global position is in the aggregated stream, if it is linked. */
   readonly place: (globalPosition: number) => Effect.Effect<PartitionHead | undefined, SqlError>
-  /** Forgets all checkpoints and parked messages; `initialise` stores new ones. */
+  /**
+   * Forgets all checkpoints, parked messages and halts, and fences every claim; `initialise` stores new checkpoints.
+   * After the commit, listeners of the stream are woken.
+   */
   readonly reset: Effect.Effect<void, SqlError>
   /** Removes the subscription with all that belongs to it. */
   readonly drop: Effect.Effect<void, SqlError>

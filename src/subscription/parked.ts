@@ -1,7 +1,7 @@
 /**
  * Messages that were put aside: listed, handed to a handler once more, forgotten.
  */
-import { Effect, Option, Result } from "effect"
+import { Effect, Result } from "effect"
 import type { DateTime } from "effect"
 import type { SqlError } from "effect/sql/SqlError"
 import { MessageNotFoundError, type SerializationError } from "../errors.ts"
@@ -10,16 +10,12 @@ import { isConnectionError, isPermanent } from "../internal/transient.ts"
 import type { Metadata, StoredMessage } from "../Message.ts"
 import { decodeRow } from "../Reader.ts"
 import type { MessageCodec } from "../Serializer.ts"
-import type { EncodedParkedMessage, Storage, SubscriptionStorage } from "../Storage.ts"
-import {
-  annotations,
-  counting,
-  type DeliveryOptions,
-  each,
-  HandlerFailure,
-  type Interruption,
-  textOf
-} from "./delivery.ts"
+import type { EncodedParkedMessage, Failure, Storage, SubscriptionStorage } from "../Storage.ts"
+import type { DeliveryOptions } from "./attempt.ts"
+import type { BatchStopped } from "./claimedPartition.ts"
+import { annotationsOf, each, HandlerFailure } from "./consumer.ts"
+import { toFailure } from "./failure.ts"
+import type { Metrics } from "./metrics.ts"
 
 /** The place of a message in an aggregated stream, as a {@link ParkedMessage} has it. */
 export interface Place {
@@ -28,18 +24,18 @@ export interface Place {
   readonly position: number
 }
 
-/** A message that was put aside. What the store knew of it is undefined if it does not have it any more. */
+/** A dead letter: a message that was put aside. What the store knew of it is undefined if it does not have it any more. */
 export interface ParkedMessage<out A> extends Place {
   readonly messageId: string
-  /** Absent if it cannot be decoded, or is not in the store any more. */
-  readonly message: Option.Option<A>
+  /** Undefined as well if it cannot be decoded. */
+  readonly message: A | undefined
   readonly stream: string | undefined
   readonly version: number | undefined
   readonly globalPosition: number | undefined
   readonly addedAt: DateTime.Utc | undefined
   readonly metadata: Metadata | undefined
-  /** The last failure, as text, with the reasons behind it: at most 10,000 characters. */
-  readonly error: string
+  /** The last failure, with its causes. */
+  readonly error: Failure
   /** How often its handler has failed, replays included. */
   readonly attempts: number
   /** When it failed for the last time. */
@@ -65,8 +61,8 @@ export const list = <A>(
       entries.map(({ stored, ...entry }) => ({
         ...entry,
         message: stored === undefined
-          ? Option.none()
-          : Option.map(Result.getSuccess(decodeRow(codec, stored)), ({ message }) => message),
+          ? undefined
+          : Result.match(decodeRow(codec, stored), { onFailure: () => undefined, onSuccess: ({ message }) => message }),
         stream: stored?.stream,
         version: stored?.version,
         globalPosition: stored?.globalPosition,
@@ -81,22 +77,22 @@ export const replay = Effect.fnUntraced(function*<A, E, R>(
   subscribed: SubscriptionStorage,
   codec: MessageCodec<A>,
   { delivery, name }: Pick<DeliveryOptions, "delivery" | "name">,
+  metrics: Metrics,
   handler: Handler<A, E, R>,
   places: ReadonlyArray<Place> | undefined
 ): Effect.fn.Return<Replayed, SqlError, R> {
   const isTransactional = delivery === "transactional"
-  const consume = each(handler)
-  const count = counting(name)
+  const consume = each(name, handler)
   let handled = 0
   let failed = 0
 
   /** Whether it was still parked. */
   const once = (entry: EncodedParkedMessage) => {
     const { attempts, partition, position } = entry
-    const unpark = subscribed.unpark(partition, position)
+    const unpark = subscribed.unpark(entry)
     const handle = Effect.flatMap(
       Effect.fromResult(decode(codec, entry)),
-      (stored) => consume([{ ...stored, partition, position, attempt: attempts + 1 }], () => Effect.void)
+      (stored) => consume([{ ...stored, partition, position, attempt: attempts + 1 }], () => Effect.succeed(true))
     )
     if (!isTransactional) return Effect.andThen(handle, unpark)
     return storage.withTransaction(
@@ -109,29 +105,30 @@ export const replay = Effect.fnUntraced(function*<A, E, R>(
 
   const failedAgain = Effect.fnUntraced(function*(entry: EncodedParkedMessage, cause: unknown) {
     failed++
-    yield* count.failed(1)
+    yield* metrics.failed(1)
     const attempts = entry.attempts + 1
     const stream = entry.stored?.stream ?? "?"
     yield* Effect.logWarning(`subscription ${name}: a replayed message failed again`, cause).pipe(
-      Effect.annotateLogs(annotations({ ...entry, stream, attempt: attempts }))
+      Effect.annotateLogs(annotationsOf({ ...entry, stream, attempt: attempts }))
     )
     // A lost connection says nothing of the handler. A message that was discarded meanwhile, or handled, stays so.
-    if (!isConnectionError(cause)) yield* subscribed.repark({ ...entry, attempts, error: textOf(cause) })
+    if (isConnectionError(cause)) return
+    yield* subscribed.park({ ...entry, attempts, error: toFailure(cause) }, { onlyIfParked: true })
   })
 
   for (const entry of yield* subscribed.parked(places)) {
-    const result: Result.Result<boolean, Failure> = yield* Effect.result(once(entry))
+    const result: Result.Result<boolean, ReplayError> = yield* Effect.result(once(entry))
     if (Result.isSuccess(result)) {
       if (!result.success) continue
       handled++
-      yield* count.handled(1)
+      yield* metrics.handled(1)
     } else if (result.failure._tag === "SqlError") return yield* result.failure
     else yield* failedAgain(entry, result.failure._tag === "HandlerFailure" ? result.failure.cause : result.failure)
   }
   return { handled, failed }
 })
 
-type Failure = HandlerFailure | Interruption | MessageNotFoundError | SerializationError | SqlError
+type ReplayError = HandlerFailure | BatchStopped | MessageNotFoundError | SerializationError | SqlError
 
 const decode = <A>(
   codec: MessageCodec<A>,

@@ -6,7 +6,9 @@ import { claiming } from "./subscription/claiming.ts"
 import { failures } from "./subscription/failing.ts"
 import { handling } from "./subscription/handling.ts"
 import { observing } from "./subscription/observing.ts"
+import { resetting } from "./subscription/resetting.ts"
+import { stopping } from "./subscription/stopping.ts"
 import { makeSuite } from "./suite.ts"
 
 /** Registers the suite. */
-export const suite = makeSuite("subscriptions", { handling, failures, claiming, observing })
+export const suite = makeSuite("subscriptions", { handling, failures, claiming, resetting, stopping, observing })

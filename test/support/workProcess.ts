@@ -1,7 +1,7 @@
 /** A worker or a writer in a process of its own, until it gets SIGTERM. `workProcess.ts CONFIG` */
 import { NodeRuntime } from "@effect/platform-node"
 import { PgClient } from "@effect/sql-pg"
-import { Array as Arr, Cause, Effect, Exit, Layer, Redacted, Schedule } from "effect"
+import { Array as Arr, Cause, Effect, Exit, Layer, Redacted, References, Schedule } from "effect"
 import { SqlClient } from "effect/sql"
 import * as fs from "node:fs"
 import * as net from "node:net"
@@ -83,7 +83,11 @@ const { database, name, url } = config
 const clientLayer = PgClient.layer({ url: Redacted.make(url), database, applicationName: name, maxConnections: 10 })
 
 NodeRuntime.runMain(
-  Effect.provide(config._tag === "Worker" ? work(config) : write(config), Layer.provideMerge(Work.layer, clientLayer)),
+  // That a subscription is running is no news here: what is printed tells of failures.
+  Effect.provide(
+    config._tag === "Worker" ? work(config) : write(config),
+    Layer.provideMerge(Work.layer, clientLayer)
+  ).pipe(Effect.provideService(References.MinimumLogLevel, "Warn")),
   {
     teardown: (exit, onExit) => {
       onExit(Exit.isSuccess(exit) || Cause.hasInterruptsOnly(exit.cause) ? 0 : 1)

@@ -1,5 +1,5 @@
 /** What the types of aggregated streams and subscriptions must be, and what must not compile. */
-import { Context, Effect, Schema } from "effect"
+import { Context, Effect, Schedule, Schema } from "effect"
 import type { Layer, Stream } from "effect"
 import type {
   InvalidArgumentError,
@@ -55,7 +55,7 @@ is<typeof ByCustomer.migrations, typeof Orders.migrations>(true)
 is<Layer.Services<typeof Invoices.layer>, ByCustomer>(true)
 
 // A handler sees the message of its tag; what it needs is what the subscription needs, what it fails with is not.
-const byTag = Handlers.make(OrderEvent, {
+const byTag = Invoices.handlers({
   Placed: (message, delivery) => {
     is<typeof message, Placed>(true)
     is<typeof delivery, Handlers.Delivery<Placed>>(true)
@@ -67,6 +67,19 @@ const running = subscription.run(byTag)
 is<typeof running, Effect.Effect<never, Subscription.RunError, Mailer>>(true)
 const layer = Invoices.layerHandler(byTag)
 is<typeof layer, Layer.Layer<never, never, Invoices | Mailer>>(true)
+const layerByTag = Invoices.layerHandlers({
+  Placed: ({ amount }) => Effect.flatMap(Mailer, ({ send }) => send(`${amount}`))
+}, {
+  restart: Schedule.recurs(3).pipe(
+    Schedule.setInputType<Subscription.RunError>(),
+    Schedule.while(({ input }) => input._tag === "SqlError")
+  )
+})
+is<typeof layerByTag, Layer.Layer<never, never, Invoices | Mailer>>(true)
+const ofInstance = subscription.handlers({ Shipped: ({ carrier }) => Effect.succeed(carrier) })
+is<typeof ofInstance, Handlers.Handler<Order>>(true)
+const alone = Handlers.make<Order>()({ Placed: ({ amount }) => Effect.succeed(amount) })
+is<typeof alone, Handlers.Handler<Order>>(true)
 const inBatches = subscription.runBatches((deliveries) => {
   is<(typeof deliveries)[0], Handlers.Delivery<Order>>(true)
   return Effect.void
@@ -76,9 +89,11 @@ const timed = Handlers.around(byTag, (handling, { position }) => Effect.as(Effec
 is<Effect.Services<ReturnType<typeof timed>>, Mailer>(true)
 
 // @ts-expect-error -- no such tag
-Handlers.make(OrderEvent, { Paid: () => Effect.void })
+Invoices.handlers({ Paid: () => Effect.void })
 // @ts-expect-error -- a handler is an effect
-Handlers.make(OrderEvent, { Placed: () => 1 })
+Invoices.handlers({ Placed: () => 1 })
+// @ts-expect-error -- no such tag
+Invoices.layerHandlers({ Paid: () => Effect.void })
 // @ts-expect-error -- messages of another store
 void subscription.run((_: Paid) => Effect.void)
 // @ts-expect-error -- a partition is a number

@@ -4,7 +4,7 @@
  */
 import type { PgClientConfig } from "@effect/sql-pg/PgClient"
 import type * as PgConnection from "@effect/sql-pg/PgConnection"
-import { Clock, Context, Deferred, Effect, Fiber, FiberSet, Layer, Schedule } from "effect"
+import { Clock, Context, Deferred, Effect, Fiber, FiberSet, Latch, Layer, Schedule } from "effect"
 import type { Scope } from "effect"
 import { SqlClient } from "effect/sql"
 import type { SqlError } from "effect/sql/SqlError"
@@ -126,3 +126,24 @@ export const layer = perClient(() =>
     })
   )
 )
+
+/** The session's connection, while there is one, for those who share it with others. */
+export const connectionOf = Effect.fnUntraced(function*(session: Session["Service"], onLost: () => void) {
+  const open = Latch.makeUnsafe(false)
+  let connection: Connection | undefined
+  yield* session.use((opened) =>
+    Effect.acquireRelease(
+      Effect.sync(() => {
+        connection = opened
+        open.openUnsafe()
+      }),
+      () =>
+        Effect.sync(() => {
+          connection = undefined
+          open.closeUnsafe()
+          onLost()
+        })
+    ).pipe(Effect.andThen(Effect.never))
+  )
+  return { connected: open.await, current: () => connection }
+})

@@ -22,6 +22,7 @@ import * as Stream1 from "./stream/0001_tables.ts"
 import * as Stream2 from "./stream/0002_columns.ts"
 import * as Stream3 from "./stream/0003_projection.ts"
 import * as Subscription1 from "./subscription/0001_tables.ts"
+import * as Subscription2 from "./subscription/0002_origin.ts"
 import * as Subscription3 from "./subscription/0003_locks.ts"
 
 export type { Migration, PayloadType }
@@ -59,5 +60,6 @@ export const forSubscription = (name: string): Result.Result<ReadonlyArray<Migra
       name: "subscription",
       statements: [...Subscription3.locks(subscription), ...Subscription1.tables(subscription)]
     },
+    { id: 2, name: "origin", statements: Subscription2.origin(subscription) },
     { id: 3, name: "locks", statements: Subscription3.locks(subscription) }
   ])

@@ -70,7 +70,7 @@ export const claiming: Part = (it) => {
 
   it.effect("acknowledges what was handled when it is interrupted, and leaves no claim", () =>
     Effect.gen(function*() {
-      const { make, write } = yield* subscribe({ batchSize: 10 })
+      const { make, write } = yield* subscribe({ batchSize: 10, shutdownTimeout: 0 })
       yield* write(0, 10)
       const subscription = yield* make()
       const reached = yield* Deferred.make<void>()

@@ -156,7 +156,11 @@ export const handling: Part = (it, { concurrentTransactions }) => {
         work,
         Effect.gen(function*() {
           const { globalPosition } = yield* accounts.write(origin(3), deposits(2))
-          yield* failsWith(subscription.waitUntilProcessed(globalPosition, "30 millis"), { _tag: "TimeoutError" })
+          yield* failsWith(subscription.waitUntilProcessed(globalPosition, "30 millis"), {
+            _tag: "NotProcessedError",
+            subscription: subscription.name,
+            globalPosition
+          })
           yield* gate.open
           yield* subscription.waitUntilProcessed(globalPosition, "10 seconds")
           assert.lengthOf(record.handled, 2)

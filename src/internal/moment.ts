@@ -1,0 +1,28 @@
+/** How long ago something was, whatever happens to the clocks meanwhile. */
+import { Effect } from "effect"
+
+/** A point in time by both clocks of a process, the second in nanoseconds. */
+export interface Moment {
+  readonly wall: number
+  readonly monotonic: bigint
+}
+
+export const now: Effect.Effect<Moment> = Effect.clockWith((clock) =>
+  Effect.sync(() => ({
+    wall: clock.currentTimeMillisUnsafe(),
+    monotonic: clock.monotonicTimeNanosUnsafe()
+  }))
+)
+
+/**
+ * Milliseconds between two moments, by the clock that says more: a wall clock may be set back, and a monotonic clock may
+ * stand still while a machine sleeps.
+ */
+export const elapsed = (from: Moment, to: Moment): number =>
+  Math.max(to.wall - from.wall, Number(to.monotonic - from.monotonic) / 1e6)
+
+/** Milliseconds since a moment. */
+export const since = (from: Moment): Effect.Effect<number> => Effect.map(now, (to) => elapsed(from, to))
+
+/** Milliseconds of the monotonic clock, for times that are compared with each other alone. */
+export const milliseconds: Effect.Effect<number> = Effect.map(now, ({ monotonic }) => Number(monotonic) / 1e6)

@@ -1,0 +1,136 @@
+/**
+ * Claims by lease: a row with a time of expiry, by the clock of the database, renewed three times in that time. For
+ * processes that reach it through a pooler which shares sessions out by transaction, such as PgBouncer. It counts as lost
+ * before it ends, when it could not be renewed.
+ */
+import { Deferred, Effect, Schedule } from "effect"
+import type { Scope } from "effect"
+import type { SqlClient } from "effect/sql"
+import type { SqlError } from "effect/sql/SqlError"
+import * as Moment from "../internal/moment.ts"
+import type { Claim, Claims } from "../Storage.ts"
+import { connectionOf, type Session } from "./client/session.ts"
+import { type Int8, int8 } from "./client/values.ts"
+import { lockKey, type OpenedSubscription } from "./objects.ts"
+
+/** The keys of the advisory locks of this database that are held. */
+export const lockedKeys = `select l.classid::bigint << 32 | l.objid::bigint from pg_locks l
+  where l.locktype = 'advisory' and l.objsubid = 1 and l.granted
+    and l.database = (select oid from pg_database where datname = current_database())`
+
+interface Lease {
+  readonly claim: Claim
+  readonly lost: Deferred.Deferred<void>
+  /** When it was asked for, the last time that it was given. */
+  renewedAt: Moment.Moment
+}
+
+export const make = Effect.fnUntraced(function*(
+  sql: SqlClient.SqlClient,
+  session: Session["Service"],
+  subscription: OpenedSubscription,
+  milliseconds: number,
+  owner: string
+): Effect.fn.Return<Claims, never, Scope.Scope> {
+  const table = subscription.claimsTable
+  const leases = new Set<Lease>()
+  const lose = (lease: Lease) => {
+    leases.delete(lease)
+    Deferred.doneUnsafe(lease.lost, Effect.void)
+  }
+  const expiry = "clock_timestamp() + $1::float8 * interval '1 millisecond'"
+  const connection = yield* connectionOf(session, () => {})
+
+  // Outside of the pool, where handlers may have all connections for as long as they like.
+  const query = (text: string, values: ReadonlyArray<unknown>) =>
+    Effect.suspend((): Effect.Effect<ReadonlyArray<Readonly<Record<string, unknown>>>, SqlError> => {
+      if (!session.isAvailable) return sql.unsafe<Readonly<Record<string, unknown>>>(text, values)
+      const opened = connection.current()
+      return opened === undefined
+        ? Effect.andThen(Effect.interruptible(connection.connected), query(text, values))
+        : Effect.map(opened.query(text, values), ({ rows }) => rows)
+    })
+
+  const take = Effect.fnUntraced(function*(partition: number, ask: boolean) {
+    const key = yield* lockKey(subscription, partition)
+    const at = yield* Moment.now
+    const [row] = yield* query(
+      `with claimed as (
+        insert into ${table} as c (partition, token, held_by, owner, expires_at)
+        select $2::int, 1, 1, $3::text, ${expiry} where $4::int8 not in (${lockedKeys})
+        on conflict (partition) do update
+        set token = c.token + 1, held_by = c.token + 1, owner = excluded.owner, expires_at = excluded.expires_at,
+          lock_key = null, is_wanted = false
+        where c.expires_at is null or c.expires_at < clock_timestamp()
+        returning token
+      ), asked as (
+        update ${table} c set is_wanted = true
+        where $5::boolean and not exists (select from claimed) and c.partition = $2::int and c.held_by is not null
+          and not c.is_wanted
+      ) select token from claimed`,
+      [milliseconds, partition, owner, int8(key), ask]
+    )
+    if (row === undefined) return undefined
+    const token = Number(row["token"] as Int8)
+    const lost = Deferred.makeUnsafe<void>()
+    const confirm = Effect.map(
+      query(
+        `select from ${table} where partition = $1::int and token = $2::int8 and expires_at > clock_timestamp()`,
+        [partition, int8(token)]
+      ),
+      (rows) => rows.length > 0
+    )
+    const lease: Lease = { claim: { partition, token, lost: Deferred.await(lost), confirm }, lost, renewedAt: at }
+    leases.add(lease)
+    return lease
+  })
+
+  const release = (lease: Lease | undefined) =>
+    Effect.suspend(() => {
+      if (lease === undefined) return Effect.void
+      leases.delete(lease)
+      return session.isAvailable && connection.current() === undefined
+        ? Effect.void // it expires
+        : query(
+          `update ${table} set held_by = null, owner = null, expires_at = null
+          where partition = $1::int and held_by = $2::int8`,
+          [lease.claim.partition, int8(lease.claim.token)]
+        )
+    }).pipe(Effect.ignore({ log: "Debug" }))
+
+  const renew = Effect.gen(function*() {
+    const at = yield* Moment.now
+    const held = Array.from(leases)
+    if (held.length === 0) return
+    const renewed = yield* query(
+      `update ${table} c set expires_at = ${expiry} from unnest($2::int[], $3::int8[]) mine(partition, token)
+      where c.partition = mine.partition and c.token = mine.token and c.expires_at >= clock_timestamp()
+      returning c.partition`,
+      [milliseconds, held.map(({ claim }) => claim.partition), held.map(({ claim }) => int8(claim.token))]
+    )
+    const kept = new Set(renewed.map((row) => row["partition"]))
+    for (const lease of held) {
+      if (kept.has(lease.claim.partition)) lease.renewedAt = at
+      else lose(lease)
+    }
+  })
+  yield* Effect.forkScoped(Effect.repeat(
+    Effect.retry(renew, Schedule.spaced(milliseconds / 20)),
+    Schedule.spaced(milliseconds / 3)
+  ))
+
+  // What could not be renewed in time is lost, though the statement may still be on its way.
+  const expire = Effect.map(Moment.now, (now) => {
+    for (const lease of leases) if (Moment.elapsed(lease.renewedAt, now) > milliseconds * 2 / 3) lose(lease)
+  })
+  yield* Effect.forkScoped(Effect.repeat(expire, Schedule.spaced(milliseconds / 12)))
+
+  return {
+    claim: Effect.fnUntraced(function*(partition, { ask = false } = {}) {
+      if (session.isAvailable) yield* connection.connected
+      const lease = yield* Effect.acquireRelease(take(partition, ask), release)
+      return lease?.claim
+    }),
+    othersCannotAsk: false
+  }
+})

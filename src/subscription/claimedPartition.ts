@@ -1,0 +1,87 @@
+/** A partition while it is claimed: how far it is handled, and whether the claim stands. */
+import { Data, Effect } from "effect"
+import type { SqlError } from "effect/sql/SqlError"
+import * as Moment from "../internal/moment.ts"
+import type { Claim, SubscriptionStorage } from "../Storage.ts"
+
+/** Why a batch ends before its end, other than by a failure: its claim was fenced or lost, or its partition is halted. */
+export class BatchStopped extends Data.TaggedError("BatchStopped")<{
+  readonly reason: "fenced" | "halted"
+}> {}
+
+export class ClaimedPartition {
+  readonly claim: Claim
+  /** The position acknowledged last, as it is committed. */
+  checkpoint: number
+  /** Whether another consumer has asked for it. */
+  isWanted = false
+  private readonly subscribed: SubscriptionStorage
+  /** When the claim was last known to stand. */
+  private confirmedAt: Moment.Moment
+  /** How long that is good for, in milliseconds: no handler is called later than that without a new confirmation. */
+  private readonly validity: number
+
+  constructor(
+    subscribed: SubscriptionStorage,
+    claim: Claim,
+    options: { readonly checkpoint: number; readonly claimedAt: Moment.Moment; readonly validity: number }
+  ) {
+    this.subscribed = subscribed
+    this.claim = claim
+    this.checkpoint = options.checkpoint
+    this.confirmedAt = options.claimedAt
+    this.validity = options.validity
+  }
+
+  get partition(): number {
+    return this.claim.partition
+  }
+
+  /** Fails if the claim does not stand. */
+  readonly confirm: Effect.Effect<void, BatchStopped | SqlError> = Effect.suspend(() =>
+    this.orStopped(this.claim.confirm, (stands) => stands)
+  )
+
+  /** Before a handler is called: a process that was stopped may have lost the claim without having noticed. */
+  readonly ensureClaimed: Effect.Effect<void, BatchStopped | SqlError> = Effect.flatMap(
+    Moment.now,
+    (now) => Moment.elapsed(this.confirmedAt, now) < this.validity ? Effect.void : this.confirm
+  )
+
+  /** Stores a checkpoint, in the transaction that is open: it counts once `checkpointCommitted` says so. */
+  advance(to: number): Effect.Effect<void, BatchStopped | SqlError> {
+    return this.orStopped(this.subscribed.advance(this.claim, this.checkpoint, to), (advanced) => {
+      if (advanced === "Wanted") this.isWanted = true
+      return advanced !== "Fenced"
+    })
+  }
+
+  /** Answers how many messages were acknowledged by it. */
+  checkpointCommitted(to: number): number {
+    const by = to - this.checkpoint
+    this.checkpoint = to
+    return by
+  }
+
+  /** Both, outside of transactions; nothing if it is acknowledged already. */
+  acknowledge(to: number): Effect.Effect<number, BatchStopped | SqlError> {
+    return Effect.suspend(() =>
+      to <= this.checkpoint
+        ? Effect.succeed(0)
+        : Effect.map(this.advance(to), () => this.checkpointCommitted(to))
+    )
+  }
+
+  /** Whatever answers that the claim stands, confirms it from the time of asking on. */
+  private orStopped<A>(
+    ask: Effect.Effect<A, SqlError>,
+    stands: (answer: A) => boolean
+  ): Effect.Effect<void, BatchStopped | SqlError> {
+    return Effect.flatMap(Moment.now, (askedAt) =>
+      Effect.flatMap(ask, (answer) => {
+        if (!stands(answer)) return Effect.fail(new BatchStopped({ reason: "fenced" }))
+        this.confirmedAt = askedAt
+        return Effect.void
+      }))
+  }
+}

@@ -1,0 +1,107 @@
+/** What a subscription is told when it is made, checked, and with its defaults. */
+import { Duration, Effect, Option, Result, Schedule } from "effect"
+import type { InvalidArgumentError } from "../errors.ts"
+import { invalid } from "../internal/checks.ts"
+import type { ClaimMode, Storage } from "../Storage.ts"
+import type { DeliveryOptions, OnFailure } from "./attempt.ts"
+import type { Start } from "./start.ts"
+
+/** What a subscription is. */
+export interface Options {
+  /**
+   * Part of the names of database objects: 1 to 41 of `a-z`, `0-9` and `_`, not beginning with a digit. Unique in the
+   * schema of the database: it belongs to the aggregated stream whose subscription had it first.
+   */
+  readonly name: string
+  /** Default `"beginning"`. Ignored when the subscription was made before. */
+  readonly start?: Start | undefined
+  /**
+   * Default `"atLeastOnce"`. With `"transactional"`, each partition that is being handled takes a connection of the pool.
+   * All subscriptions of a process together leave two of them to others. `messages` are always delivered at least once.
+   */
+  readonly delivery?: "atLeastOnce" | "transactional" | undefined
+  /**
+   * Whether each message is acknowledged, or a batch at once (default). A batch that ends early acknowledges its part.
+   * `messages` are always acknowledged one by one.
+   */
+  readonly acknowledge?: "message" | "batch" | undefined
+  /** How many messages are read, and acknowledged, at once, at most: 1 to 10,000. Default 100. */
+  readonly batchSize?: number | undefined
+  /**
+   * How many partitions a process handles at the same time, at most: 1 to 2,147,483,647. Default 16; with transactional
+   * delivery two less than the pool has connections, if that is less. If more have messages, they take turns every few
+   * seconds; one whose message is being tried again keeps its slot until that ends.
+   */
+  readonly concurrency?: number | undefined
+  /**
+   * When a failed handler is called again; its input is the handler's error. Default: 5 times, after 0.1, 0.2, 0.4, 0.8 and
+   * 1.6 seconds. A connection that was lost in a handler counts as its failure, unless the subscription has lost its own
+   * to the database as well: that is waited out.
+   */
+  readonly retry?: Schedule.Schedule<unknown, unknown> | undefined
+  /**
+   * What is done when it has failed for the last time. `"park"` (default) puts the message aside, with the error, to be
+   * replayed; `"skip"` acknowledges it; `"haltPartition"` leaves its partition alone, until the subscription runs again
+   * (other processes that run it try the message in their turn, and halt the partition too); `"stop"` makes `run` fail. A
+   * message that cannot be decoded counts as one whose handler failed. Each is logged as an error.
+   */
+  readonly onFailure?: OnFailure | undefined
+  /**
+   * How partitions are claimed: by locks of one database session of this process (default), which are free as soon as it
+   * is gone; or by leases of a second to a day, for processes that reach the database through a pooler such as PgBouncer.
+   * All processes of a subscription have to do the same.
+   */
+  readonly claims?: "session" | { readonly lease: Duration.Input } | undefined
+  /** How long it waits for a wake-up before it looks for itself. Default 5 seconds. */
+  readonly pollInterval?: Duration.Input | undefined
+  /**
+   * How long a handler may go on when `run` is interrupted, or a layer closes: nothing more is begun, and what is
+   * finished by then is acknowledged. Then it is interrupted. Default 10 seconds. Consumers of `messages` are not waited
+   * for.
+   */
+  readonly shutdownTimeout?: Duration.Input | undefined
+  /** A label of this process, which `claimedBy` in `status` shows beside its host and process id. */
+  readonly owner?: string | undefined
+}
+
+const defaultConcurrency = 16
+
+/** @internal */
+export const defaultRetry = Schedule.max([Schedule.exponential("100 millis"), Schedule.recurs(5)])
+
+/**
+ * Transactions of handlers are bounded by the pool, however many partitions are claimed: more would only be kept waiting.
+ *
+ * @internal
+ */
+export const concurrencyOf = Effect.fnUntraced(function*(
+  name: string,
+  given: number | undefined,
+  { delivery }: DeliveryOptions,
+  { handlerTransactions }: Storage["Service"]
+) {
+  const limit = delivery === "transactional" ? handlerTransactions?.limit ?? Infinity : Infinity
+  if (given === undefined) return Math.min(defaultConcurrency, limit)
+  if (given > limit) {
+    yield* Effect.logWarning(
+      `subscription ${name}: handles ${limit} partitions at a time, not ${given}: each takes a connection of the pool, ` +
+        `which leaves some to others. The rest of its claims waits: set concurrency to ${limit}, or maxConnections of ` +
+        `the client to ${given + 2}`
+    )
+  }
+  return given
+})
+
+/** @internal */
+export const checkClaims = (claims: Options["claims"]): Result.Result<ClaimMode, InvalidArgumentError> => {
+  if (claims === undefined || claims === "session") return Result.succeed({ _tag: "Session" })
+  return Option.match(Duration.fromInput(claims.lease), {
+    onNone: () => invalid("lease", "must be a duration"),
+    onSome: (lease) => {
+      const milliseconds = Duration.toMillis(lease)
+      return milliseconds >= 1000 && milliseconds <= 86_400_000
+        ? Result.succeed({ _tag: "Lease", milliseconds })
+        : invalid("lease", "must be from a second to a day")
+    }
+  })
+}

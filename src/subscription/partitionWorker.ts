@@ -1,0 +1,154 @@
+/**
+ * A worker: handles a claimed partition for as long as it has messages, and a while longer, so that the next message need
+ * not wait for a claim.
+ *
+ * ```
+ * claimed → reading → handling → reading → … → idle → reading → …
+ *    └─────────┴──────────┴──────────────────────┴──→ left
+ * ```
+ *
+ * In `handling` messages are acknowledged too: one by one, or as a batch. A worker leaves
+ *
+ * - *yielded*: it was idle for too long, its slot is needed (`crowded`), another consumer asked for the partition
+ *   (`wanted`), or one may want it that cannot ask (`shared`);
+ * - *fenced*: the claim is another's, or a reset has refused it;
+ * - *halted*: at a message that could not be handled;
+ * - *paused*: by a failure of the database that passes;
+ * - *stopped*: the consumer shuts down.
+ */
+import { Array as Arr, Effect, Latch, Random } from "effect"
+import type { SqlError } from "effect/sql/SqlError"
+import type { HandlerError } from "../errors.ts"
+import * as Moment from "../internal/moment.ts"
+import { isTransient } from "../internal/transient.ts"
+import type { AggregatedStorage, Claim, SubscriptionStorage } from "../Storage.ts"
+import { ClaimedPartition } from "./claimedPartition.ts"
+import type { Deliver } from "./delivery.ts"
+import type { Metrics } from "./metrics.ts"
+import type { Shutdown } from "./shutdown.ts"
+
+/** What a worker does at the moment. */
+export type State = "claimed" | "reading" | "handling" | "idle"
+
+/** Why it has left; the first four have yielded. */
+export type Left = "idle" | "crowded" | "wanted" | "shared" | "fenced" | "halted" | "paused" | "stopped"
+
+/** How long an idle worker keeps its claim, in milliseconds. */
+const idleMilliseconds = 30_000
+
+/** How long a claim is kept, at least, though another consumer asks for it, or another partition for its slot. */
+const fairMilliseconds = 3000
+
+/**
+ * A worker that is never idle leaves its partition alone now and then, for those who cannot ask: after a time of chance
+ * between these, so that partitions are left one after the other. With `sharedMilliseconds` (supervisor.ts), one part in
+ * 29 of its time.
+ */
+const busyMilliseconds = [8000, 24_000] as const
+
+/** What workers of a subscription share. */
+export interface WorkerOptions<R> {
+  readonly name: string
+  readonly stream: AggregatedStorage
+  readonly subscribed: SubscriptionStorage
+  readonly batchSize: number
+  /** How long a claim is good for once it was confirmed, in milliseconds. */
+  readonly validity: number
+  readonly othersCannotAsk: boolean
+  readonly deliver: Deliver<R>
+  readonly metrics: Metrics
+  readonly shutdown: Shutdown
+  /** Whether partitions wait for a slot. */
+  readonly isCrowded: () => boolean
+}
+
+export class PartitionWorker {
+  state: State = "claimed"
+  /** Undefined until its checkpoint was read. */
+  claimed: ClaimedPartition | undefined
+  /** Whether it has to leave as soon as it is idle. */
+  private hasToLeave = false
+  /** Open when the partition has more messages, or the worker has to leave. */
+  private readonly news = Latch.makeUnsafe(false)
+
+  get checkpoint(): number | undefined {
+    return this.claimed?.checkpoint
+  }
+
+  /** Tells that there are messages behind its checkpoint. */
+  wake(): void {
+    this.news.openUnsafe()
+  }
+
+  leave(): void {
+    this.hasToLeave = true
+    this.news.openUnsafe()
+  }
+
+  /** Works until it leaves; whoever has the claim releases it then. */
+  run<R>(
+    options: WorkerOptions<R>,
+    claim: Claim,
+    claimedAt: Moment.Moment
+  ): Effect.Effect<Left, HandlerError | SqlError, R> {
+    return this.work(options, claim, claimedAt).pipe(
+      Effect.raceFirst(Effect.as(claim.lost, "fenced" as const)),
+      Effect.catchTag("BatchStopped", ({ reason }) => Effect.succeed(reason)),
+      Effect.tap((left) =>
+        left === "fenced" ? Effect.logInfo(`subscription ${options.name}: a claim was lost`) : Effect.void
+      ),
+      Effect.catchIf(isTransient, (error) =>
+        Effect.as(
+          Effect.logWarning(`subscription ${options.name}: a partition is given up for a while`, error),
+          "paused" as const
+        )),
+      Effect.annotateLogs({ partition: claim.partition })
+    )
+  }
+
+  private work<R>(
+    { batchSize, deliver, isCrowded, metrics, othersCannotAsk, shutdown, stream, subscribed, validity }: WorkerOptions<
+      R
+    >,
+    claim: Claim,
+    claimedAt: Moment.Moment
+  ) {
+    return Effect.gen({ self: this }, function*() {
+      const { partition } = claim
+      const checkpoint = yield* subscribed.checkpoint(partition)
+      const claimed = this.claimed = new ClaimedPartition(subscribed, claim, { checkpoint, claimedAt, validity })
+      let busySince = claimedAt
+      const sharedAfter = othersCannotAsk ? yield* Random.nextIntBetween(...busyMilliseconds) : Infinity
+      while (true) {
+        if (shutdown.isRequested) return "stopped"
+        this.state = "reading"
+        this.news.closeUnsafe()
+        const { messages, more } = yield* stream.readPartition({
+          partition,
+          fromPosition: claimed.checkpoint + 1,
+          limit: batchSize
+        })
+        if (Arr.isReadonlyArrayNonEmpty(messages)) {
+          this.state = "handling"
+          const [took] = yield* Effect.timed(deliver(claimed, messages))
+          yield* metrics.batchTook(took)
+          if ((yield* Moment.since(claimedAt)) >= fairMilliseconds) {
+            if (claimed.isWanted) return "wanted"
+            if (isCrowded()) return "crowded"
+          }
+          if (more && (yield* Moment.since(busySince)) >= sharedAfter) return "shared"
+          if (more) continue
+        }
+        if (isCrowded()) return "crowded"
+        this.state = "idle"
+        const hasNews = yield* this.news.await.pipe(
+          Effect.as(true),
+          Effect.timeoutOrElse({ duration: idleMilliseconds, orElse: () => Effect.succeed(false) }),
+          Effect.raceFirst(Effect.as(shutdown.awaitRequest, true))
+        )
+        if (!hasNews || this.hasToLeave) return "idle"
+        busySince = yield* Moment.now
+      }
+    })
+  }
+}

@@ -1,0 +1,38 @@
+/** Waits until a subscription has processed a message. */
+import { Duration, Effect, Schedule } from "effect"
+import type { SqlError } from "effect/sql/SqlError"
+import { NotProcessedError } from "../errors.ts"
+import type { PartitionHead, SubscriptionStorage } from "../Storage.ts"
+
+const polling = Schedule.min([Schedule.exponential("5 millis", 1.5), Schedule.spaced("100 millis")])
+
+/** @internal */
+export const waitUntilProcessed = (
+  subscription: string,
+  subscribed: SubscriptionStorage,
+  globalPosition: number,
+  timeout: Duration.Input
+): Effect.Effect<void, NotProcessedError | SqlError> =>
+  Effect.suspend(() => {
+    let place: PartitionHead | undefined
+    const isProcessed = Effect.gen(function*() {
+      place ??= yield* subscribed.place(globalPosition)
+      return place !== undefined && (yield* subscribed.checkpoint(place.partition)) >= place.position
+    })
+    return isProcessed.pipe(
+      Effect.repeat({ until: (processed) => processed, schedule: polling }),
+      Effect.timeoutOrElse({
+        duration: timeout,
+        orElse: () =>
+          Effect.fail(
+            new NotProcessedError({
+              subscription,
+              globalPosition,
+              isLinked: place !== undefined,
+              waited: Duration.toMillis(Duration.fromInputUnsafe(timeout))
+            })
+          )
+      }),
+      Effect.asVoid
+    )
+  })

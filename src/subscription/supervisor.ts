@@ -1,0 +1,205 @@
+/**
+ * The supervisor of a subscription in one process: finds out which partitions have messages, claims them, and starts a
+ * worker for each, as many as there are slots. Where partitions wait for slots, they take turns.
+ *
+ * When it ends, whatever the reason, its workers finish what they have in hand, acknowledge it, and release their claims;
+ * those that take longer than `shutdownTimeout` are interrupted.
+ */
+import { Duration, Effect, Exit, Fiber, FiberSet, Latch, Random, Scope } from "effect"
+import type { SqlError } from "effect/sql/SqlError"
+import type { HandlerError, StreamRebuiltError } from "../errors.ts"
+import * as Moment from "../internal/moment.ts"
+import { isTransient, retryTransient } from "../internal/transient.ts"
+import type { AggregatedStorage, Claim, ClaimMode, PendingPartition, SubscriptionStorage } from "../Storage.ts"
+import type { Deliver } from "./delivery.ts"
+import type { Metrics } from "./metrics.ts"
+import { type Left, PartitionWorker, type WorkerOptions } from "./partitionWorker.ts"
+import type { Shutdown } from "./shutdown.ts"
+
+/** How a subscription is run. */
+export interface SupervisorOptions<R> {
+  readonly name: string
+  /** A label. */
+  readonly owner: string | undefined
+  readonly mode: ClaimMode
+  readonly batchSize: number
+  readonly concurrency: number
+  readonly pollInterval: Duration.Input
+  readonly shutdownTimeout: Duration.Input
+  readonly deliver: Deliver<R>
+  readonly metrics: Metrics
+  readonly shutdown: Shutdown
+}
+
+/** How long a partition is left alone, in milliseconds, when its worker has left for this reason. */
+const backoff: { readonly [Reason in Left]?: number } = {
+  wanted: 1500,
+  paused: 1500,
+  // depeche_db's consumers try each partition every 500 milliseconds.
+  shared: 550,
+  halted: Infinity
+}
+
+/** The same when another consumer has it. */
+const refusedMilliseconds = [100, 500] as const
+
+/** How soon partitions that others have are looked at again. */
+const contendedMilliseconds = 500
+
+/** How long a claim is good for once it was confirmed, at most; of a lease, a third of it. */
+const validityMilliseconds = 1000
+
+/** @internal */
+export const run = <R>(
+  stream: AggregatedStorage,
+  subscribed: SubscriptionStorage,
+  options: SupervisorOptions<R>
+): Effect.Effect<never, HandlerError | StreamRebuiltError | SqlError, R> =>
+  Effect.scoped(Effect.gen(function*() {
+    const { batchSize, concurrency, deliver, metrics, mode, name, shutdown } = options
+    const listener = yield* stream.listen
+    const claims = yield* subscribed.claims(mode, options.owner)
+    const fibers = yield* FiberSet.make<void, HandlerError | SqlError>()
+    const workers = new Map<number, PartitionWorker>()
+    /** When partitions that are left alone may be claimed again. */
+    const backoffUntil = new Map<number, number>()
+    /** When those may that others have. */
+    const refusedUntil = new Map<number, number>()
+    /** Partitions that gave their slot up to others are the last to get one, in this order. */
+    let yielded = new Set<number>()
+    let isCrowded = false
+    const slotFreed = Latch.makeUnsafe(false)
+    const workerOptions: WorkerOptions<R> = {
+      name,
+      stream,
+      subscribed,
+      batchSize,
+      validity: mode._tag === "Lease" ? Math.min(validityMilliseconds, mode.milliseconds / 3) : validityMilliseconds,
+      othersCannotAsk: claims.othersCannotAsk,
+      deliver,
+      metrics,
+      shutdown,
+      isCrowded: () => isCrowded
+    }
+
+    const startWorker = (claim: Claim, claimedAt: Moment.Moment, scope: Scope.Closeable) => {
+      const { partition } = claim
+      const worker = new PartitionWorker()
+      workers.set(partition, worker)
+      const working = worker.run(workerOptions, claim, claimedAt).pipe(
+        Effect.flatMap((left) =>
+          Effect.map(Moment.milliseconds, (now) => {
+            const rest = backoff[left]
+            if (rest !== undefined) backoffUntil.set(partition, now + rest)
+            if (left === "crowded") yielded.add(partition)
+          })
+        ),
+        Effect.onExit((exit) =>
+          Effect.map(Scope.close(scope, exit), () => {
+            workers.delete(partition)
+            if (Exit.isSuccess(exit)) slotFreed.openUnsafe() // else the subscription ends
+          })
+        )
+      )
+      return FiberSet.run(fibers, working)
+    }
+
+    /** Claims a partition and starts its worker; whether it was free. */
+    const claim = (partition: number, ask: boolean) =>
+      Effect.uninterruptibleMask((restore) =>
+        Effect.gen(function*() {
+          const scope = yield* Scope.make()
+          const at = yield* Moment.now
+          const claiming = Scope.provide(claims.claim(partition, { ask }), scope)
+          const claimed = yield* Effect.onExit(
+            restore(claiming),
+            (exit) => Exit.isSuccess(exit) && exit.value !== undefined ? Effect.void : Scope.close(scope, exit)
+          )
+          if (claimed !== undefined) yield* startWorker(claimed, at, scope)
+          return claimed !== undefined
+        })
+      )
+
+    /** Tells workers of their messages. Answers the partitions to claim, and when others come to that, in milliseconds. */
+    const wakeWorkers = (
+      pending: ReadonlyArray<PendingPartition>,
+      idleAt: ReadonlyMap<number, number>,
+      now: number
+    ) => {
+      const free = new Set<number>()
+      let next = Infinity
+      for (const { checkpoint, partition } of pending) {
+        const worker = workers.get(partition)
+        const until = Math.max(backoffUntil.get(partition) ?? 0, refusedUntil.get(partition) ?? 0)
+        if (worker !== undefined) {
+          // Idle throughout, yet not at the stored checkpoint: the subscription was reset.
+          const wasReset = worker.state === "idle" && idleAt.get(partition) === worker.checkpoint &&
+            worker.checkpoint !== checkpoint
+          if (wasReset) worker.leave()
+          else worker.wake()
+        } else if (until <= now) {
+          backoffUntil.delete(partition)
+          refusedUntil.delete(partition)
+          free.add(partition)
+        } else next = Math.min(next, refusedUntil.has(partition) ? contendedMilliseconds : until - now)
+      }
+      return { free, next }
+    }
+
+    /** Claims what is pending, as far as there are slots. Answers when more can be claimed, in milliseconds. */
+    const claimPending = Effect.gen(function*() {
+      slotFreed.closeUnsafe()
+      const idleAt = new Map(
+        Array.from(workers).flatMap(([partition, { checkpoint, state }]) =>
+          state === "idle" && checkpoint !== undefined ? [[partition, checkpoint]] : []
+        )
+      )
+      const pending = yield* subscribed.pending
+      yield* metrics.lag(pending.reduce((sum, { checkpoint, position }) => sum + position - checkpoint, 0))
+      const { free, next } = wakeWorkers(pending, idleAt, yield* Moment.milliseconds)
+      yielded = new Set(Array.from(yielded).filter((partition) => free.has(partition)))
+      const first = yield* Random.shuffle(Array.from(free).filter((partition) => !yielded.has(partition)))
+      let wanted: number | undefined
+      isCrowded = false
+      for (const partition of [...first, ...yielded]) {
+        if (workers.size >= concurrency) {
+          isCrowded = true
+          for (const worker of workers.values()) if (worker.state === "idle") worker.leave()
+          break
+        }
+        if (yield* claim(partition, false)) yielded.delete(partition)
+        else {
+          wanted ??= partition
+          const rest = yield* Random.nextIntBetween(...refusedMilliseconds)
+          refusedUntil.set(partition, (yield* Moment.milliseconds) + rest)
+        }
+      }
+      // With slots to spare, whoever has one of those that were refused is asked for it.
+      if (wanted === undefined) return next
+      if (workers.size < concurrency && (yield* claim(wanted, true))) refusedUntil.delete(wanted)
+      return Math.min(next, contendedMilliseconds)
+    })
+
+    const supervise = Effect.gen(function*() {
+      while (true) {
+        const next = yield* Effect.retry(claimPending, { schedule: retryTransient, while: isTransient })
+        yield* Effect.raceFirst(
+          listener.wait(Duration.min(Duration.millis(next), Duration.fromInputUnsafe(options.pollInterval))),
+          slotFreed.await
+        )
+      }
+    })
+
+    yield* Effect.logInfo(`subscription ${name} is running`).pipe(
+      Effect.annotateLogs({ owner: options.owner, claims: mode._tag, concurrency })
+    )
+    const supervising = yield* Effect.forkScoped(supervise)
+    // Workers learn of it at once, whatever the supervisor is doing.
+    yield* Effect.addFinalizer(() =>
+      shutdown.request.pipe(
+        Effect.andThen(Fiber.interrupt(supervising)),
+        Effect.andThen(Effect.timeoutOption(FiberSet.awaitEmpty(fibers), options.shutdownTimeout))
+      )
+    )
+    return yield* Effect.raceFirst(Fiber.join(supervising), Effect.andThen(FiberSet.join(fibers), Effect.never))
+  }))
