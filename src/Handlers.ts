@@ -1,10 +1,10 @@
 /**
- * What is done with a message: a function of the message and its delivery, or one for each tag.
+ * Handlers of messages: functions of a message and its delivery, or handlers by tag.
  */
 import { Effect } from "effect"
 import type { AggregatedMessage } from "./Message.ts"
 
-/** A message as it is handed to a handler. */
+/** The delivery of a message to a handler. */
 export interface Delivery<out A> extends AggregatedMessage<A> {
   /**
    * From 1; higher when the handler failed before, alone or in a batch, in this run of the subscription. In `replay`, it
@@ -13,7 +13,7 @@ export interface Delivery<out A> extends AggregatedMessage<A> {
   readonly attempt: number
 }
 
-/** Handles a message. Its failures, defects and own interruptions are what `retry` and `onFailure` are for. */
+/** Handles a message. Its failures, defects and own interruptions lead to `retry` and `onFailure`. */
 export interface Handler<in A, out E = never, out R = never> {
   (message: A, delivery: Delivery<A>): Effect.Effect<unknown, E, R>
 }
@@ -37,7 +37,7 @@ export type EffectsOf<H> = {
   readonly [Tag in keyof H]: H[Tag] extends (...args: never) => infer Result ? Result : never
 }[keyof H]
 
-/** Makes a handler of one for each tag. Messages of other tags are acknowledged, and nothing is done with them. */
+/** Makes one handler of handlers by tag. Messages of other tags are acknowledged without being handled. */
 export interface MakeByTag<in out A> {
   <const H extends ByTag<A>>(
     handlers: H & OnlyTagsOf<A, H>
@@ -45,7 +45,7 @@ export interface MakeByTag<in out A> {
 }
 
 /**
- * A handler made of one for each tag, of messages of type `A`. A subscription has the same as `handlers`, and knows its
+ * A handler made of handlers by tag, for messages of type `A`. A subscription has the same as `handlers`, and knows its
  * messages.
  *
  * **Example**

@@ -47,21 +47,21 @@ import * as Supervisor from "./subscription/supervisor.ts"
 
 export type { Failure, Halt, OnFailure, Options, ParkedMessage, PartitionStatus, Place, Replayed, Start }
 
-/** Why `run` ends: `onFailure: "stop"`; a failure of the database that does not pass; a transaction that is open. */
+/** Why `run` ends: `onFailure: "stop"`; a permanent failure of the database; a transaction that is open. */
 export type RunError = HandlerError | StreamRebuiltError | InvalidArgumentError | SqlError
 
 /** A message to be acknowledged by hand. The next of its partition comes after that. */
 export interface Unacknowledged<out A> extends Delivery<A> {
-  /** Tells that it was handled; the checkpoint is stored soon after. */
+  /** Acknowledges the message; the checkpoint is stored soon after. */
   readonly acknowledge: Effect.Effect<void>
 }
 
-/** What is handled of an aggregated stream, and how far it has come. */
+/** The messages of an aggregated stream, handled one after the other, and the checkpoints of each partition. */
 export interface Subscription<in out A> {
   /** Its name, as in the names of its database objects. */
   readonly name: string
   /**
-   * Makes a handler of one for each tag. Messages of other tags are acknowledged, and nothing is done with them.
+   * Makes one handler of handlers by tag. Messages of other tags are acknowledged without being handled.
    *
    * **Example**
    *
@@ -72,7 +72,7 @@ export interface Subscription<in out A> {
   readonly handlers: Handlers.MakeByTag<A>
   /**
    * Handles messages as they come, until it is interrupted; it ends when the messages in hand are finished, within
-   * `shutdownTimeout`. Lost connections are waited out. Not inside a transaction.
+   * `shutdownTimeout`. Transient failures of the database are tried again. Not inside a transaction.
    *
    * **Example**
    *
@@ -115,10 +115,10 @@ export interface Subscription<in out A> {
     globalPosition: number,
     timeout: Duration.Input
   ) => Effect.Effect<void, NotProcessedError | SqlError>
-  /** The dead letters: messages that were put aside, in the order of partitions and positions. */
+  /** The dead letters: parked messages, in the order of partitions and positions. */
   readonly parked: Effect.Effect<ReadonlyArray<ParkedMessage<A>>, SqlError>
   /**
-   * Hands parked messages to a handler once more, all or those given. Those that it handles are parked no more; with
+   * Hands parked messages to a handler once more, all or those given. Those that it handles are not parked any more; with
    * transactional delivery, in one transaction with what it writes. Messages that others have replayed or discarded
    * meanwhile do not count.
    *
@@ -132,7 +132,7 @@ export interface Subscription<in out A> {
     handler: Handler<A, E, R>,
     places?: ReadonlyArray<Place>
   ) => Effect.Effect<Replayed, SqlError, R>
-  /** Forgets a parked message. Whether it was there. */
+  /** Discards a parked message; returns whether it was parked. */
   readonly discard: (place: Place) => Effect.Effect<boolean, SqlError>
   /**
    * Begins again, forgetting all checkpoints and parked messages. Running workers begin again too: what they handle
@@ -146,9 +146,9 @@ export interface Subscription<in out A> {
 /** Why a subscription cannot be made. */
 export type MakeError = InvalidNameError | InvalidArgumentError | SetupError | MigrationError | SqlError
 
-/** Something that can be subscribed to: an aggregated stream. */
+/** Can be subscribed to: an aggregated stream. */
 export interface Subscribable<in out A> {
-  /** A subscription to this stream. When this ends, it is known where it begins: nothing written after is missed. */
+  /** A subscription to this stream. Its start is stored when this ends: no message written later is missed. */
   readonly subscription: (options: Options) => Effect.Effect<Subscription<A>, MakeError>
 }
 
@@ -227,7 +227,7 @@ export const make = Effect.fnUntraced(function*<A>(
             })),
         // Consumers may wait with a message for as long as they like: no transaction is open meanwhile.
         { ...delivery, delivery: "atLeastOnce", acknowledge: "message" },
-        0 // when the stream has ended, nobody acknowledges any more
+        0 // when the stream has ended, nothing is acknowledged any more
       )
     ),
     status: subscribed.status,
@@ -260,12 +260,12 @@ export interface ServiceClass<in out Self, in out Id extends string, in out A, o
 {
   /** The subscription; makes its database objects where they do not exist, if its store's layer does so. */
   readonly layer: Layer.Layer<Self, MakeError, From>
-  /** Handles messages for as long as the layer is there; when it closes, `shutdownTimeout` says how long it may take. */
+  /** Handles messages while the layer lives; when it closes, the messages in hand may take `shutdownTimeout`. */
   readonly layerHandler: <E, R>(
     handler: Handler<A, E, R>,
     options?: HandlerLayerOptions
   ) => Layer.Layer<never, never, Self | R>
-  /** The same with a handler for each tag. Messages of other tags are acknowledged, and nothing is done with them. */
+  /** The same with handlers by tag. Messages of other tags are acknowledged without being handled. */
   readonly layerHandlers: <const H extends Handlers.ByTag<A>>(
     handlers: H & Handlers.OnlyTagsOf<A, H>,
     options?: HandlerLayerOptions
@@ -275,7 +275,7 @@ export interface ServiceClass<in out Self, in out Id extends string, in out A, o
     handler: (deliveries: Arr.NonEmptyReadonlyArray<Delivery<A>>) => Effect.Effect<unknown, E, R>,
     options?: HandlerLayerOptions
   ) => Layer.Layer<never, never, Self | R>
-  /** Makes a handler of one for each tag, to be wrapped, or tested. */
+  /** Makes one handler of handlers by tag, to be wrapped, or tested. */
   readonly handlers: Handlers.MakeByTag<A>
   /** What `layer` runs on PostgreSQL: numbered migrations, each a list of statements to be run in one transaction. */
   readonly migrations: Effect.Effect<ReadonlyArray<Migrations.Migration>, InvalidNameError>

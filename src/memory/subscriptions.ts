@@ -1,4 +1,4 @@
-/** What a subscription remembers, in memory: checkpoints and parked messages roll back with the transaction. */
+/** The state of a subscription, in memory: checkpoints and parked messages roll back with the transaction. */
 import { Clock, DateTime, Effect, Option } from "effect"
 import { StreamRebuiltError } from "../errors.ts"
 import type {
@@ -28,7 +28,7 @@ const placeOf = ({ partition, position }: PartitionHead): string => `${partition
 
 const checkpointOf = (partition: number): string => `checkpoint ${partition}`
 
-/** What is known after some changes. */
+/** The state after some changes. */
 class State {
   readonly checkpoints: Map<number, number>
   readonly parked: Map<string, Parked>
@@ -79,7 +79,7 @@ interface Holder {
   isWanted: boolean
 }
 
-/** A subscription's memory, shared by all who use its name. */
+/** The state of a subscription, shared by all consumers of that name. */
 export class Subscribed implements Transaction.Participant<Change> {
   readonly locks = new Transaction.Locks()
   readonly state = new State()
@@ -100,7 +100,7 @@ export class Subscribed implements Transaction.Participant<Change> {
     }
   }
 
-  /** Undefined if somebody has the partition. */
+  /** Undefined if a consumer has the partition. */
   claim(partition: number, owner: string, ask: boolean): Holder | undefined {
     const holder = this.holders.get(partition)
     if (holder !== undefined) {
@@ -255,7 +255,7 @@ export const make = (
       })
     }),
     place: (globalPosition) => Effect.sync(() => place(globalPosition)),
-    // What is being acknowledged comes before it.
+    // Acknowledgements that are under way come before it.
     reset: Effect.gen(function*() {
       const { checkpoints } = yield* view
       const known = new Set([...checkpoints.keys(), ...subscribed.tokens.keys()])

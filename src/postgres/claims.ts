@@ -11,7 +11,7 @@
  *
  * Either way each claim gets a fencing token, higher than that of the one before it, and acknowledgements name it: a
  * process that goes on after it has lost a claim is refused as soon as another has made one. A reset raises the tokens
- * of all claims, and so refuses those who have a partition; it stays theirs (`held_by`) until they notice.
+ * of all claims, and so fences every holder; the partitions stay theirs (`held_by`) until they notice.
  */
 import type * as PgConnection from "@effect/sql-pg/PgConnection"
 import { Context, Deferred, Effect, Layer } from "effect"
@@ -37,7 +37,7 @@ export class ClaimHolder extends Context.Service<
   ) => Effect.Effect<Claims, never, Scope.Scope>
 >()("effect-message-store/postgres/ClaimHolder") {}
 
-/** Of those who asked for a session, and have a client that cannot open one. */
+/** The lease, in milliseconds, of consumers that asked for a session whose client cannot open one. */
 const defaultLease = 30_000
 
 export const layer = perClient(() =>

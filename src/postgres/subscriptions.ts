@@ -1,5 +1,5 @@
 /**
- * What a subscription remembers: in depeche_db's table of checkpoints, and in tables of ours for claims (`claims.ts`),
+ * The state of a subscription: in depeche_db's table of checkpoints, and in tables of ours for claims (`claims.ts`),
  * parked messages, halted partitions, and the stream that it belongs to.
  */
 import { Effect } from "effect"
@@ -80,7 +80,7 @@ export const make = (
         // depeche_db's mark that the start is stored.
         const [done] = yield* sql`select 1 as done from ${checkpoints}
           where subscription_name = ${name} and partition = -1`
-        // What depeche_db began is of the positions that there are.
+        // A subscription that depeche_db began has checkpoints of the present positions.
         yield* sql`update ${origin} set numbering = p.numbering from ${projection} p
           where ${origin}.numbering is null or ${done === undefined}`
         if (done !== undefined) return

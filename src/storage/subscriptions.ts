@@ -1,10 +1,10 @@
 /**
- * What a subscription remembers: checkpoints, claims, and messages that were put aside. A backend keeps these promises:
+ * The state of a subscription: checkpoints, claims, and parked messages. A backend keeps these promises:
  *
  * - checkpoints only rise, and only by the claim that was made last; a reset fences every claim that was made before it;
  * - an acknowledgement is either before a reset, and undone by it, or after it, and refused;
  * - a claim excludes others until it is released or lost; each claim of a partition has a higher token than the one before;
- * - all but claims is written in the transaction that is open, and rolls back with it.
+ * - everything but claims is written in the transaction that is open, and rolls back with it.
  */
 import type { DateTime, Effect, Schema, Scope } from "effect"
 import type { SqlError } from "effect/sql/SqlError"
@@ -18,7 +18,7 @@ export interface PendingPartition extends PartitionHead {
   readonly checkpoint: number
 }
 
-/** What an acknowledgement names: of two claims of a partition, the later one has the higher fencing token. */
+/** A partition and its fencing token, which an acknowledgement names. The later of two claims has the higher token. */
 export interface ClaimToken {
   readonly partition: number
   readonly token: number
@@ -26,7 +26,7 @@ export interface ClaimToken {
 
 /** The right to handle a partition, until its scope closes or it is lost. */
 export interface Claim extends ClaimToken {
-  /** Ends when the claim is lost: somebody else may have it. */
+  /** Ends when the claim is lost: another consumer may have the partition. */
   readonly lost: Effect.Effect<void>
   /** Whether the claim stands: the lock is held or the lease has not ended, and nothing has fenced it. */
   readonly confirm: Effect.Effect<boolean, SqlError>
@@ -38,8 +38,8 @@ export type ClaimMode = { readonly _tag: "Session" } | { readonly _tag: "Lease";
 /** The claims of one consumer. */
 export interface Claims {
   /**
-   * Undefined if somebody else has the partition, in this process or another. With `ask`, whoever has it is asked to
-   * give it up once it has had it for a while.
+   * Undefined if another consumer has the partition, in this process or another. With `ask`, that consumer is asked to
+   * yield it once it has had it for a while.
    */
   readonly claim: (
     partition: number,
@@ -49,22 +49,22 @@ export interface Claims {
   readonly othersCannotAsk: boolean
 }
 
-/** What became of an acknowledgement. `Fenced`: the claim is another's, or the checkpoint is elsewhere. */
+/** The outcome of an acknowledgement. `Fenced`: there was a later claim or a reset, or the checkpoint is elsewhere. */
 export type Advance = "Advanced" | "Wanted" | "Fenced"
 
-/** A failure as JSON: what is left of an error where it cannot be kept itself. At most some 20,000 characters. */
+/** A failure as JSON, as it is stored with a parked message: about 20,000 characters at most. */
 export interface Failure {
   /** The error's `_tag`, else its name, else the type of what was thrown. */
   readonly tag: string
   readonly message: string
   /** The error's own fields, as far as they are JSON: a typed error's. */
   readonly fields?: Schema.JsonObject | undefined
-  /** What the error says that it was caused by. */
+  /** The error's own `cause`. */
   readonly cause?: Failure | undefined
   readonly stack?: string | undefined
 }
 
-/** A message whose handling was given up. */
+/** A message that is to be parked. */
 export interface ParkedEntry {
   readonly partition: number
   readonly position: number
@@ -73,7 +73,7 @@ export interface ParkedEntry {
   readonly attempts: number
 }
 
-/** A message that was put aside, as the backend has it. */
+/** A parked message, as the backend has it. */
 export interface EncodedParkedMessage extends ParkedEntry {
   readonly parkedAt: DateTime.Utc
   /** Undefined if the store does not have it any more. */
@@ -90,11 +90,11 @@ export interface Halt {
   readonly since: DateTime.Utc
 }
 
-/** How far a subscription has come in a partition. */
+/** The progress of a subscription in a partition. */
 export interface PartitionStatus extends PendingPartition {
   /**
    * What holds the claim: host and process id, and the label that the subscription was given, as in
-   * `"web-3:4711 blue"`. Undefined if nothing does, or a Python process.
+   * `"web-3:4711 blue"`. Undefined if it is free, or claimed by a Python process.
    */
   readonly claimedBy: string | undefined
   /** How many of its messages are parked. */
@@ -105,27 +105,27 @@ export interface PartitionStatus extends PendingPartition {
 
 /** The checkpoints, claims and parked messages of one subscription. */
 export interface SubscriptionStorage {
-  /** Stores where the partitions begin, unless that was done before: once, whoever asks, and however many at once. */
+  /** Stores where the partitions begin, unless that is stored: once, however many processes do this at once. */
   readonly initialise: <E>(
     positions: Effect.Effect<ReadonlyArray<PartitionHead>, E>
   ) => Effect.Effect<void, E | SqlError>
   /** For one consumer, until the scope closes. `status` shows the label. */
   readonly claims: (mode: ClaimMode, label: string | undefined) => Effect.Effect<Claims, never, Scope.Scope>
-  /** In any order. Fails if the stream's positions are others than those of the checkpoints. */
+  /** In any order. Fails if the stream was rebuilt since the checkpoints were stored. */
   readonly pending: Effect.Effect<ReadonlyArray<PendingPartition>, StreamRebuiltError | SqlError>
   /** The position that was acknowledged last; -1: none. */
   readonly checkpoint: (partition: number) => Effect.Effect<number, SqlError>
   /** Moves the checkpoint of the claim's partition, if it is at `from`, `to` is behind it, and the claim is not fenced. */
   readonly advance: (claim: ClaimToken, from: number, to: number) => Effect.Effect<Advance, SqlError>
   /**
-   * Puts a message aside, or notes another failure of one that is; the checkpoint is moved by `advance`. With
+   * Parks a message, or notes another failure of a parked one; the checkpoint is moved by `advance`. With
    * `onlyIfParked`, nothing happens to one that is not parked any more. Whether it is parked now.
    */
   readonly park: (
     entry: ParkedEntry,
     options?: { readonly onlyIfParked?: boolean | undefined }
   ) => Effect.Effect<boolean, SqlError>
-  /** Whether it was there. */
+  /** Whether the message was parked. */
   readonly unpark: (place: PartitionHead) => Effect.Effect<boolean, SqlError>
   /** All, or those of some places; in the order of partitions and positions. */
   readonly parked: (

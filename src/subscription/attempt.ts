@@ -11,7 +11,7 @@ import { annotationsOf, type Consumer, HandlerFailure } from "./consumer.ts"
 import type { Metrics } from "./metrics.ts"
 import type { Shutdown } from "./shutdown.ts"
 
-/** `"park"` puts the message aside, to be replayed or discarded later; `"skip"` acknowledges it as if it were handled. */
+/** `"park"` makes the message a dead letter, to be replayed or discarded; `"skip"` acknowledges it as if it were handled. */
 export type OnFailure = "park" | "skip" | "haltPartition" | "stop"
 
 /** What becomes of the messages of a subscription. */
@@ -37,7 +37,7 @@ export interface Delivering<A, R> {
   readonly shutdown: Shutdown
 }
 
-/** Hands messages to the consumer once. What was handled before a failure is acknowledged, unless it is rolled back. */
+/** Hands messages to the consumer once. Those handled before a failure are acknowledged, unless they are rolled back. */
 export interface Attempt<A, R> {
   (deliveries: Arr.NonEmptyReadonlyArray<Delivery<A>>): Effect.Effect<void, HandlerFailure | BatchStopped | SqlError, R>
 }
@@ -82,7 +82,7 @@ export const transactional =
     )
     const { handlerTransactions } = storage
     return (handlerTransactions === undefined ? transaction : handlerTransactions.inTurn(transaction)).pipe(
-      // What a handler did to the transaction shows when it goes on, or is committed.
+      // A transaction that the handler has broken fails when it goes on, or is committed.
       Effect.catchIf(
         isPermanent,
         (cause) => Effect.fail(new HandlerFailure({ index: deliveries.length === 1 ? 0 : undefined, cause }))
@@ -92,7 +92,7 @@ export const transactional =
     )
   }
 
-/** A connection that a handler lost says nothing of the handler if ours is lost as well. */
+/** A connection that a handler lost is no failure of the handler if the subscription has lost its own as well. */
 const blameless = (partition: ClaimedPartition) =>
 <R>(
   attempt: Effect.Effect<void, HandlerFailure | BatchStopped | SqlError, R>

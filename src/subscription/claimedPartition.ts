@@ -1,4 +1,4 @@
-/** A partition while it is claimed: how far it is handled, and whether the claim stands. */
+/** A claimed partition: its checkpoint, and whether the claim stands. */
 import { Data, Effect } from "effect"
 import type { SqlError } from "effect/sql/SqlError"
 import * as Moment from "../internal/moment.ts"
@@ -72,7 +72,7 @@ export class ClaimedPartition {
     )
   }
 
-  /** Whatever answers that the claim stands, confirms it from the time of asking on. */
+  /** An answer that the claim stands confirms it from the time of the question on. */
   private orStopped<A>(
     ask: Effect.Effect<A, SqlError>,
     stands: (answer: A) => boolean

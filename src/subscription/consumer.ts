@@ -62,7 +62,7 @@ export const batches = <A, E, R>(
   ))
 }
 
-/** Of a line of the log, or a span, about a message. */
+/** The annotations of log lines and spans about a message. */
 export const annotationsOf = (
   { attempt, messageId, partition, position, stream }: Pick<
     Delivery<unknown>,
@@ -80,8 +80,8 @@ const linksOf = (deliveries: ReadonlyArray<Delivery<unknown>>) =>
   })
 
 /**
- * Failures and defects alike are the handler's, and so is an interruption: when we interrupt a fiber, nothing in it
- * recovers, so what arrives here was interrupted by itself.
+ * Failures and defects alike are the handler's, and so is an interruption: after an interruption from outside nothing
+ * recovers, so a handler that arrives here interrupted itself.
  */
 const failing = <A, E, R>(
   effect: Effect.Effect<A, E, R>,

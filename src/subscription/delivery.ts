@@ -1,7 +1,7 @@
 /**
- * Delivers what was read of a partition: hands it to the consumer, acknowledges what was handled (`attempt.ts`), and sees
- * to what failed. A batch that failed is bisected until the message that fails is alone; that one is tried again by the
- * schedule of retries (`retry.ts`), and at last parked, skipped, or left.
+ * Delivers the messages read from a partition: hands them to the consumer, acknowledges those that were handled
+ * (`attempt.ts`), and deals with failures. A batch that failed is bisected until the failing message is alone; it is then
+ * tried again by the schedule of retries (`retry.ts`), and at last parked, skipped, or left.
  */
 import { Array as Arr, Effect, Result } from "effect"
 import type { Delivery } from "../Handlers.ts"
@@ -58,7 +58,7 @@ export const make = <A, R>(delivering: Delivering<A, R>): Deliver<R> => {
     for (const row of rows) {
       const stored = decodeRow(codec, row)
       if (Result.isFailure(stored)) {
-        // What cannot be decoded can be handled by nobody, however often it is tried.
+        // Trying again does not help with a message that cannot be decoded.
         yield* deliver(deliveries)
         deliveries = []
         yield* Retry.giveUp(delivering, partition, { ...row, attempt: 1 }, stored.failure)

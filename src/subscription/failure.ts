@@ -1,4 +1,4 @@
-/** What is kept of an error: JSON that is bounded in size, and that PostgreSQL can hold. */
+/** Errors as JSON of bounded size, which PostgreSQL can hold. */
 import { Predicate } from "effect"
 import type { Schema } from "effect"
 import type { Failure } from "../Storage.ts"
@@ -6,13 +6,13 @@ import type { Failure } from "../Storage.ts"
 const maximumText = 2000
 const maximumFields = 50
 const maximumDepth = 4
-/** Of all fields together, in characters of JSON. */
+/** Bounds all fields together, in characters of JSON. */
 const maximumSize = 8000
 
-/** Fields that are told otherwise, or tell nothing. */
+/** Fields that are kept elsewhere, or say nothing. */
 const notFields = new Set(["_tag", "name", "message", "cause", "stack"])
 
-/** Without NUL, well-formed, and not without end. */
+/** Text without NUL, well-formed, and of bounded length. */
 const text = (value: string): string => value.slice(0, maximumText).replaceAll("\0", "").toWellFormed()
 
 /** `depth` is that of causes: an error may be its own cause. */
@@ -65,7 +65,7 @@ const entriesOf = (value: object): ReadonlyArray<readonly [string, unknown]> => 
   }
 }
 
-/** What JSON cannot say becomes text: a bigint, a date, an instance. Undefined: a function, a symbol. */
+/** Values that JSON does not have become text: a bigint, a date, an instance. Undefined for a function or a symbol. */
 const toJson = (value: unknown, depth: number): Schema.Json | undefined => {
   switch (typeof value) {
     case "string":

@@ -1,4 +1,4 @@
-/** What subscriptions count and measure, each by the name of the subscription. */
+/** The metrics of subscriptions, by the name of the subscription. */
 import { type Duration, type Effect, Metric } from "effect"
 
 const handledTotal = Metric.counter("effect_message_store_handled", { description: "Messages handled" })

@@ -1,4 +1,4 @@
-/** What a subscription is told when it is made, checked, and with its defaults. */
+/** The options of a subscription, with their bounds and defaults. */
 import { Duration, Effect, Option, Result, Schedule } from "effect"
 import type { InvalidArgumentError } from "../errors.ts"
 import { invalid } from "../internal/checks.ts"
@@ -6,7 +6,7 @@ import type { ClaimMode, Storage } from "../Storage.ts"
 import type { DeliveryOptions, OnFailure } from "./attempt.ts"
 import type { Start } from "./start.ts"
 
-/** What a subscription is. */
+/** Options of a subscription. */
 export interface Options {
   /**
    * Part of the names of database objects: 1 to 41 of `a-z`, `0-9` and `_`, not beginning with a digit. Unique in the
@@ -36,11 +36,11 @@ export interface Options {
   /**
    * When a failed handler is called again; its input is the handler's error. Default: 5 times, after 0.1, 0.2, 0.4, 0.8 and
    * 1.6 seconds. A connection that was lost in a handler counts as its failure, unless the subscription has lost its own
-   * to the database as well: that is waited out.
+   * to the database as well: then it is called again when the connection is back.
    */
   readonly retry?: Schedule.Schedule<unknown, unknown> | undefined
   /**
-   * What is done when it has failed for the last time. `"park"` (default) puts the message aside, with the error, to be
+   * What is done when it has failed for the last time. `"park"` (default) makes the message a dead letter, with the error, to be
    * replayed; `"skip"` acknowledges it; `"haltPartition"` leaves its partition alone, until the subscription runs again
    * (other processes that run it try the message in their turn, and halt the partition too); `"stop"` makes `run` fail. A
    * message that cannot be decoded counts as one whose handler failed. Each is logged as an error.
@@ -52,7 +52,7 @@ export interface Options {
    * All processes of a subscription have to do the same.
    */
   readonly claims?: "session" | { readonly lease: Duration.Input } | undefined
-  /** How long it waits for a wake-up before it looks for itself. Default 5 seconds. */
+  /** How long it waits for a wake-up before it polls. Default 5 seconds. */
   readonly pollInterval?: Duration.Input | undefined
   /**
    * How long a handler may go on when `run` is interrupted, or a layer closes: nothing more is begun, and what is
@@ -70,7 +70,7 @@ const defaultConcurrency = 16
 export const defaultRetry = Schedule.max([Schedule.exponential("100 millis"), Schedule.recurs(5)])
 
 /**
- * Transactions of handlers are bounded by the pool, however many partitions are claimed: more would only be kept waiting.
+ * Transactions of handlers are bounded by the pool, however many partitions are claimed: more would only wait.
  *
  * @internal
  */

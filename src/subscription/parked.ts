@@ -1,5 +1,5 @@
 /**
- * Messages that were put aside: listed, handed to a handler once more, forgotten.
+ * Dead letters: parked messages, to be listed, replayed, or discarded.
  */
 import { Effect, Result } from "effect"
 import type { DateTime } from "effect"
@@ -24,7 +24,7 @@ export interface Place {
   readonly position: number
 }
 
-/** A dead letter: a message that was put aside. What the store knew of it is undefined if it does not have it any more. */
+/** A dead letter: a parked message. Fields of the store are undefined if the store no longer has the message. */
 export interface ParkedMessage<out A> extends Place {
   readonly messageId: string
   /** Undefined as well if it cannot be decoded. */
@@ -42,9 +42,9 @@ export interface ParkedMessage<out A> extends Place {
   readonly parkedAt: DateTime.Utc
 }
 
-/** What a replay has done. */
+/** The result of a replay. */
 export interface Replayed {
-  /** Messages that were handled, and are parked no more. */
+  /** Messages that were handled, and are not parked any more. */
   readonly handled: number
   /** Messages whose handler failed again. */
   readonly failed: number
@@ -98,7 +98,7 @@ export const replay = Effect.fnUntraced(function*<A, E, R>(
     return storage.withTransaction(
       Effect.flatMap(unpark, (isThere) => isThere ? Effect.as(handle, true) : Effect.succeed(false))
     ).pipe(
-      // What a handler did to the transaction shows when it is committed.
+      // A transaction that the handler has broken fails when it is committed.
       Effect.catchIf(isPermanent, (cause) => Effect.fail(new HandlerFailure({ index: 0, cause })))
     )
   }
@@ -111,7 +111,7 @@ export const replay = Effect.fnUntraced(function*<A, E, R>(
     yield* Effect.logWarning(`subscription ${name}: a replayed message failed again`, cause).pipe(
       Effect.annotateLogs(annotationsOf({ ...entry, stream, attempt: attempts }))
     )
-    // A lost connection says nothing of the handler. A message that was discarded meanwhile, or handled, stays so.
+    // A lost connection is no failure of the handler. A message that was discarded or handled meanwhile stays so.
     if (isConnectionError(cause)) return
     yield* subscribed.park({ ...entry, attempts, error: toFailure(cause) }, { onlyIfParked: true })
   })

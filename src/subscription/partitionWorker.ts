@@ -13,7 +13,7 @@
  *   (`wanted`), or one may want it that cannot ask (`shared`);
  * - *fenced*: the claim is another's, or a reset has refused it;
  * - *halted*: at a message that could not be handled;
- * - *paused*: by a failure of the database that passes;
+ * - *paused*: by a transient failure of the database;
  * - *stopped*: the consumer shuts down.
  */
 import { Array as Arr, Effect, Latch, Random } from "effect"
@@ -27,10 +27,10 @@ import type { Deliver } from "./delivery.ts"
 import type { Metrics } from "./metrics.ts"
 import type { Shutdown } from "./shutdown.ts"
 
-/** What a worker does at the moment. */
+/** The state of a worker. */
 export type State = "claimed" | "reading" | "handling" | "idle"
 
-/** Why it has left; the first four have yielded. */
+/** Why a worker has left; the first four have yielded. */
 export type Left = "idle" | "crowded" | "wanted" | "shared" | "fenced" | "halted" | "paused" | "stopped"
 
 /** How long an idle worker keeps its claim, in milliseconds. */
@@ -40,7 +40,7 @@ const idleMilliseconds = 30_000
 const fairMilliseconds = 3000
 
 /**
- * A worker that is never idle leaves its partition alone now and then, for those who cannot ask: after a time of chance
+ * A worker that is never idle leaves its partition alone now and then, for consumers that cannot ask: after a random time
  * between these, so that partitions are left one after the other. With `sharedMilliseconds` (supervisor.ts), one part in
  * 29 of its time.
  */
@@ -75,7 +75,7 @@ export class PartitionWorker {
     return this.claimed?.checkpoint
   }
 
-  /** Tells that there are messages behind its checkpoint. */
+  /** Wakes the worker: there are messages behind its checkpoint. */
   wake(): void {
     this.news.openUnsafe()
   }
@@ -85,7 +85,7 @@ export class PartitionWorker {
     this.news.openUnsafe()
   }
 
-  /** Works until it leaves; whoever has the claim releases it then. */
+  /** Works until it leaves; its caller then releases the claim. */
   run<R>(
     options: WorkerOptions<R>,
     claim: Claim,

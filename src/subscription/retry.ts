@@ -8,7 +8,8 @@ import { annotationsOf } from "./consumer.ts"
 import { toFailure } from "./failure.ts"
 
 /**
- * After its first failure. When a shutdown is requested while it waits for its next attempt, it is left as it is.
+ * Called after the first failure. If a shutdown is requested while the message waits for its next attempt, it is left
+ * unacknowledged.
  *
  * @internal
  */
@@ -43,7 +44,7 @@ export const make =
     })
 
 /**
- * Does what `onFailure` says with a message that failed for the last time.
+ * Applies `onFailure` to a message that failed for the last time.
  *
  * @internal
  */

@@ -1,4 +1,4 @@
-/** How a consumer is told to stop: what is in hand is finished, nothing more is begun. */
+/** Asks a consumer to stop: it finishes the messages in hand, and begins no others. */
 import { Effect, Latch } from "effect"
 
 export class Shutdown {

@@ -19,7 +19,7 @@ import type { Shutdown } from "./shutdown.ts"
 /** How a subscription is run. */
 export interface SupervisorOptions<R> {
   readonly name: string
-  /** A label. */
+  /** The label that `claimedBy` shows. */
   readonly owner: string | undefined
   readonly mode: ClaimMode
   readonly batchSize: number
@@ -40,10 +40,10 @@ const backoff: { readonly [Reason in Left]?: number } = {
   halted: Infinity
 }
 
-/** The same when another consumer has it. */
+/** The same, when another consumer has the partition. */
 const refusedMilliseconds = [100, 500] as const
 
-/** How soon partitions that others have are looked at again. */
+/** How soon partitions that others have are tried again. */
 const contendedMilliseconds = 500
 
 /** How long a claim is good for once it was confirmed, at most; of a lease, a third of it. */
@@ -63,9 +63,9 @@ export const run = <R>(
     const workers = new Map<number, PartitionWorker>()
     /** When partitions that are left alone may be claimed again. */
     const backoffUntil = new Map<number, number>()
-    /** When those may that others have. */
+    /** When partitions that others have may be claimed. */
     const refusedUntil = new Map<number, number>()
-    /** Partitions that gave their slot up to others are the last to get one, in this order. */
+    /** Partitions that yielded their slot are the last to get one, in this order. */
     let yielded = new Set<number>()
     let isCrowded = false
     const slotFreed = Latch.makeUnsafe(false)
@@ -174,7 +174,7 @@ export const run = <R>(
           refusedUntil.set(partition, (yield* Moment.milliseconds) + rest)
         }
       }
-      // With slots to spare, whoever has one of those that were refused is asked for it.
+      // With slots to spare, the holders of the refused partitions are asked for one.
       if (wanted === undefined) return next
       if (workers.size < concurrency && (yield* claim(wanted, true))) refusedUntil.delete(wanted)
       return Math.min(next, contendedMilliseconds)

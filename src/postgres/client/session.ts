@@ -1,6 +1,6 @@
 /**
- * One session outside of the pool, for what belongs to a session: LISTEN, and advisory locks. It is opened when it is
- * first needed, and opened again whenever it was lost: at once, and with growing delays up to 5 seconds while it does not last.
+ * One session outside of the pool, for LISTEN and session advisory locks. It is opened when it is first needed, and opened
+ * again when it is lost: at once, then with a backoff of up to 5 seconds while it does not last.
  */
 import type { PgClientConfig } from "@effect/sql-pg/PgClient"
 import type * as PgConnection from "@effect/sql-pg/PgConnection"
@@ -13,21 +13,21 @@ import { perClient } from "./perClient.ts"
 type Connection = PgConnection.PgConnection
 
 /**
- * What is done with a connection for as long as there is one: interrupted when it is lost. If it fails, the connection
- * counts as lost.
+ * Uses the connection of the session. It is interrupted when the connection is lost; if it fails, the connection counts
+ * as lost.
  */
 export interface Tenant {
   (connection: Connection): Effect.Effect<never, SqlError, Scope.Scope>
 }
 
 export class Session extends Context.Service<Session, {
-  /** Not with a client that is no `PgClient`: then there is never a connection. */
+  /** False with a client that is no `PgClient`: then there is never a connection. */
   readonly isAvailable: boolean
   /** Runs the tenant on the connection, and on each that follows it, until the scope closes. */
   readonly use: (tenant: Tenant) => Effect.Effect<void, never, Scope.Scope>
 }>()("effect-message-store/postgres/Session") {}
 
-/** A connection that is broken without anybody saying so is noticed by this. */
+/** Notices a connection that is broken without an error. */
 const keepAlive = Effect.fnUntraced(function*(connection: Connection) {
   while (true) {
     yield* Effect.sleep("15 seconds")
@@ -38,7 +38,7 @@ const keepAlive = Effect.fnUntraced(function*(connection: Connection) {
   }
 })
 
-/** A connection that lasted for this long, in milliseconds, was one. A server that is no primary refuses LISTEN at once. */
+/** A connection that lasted for this long, in milliseconds, was usable: a standby refuses LISTEN at once. */
 const lasting = 1000
 
 /** Jitter adds a fifth at most. */
@@ -100,7 +100,7 @@ export const layer = perClient(() =>
           if (lasted < lasting) return yield* Effect.fail(cause)
         })),
         Effect.retry(reconnects),
-        Effect.forever // the delays begin again
+        Effect.forever // the backoff begins again
       )
 
       return Session.of({
