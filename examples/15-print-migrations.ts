@@ -4,7 +4,7 @@
  *   node --conditions=@effect-message-store/source examples/15-print-migrations.ts > migrations.sql
  */
 import { Console, Effect, Schema } from "effect"
-import { AggregatedStream, Message, MessageStore, Partitioner } from "effect-message-store"
+import { AggregatedStream, Message, MessageStore, Partitioner, Subscription } from "effect-message-store"
 
 class OrderPlaced extends Schema.TaggedClass<OrderPlaced>()("OrderPlaced", {
   ...Message.fields,
@@ -23,6 +23,11 @@ class ByCustomer extends AggregatedStream.Service<ByCustomer>()("examples/Migrat
   partitioner: Partitioner.field("customer", 16)
 }) {}
 
+class Invoices extends Subscription.Service<Invoices>()("examples/MigratedInvoices", {
+  stream: ByCustomer,
+  name: "invoices"
+}) {}
+
 const toScript = (of: string, migrations: ReadonlyArray<MessageStore.Migration>) =>
   migrations
     .map(({ id, name, statements }) => `-- ${of} ${id}: ${name}\nbegin;\n${statements.join(";\n\n")};\ncommit;\n`)
@@ -31,7 +36,7 @@ const toScript = (of: string, migrations: ReadonlyArray<MessageStore.Migration>)
 const program = Effect.gen(function*() {
   yield* Console.log(toScript("orders", yield* Orders.migrations))
   yield* Console.log(toScript("by_customer", yield* ByCustomer.migrations))
-  yield* Console.log(toScript("invoices", yield* Orders.subscriptionMigrations("invoices")))
+  yield* Console.log(toScript("invoices", yield* Invoices.migrations))
 })
 
 await Effect.runPromise(program)

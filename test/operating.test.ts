@@ -38,9 +38,9 @@ const place = Effect.gen(function*() {
   yield* orders.write("order-1", new OrderPlaced({ customer: "Grace" }))
 })
 
-/** Projects and handles all there is; Grace's message is parked, and replayed. */
+/** Projects and handles all there is; Grace's message is parked, and replayed. Then what operators look at, and do. */
 const work = Effect.gen(function*() {
-  const { projector } = yield* ByCustomer
+  const { projector, statistics } = yield* ByCustomer
   const invoices = yield* Invoices
   yield* projector.runOnce
   const handler = ({ customer }: OrderPlaced) => customer === "Grace" ? Effect.fail("no address") : Effect.void
@@ -48,6 +48,9 @@ const work = Effect.gen(function*() {
   yield* Effect.raceFirst(invoices.run(handler), handled)
   assert.strictEqual((yield* invoices.parked).length, 1)
   assert.deepStrictEqual(yield* invoices.replay(() => Effect.void), { handled: 1, failed: 0 })
+  assert.strictEqual((yield* statistics).waiting, 0)
+  assert.isNotEmpty(yield* invoices.status)
+  yield* invoices.reset("next")
 })
 
 /** The failure of the handler would be logged. */
