@@ -1,4 +1,4 @@
-/** The messages that a subscription has put aside, and the partitions that it has halted at one. */
+/** The dead letters of a subscription, and the partitions that it has halted. */
 import { Effect } from "effect"
 import type { SqlClient } from "effect/sql/SqlClient"
 import type { EncodedParkedMessage, Failure, ParkedEntry, SubscriptionStorage } from "../Storage.ts"

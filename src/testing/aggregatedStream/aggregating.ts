@@ -58,7 +58,7 @@ const assertWoven = (
 }
 
 export const aggregating: Part = (it, { concurrentTransactions }) => {
-  it.effect("weaves the streams that match into one partition, in the order they were written in", () =>
+  it.effect("merges the streams that match into one partition, in the order they were written in", () =>
     Effect.gen(function*() {
       const accounts = yield* Accounts
       const prefix = newStream()
