@@ -8,7 +8,16 @@ import { handling } from "./subscription/handling.ts"
 import { observing } from "./subscription/observing.ts"
 import { resetting } from "./subscription/resetting.ts"
 import { stopping } from "./subscription/stopping.ts"
+import { telling } from "./subscription/telling.ts"
 import { makeSuite } from "./suite.ts"
 
 /** Registers the suite. */
-export const suite = makeSuite("subscriptions", { handling, failures, claiming, resetting, stopping, observing })
+export const suite = makeSuite("subscriptions", {
+  handling,
+  failures,
+  claiming,
+  resetting,
+  stopping,
+  observing,
+  telling
+})

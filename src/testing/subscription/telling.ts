@@ -1,0 +1,99 @@
+/** Subscriptions: what they tell those who operate them, of handlers, halted partitions and owners. */
+import { assert } from "@effect/vitest"
+import { Effect, Logger, References, Tracer } from "effect"
+import type { Part } from "../fixture.ts"
+import { during, recorder, subscribe, until } from "./fixture.ts"
+
+export const telling: Part = (it) => {
+  it.effect("names subscription and message in the spans and the log lines of handlers", () =>
+    Effect.gen(function*() {
+      for (const delivery of ["atLeastOnce", "transactional"] as const) {
+        const { make, origin, write } = yield* subscribe({ delivery, pollInterval: "20 millis" })
+        yield* write(0, 2)
+        const subscription = yield* make()
+        const record = recorder()
+        const spans: Array<Tracer.Span> = []
+        const lines: Array<object> = []
+        const logger = Logger.make<unknown, void>(({ fiber, message }) => {
+          if (String(message).includes("from inside")) lines.push(fiber.getRef(References.CurrentLogAnnotations))
+        })
+        const tracer = Tracer.make({
+          span: (options) => {
+            const span = new Tracer.NativeSpan(options)
+            spans.push(span)
+            return span
+          }
+        })
+        yield* during(
+          subscription.run((message, delivered) =>
+            Effect.andThen(Effect.logInfo("from inside"), record.handler(message, delivered))
+          ).pipe(Effect.provideService(Tracer.Tracer, tracer), Effect.provide(Logger.layer([logger]))),
+          Effect.gen(function*() {
+            yield* record.take(2)
+            yield* until(Effect.map(subscription.lag, (lag) => lag === 0))
+            yield* Effect.sleep("100 millis") // some polls
+          })
+        )
+        assert.deepStrictEqual(spans.map(({ name }) => name), ["Subscription.handle", "Subscription.handle"])
+        for (const [position, span] of spans.entries()) {
+          const messageId = record.handled[position]?.messageId
+          const expected = { subscription: subscription.name, messageId, stream: origin(0), partition: 0, position }
+          for (const [key, value] of Object.entries({ ...expected, type: "Deposited" })) {
+            assert.strictEqual(span.attributes.get(key), value)
+          }
+          assert.include(lines[position], expected)
+        }
+      }
+    }))
+
+  it.effect("says that it runs, and who has a partition", () =>
+    Effect.gen(function*() {
+      const { make, write } = yield* subscribe({ owner: "blue" })
+      yield* write(0, 1)
+      const subscription = yield* make()
+      const record = recorder()
+      const lines: Array<string> = []
+      const logger = Logger.make<unknown, void>(({ message }) => void lines.push(String(message)))
+      yield* during(
+        Effect.provide(subscription.run(record.handler), Logger.layer([logger])),
+        Effect.gen(function*() {
+          yield* record.take(1)
+          assert.match((yield* subscription.status)[0]?.claimedBy ?? "", /\S+ blue$/)
+        })
+      )
+      assert.include(lines.join("\n"), `subscription ${subscription.name} is running`)
+    }))
+
+  it.effect("shows where a partition is halted, and why, until it goes on", () =>
+    Effect.gen(function*() {
+      const { make, write } = yield* subscribe({ onFailure: "haltPartition" })
+      yield* write(0, 3)
+      const subscription = yield* make()
+      const halted = Effect.map(subscription.status, ([status]) => status?.halted)
+      assert.isUndefined(yield* halted)
+      yield* during(
+        subscription.run((_, { position }) => position === 1 ? Effect.fail("no") : Effect.void),
+        until(Effect.map(halted, (halt) => halt !== undefined))
+      )
+      assert.deepInclude(yield* halted, { position: 1, attempts: 1, error: { tag: "string", message: "no" } })
+      yield* during(subscription.run(() => Effect.void), until(Effect.map(subscription.lag, (lag) => lag === 0)))
+      assert.isUndefined(yield* halted)
+    }))
+
+  it.effect("says what waitUntilProcessed has waited for", () =>
+    Effect.gen(function*() {
+      const { make, write } = yield* subscribe()
+      const { globalPosition } = yield* write(0, 1)
+      const subscription = yield* make()
+      for (const [position, isLinked] of [[globalPosition, true], [globalPosition + 1_000_000, false]] as const) {
+        const error = yield* Effect.flip(subscription.waitUntilProcessed(position, "10 millis"))
+        assert.deepInclude(error, {
+          _tag: "NotProcessedError",
+          subscription: subscription.name,
+          globalPosition: position,
+          isLinked
+        })
+        assert.include(error.message, subscription.name)
+      }
+    }))
+}
