@@ -4,19 +4,26 @@
  * A partition holds messages of any number of streams in one order, at positions 0, 1, 2, …; it is what a subscription
  * reads. The {@link AggregatedStream.projector} links messages to it, some milliseconds after they were written.
  */
-import { Array as Arr, Context, DateTime, Effect, Layer, Option, Result, Schedule, Stream } from "effect"
+import { Array as Arr, Context, DateTime, Effect, Layer, Result, Schedule, Stream } from "effect"
 
 import type { MigrationError } from "effect/sql/Migrator"
 import type { SqlError } from "effect/sql/SqlError"
 import { type InvalidArgumentError, InvalidNameError, type SerializationError, type SetupError } from "./errors.ts"
 import { checkPattern, checkWhole, invalid, maximumPartition } from "./internal/checks.ts"
 import { checkName } from "./internal/names.ts"
+import * as Pages from "./internal/pages.ts"
 import type { AggregatedMessage } from "./Message.ts"
 import type { Partitioner, Path } from "./Partitioner.ts"
 import * as Projector from "./Projector.ts"
 import { decodeRow } from "./Reader.ts"
 import type { MessageCodec } from "./Serializer.ts"
-import { type AggregatedStorage, type PartitionHead, PositionQuery, type Storage } from "./Storage.ts"
+import {
+  type AggregatedStorage,
+  type EncodedLinkedMessage,
+  type PartitionHead,
+  PositionQuery,
+  type Storage
+} from "./Storage.ts"
 import type { Migration } from "./storage/migrations.ts"
 import * as Subscription from "./Subscription.ts"
 
@@ -130,9 +137,6 @@ export interface Aggregating<in out A, P extends Path = Path> {
   aggregatedStream(options: Options<A, P>): Effect.Effect<AggregatedStream<A>, MakeError>
 }
 
-/** Messages fetched at a time, at most: a backend sends less where they are large. */
-const pageSize = 1000
-
 /** @internal */
 export const make = Effect.fnUntraced(function*<A>(
   storage: Storage["Service"],
@@ -162,7 +166,7 @@ export const make = Effect.fnUntraced(function*<A>(
   return {
     name,
     projector,
-    read: (partition, range) => readPartition(stream, codec, partition, range),
+    read: (partition, range) => readPartition(storage, stream, codec, partition, range),
     partitions: stream.partitions,
     positionsAtTime: (start) =>
       Effect.map(stream.positions(PositionQuery.SinceTime({ time: DateTime.toUtc(start) })), toMap),
@@ -194,6 +198,7 @@ const toMap = (heads: ReadonlyArray<PartitionHead>): ReadonlyMap<number, number>
   new Map(heads.map(({ partition, position }) => [partition, position]))
 
 const readPartition = <A>(
+  storage: Storage["Service"],
   stream: AggregatedStorage,
   codec: MessageCodec<A>,
   partition: number,
@@ -203,30 +208,20 @@ const readPartition = <A>(
     yield* checkWhole("partition", partition, 0, maximumPartition)
     return {
       from: yield* checkWhole("fromPosition", options.fromPosition ?? 0, 0, maximumPartition),
+      to: maximumPartition,
+      direction: "forward" as const,
       limit: options.limit === undefined ? Infinity : yield* checkWhole("limit", options.limit, 0)
     }
   })
   return Stream.unwrap(Effect.map(Effect.fromResult(checked), (range) =>
-    Stream.paginate(
+    Pages.read({
       range,
-      Effect.fnUntraced(function*({ from, limit }) {
-        if (limit === 0) return [[], Option.none()] as const
-        const page = yield* stream.readPartition({ partition, fromPosition: from, limit: Math.min(limit, pageSize) })
-        const messages: Array<AggregatedMessage<A>> = []
-        for (const row of page.messages) {
-          const stored = yield* Effect.fromResult(decodeRow(codec, row))
-          messages.push({ ...stored, partition, position: row.position })
-        }
-        const last = page.messages.at(-1)
-        const left = limit - messages.length
-        return [
-          messages,
-          last === undefined || !page.more || left === 0
-            ? Option.none()
-            : Option.some({ from: last.position + 1, limit: left })
-        ] as const
-      })
-    )))
+      position: (row: EncodedLinkedMessage) => row.position,
+      fetch: ({ from, limit }) => stream.readPartition({ partition, fromPosition: from, limit }),
+      decode: (row) =>
+        Result.map(decodeRow(codec, row), (stored) => ({ ...stored, partition, position: row.position })),
+      inTransaction: storage.inTransaction
+    })))
 }
 
 /**

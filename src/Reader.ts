@@ -4,10 +4,10 @@
  * Streams of messages are read in keyset pages: memory stays constant however long they are. What is read from a store
  * holds no connection while the consumer works; a `reader` holds one until its scope closes.
  */
-import { Array as Arr, Effect, Fiber, Option, Result, Stream } from "effect"
+import { Array as Arr, Effect, Option, Result, Stream } from "effect"
 import type { Scope } from "effect"
 import type { SqlError } from "effect/sql/SqlError"
-import { type InvalidArgumentError, MessageNotFoundError, type SerializationError } from "./errors.ts"
+import { type InvalidArgumentError, MessageNotFoundError, SerializationError } from "./errors.ts"
 import {
   checkMessageId,
   checkPattern,
@@ -16,6 +16,7 @@ import {
   invalid,
   maximumVersion
 } from "./internal/checks.ts"
+import * as Pages from "./internal/pages.ts"
 import type { StoredMessage, StreamHead } from "./Message.ts"
 import type { MessageCodec } from "./Serializer.ts"
 import type { Direction, EncodedStoredMessage, Page, Storage } from "./Storage.ts"
@@ -79,68 +80,30 @@ export interface Reader<out A> {
   readonly head: (stream: string) => Effect.Effect<StreamHead, InvalidArgumentError | SqlError>
 }
 
-/** Messages fetched at a time, at most: a backend sends less where they are large. */
-const pageSize = 1000
-
-/** Messages decoded at a time. In between, the socket is read: the server sends the next page meanwhile. */
-const sliceSize = 250
+/** How many messages are asked for by their ids at a time. */
+const idsAtATime = 1000
 
 /**
  * @internal
  */
 export const make = <A>(storage: Storage["Service"], codec: MessageCodec<A>): Reader<A> => {
+  const decode = (row: EncodedStoredMessage) => decodeRow(codec, row)
+
   const getMessagesByIds = Effect.fnUntraced(function*(messageIds: ReadonlyArray<string>) {
     const wanted = yield* Effect.fromResult(Result.all(messageIds.map(checkMessageId)))
     const found = new Map<string, StoredMessage<A>>()
-    for (const chunk of Arr.chunksOf(Arr.dedupe(wanted), pageSize)) {
-      const decoded = yield* Effect.fromResult(decodeAll(codec, yield* storage.readByIds(chunk)))
+    for (const chunk of Arr.chunksOf(Arr.dedupe(wanted), idsAtATime)) {
+      const decoded = yield* Effect.fromResult(Pages.decodeAll(yield* storage.readByIds(chunk), decode))
       for (const stored of decoded) found.set(stored.messageId, stored)
     }
     return Arr.getSomes(wanted.map((id) => Option.fromUndefinedOr(found.get(id))))
   })
 
-  const decodeSlice = (rows: Arr.NonEmptyReadonlyArray<EncodedStoredMessage>) => {
-    const decoded = Effect.suspend(() => Effect.fromResult(decodeAll(codec, rows))) as Effect.Effect<
-      Arr.NonEmptyReadonlyArray<StoredMessage<A>>, // as many as there are rows
-      SerializationError
-    >
-    return rows.length < sliceSize ? decoded : Effect.andThen(Effect.yieldNow, decoded)
-  }
-
-  /** Keyset pages: each begins beyond the last message of the one before. */
   const pages = (
-    given: Range,
+    range: Pages.Range,
     position: (message: EncodedStoredMessage) => number,
-    fetch: (range: Range) => Effect.Effect<Page, SqlError>
-  ): Stream.Stream<StoredMessage<A>, SerializationError | SqlError> =>
-    Stream.unwrap(Effect.gen(function*() {
-      const scope = yield* Effect.scope
-      // The next page is fetched while this one is decoded and consumed. Not in a transaction: a consumer that stops
-      // would cancel the statement, and with it the transaction.
-      const ahead = !(yield* storage.inTransaction)
-      const fetchPage = (range: Range) => fetch({ ...range, limit: Math.min(range.limit, pageSize) })
-      const first = { range: given, page: fetchPage(given) }
-
-      return Stream.paginate(
-        first,
-        Effect.fnUntraced(function*({ page, range }) {
-          if (range.limit === 0 || range.from > range.to) return [[], Option.none()] as const
-          const { messages, more } = yield* page
-          const slices = Arr.chunksOf(messages, sliceSize)
-          const last = messages.at(-1)
-          const left = range.limit - messages.length
-          if (last === undefined || !more || left === 0) return [slices, Option.none()] as const
-          const next = range.direction === "forward"
-            ? { ...range, from: position(last) + 1, limit: left }
-            : { ...range, to: position(last) - 1, limit: left }
-          const fetching = ahead && next.from <= next.to
-            // at once: while this page is decoded, no other fiber would start
-            ? Fiber.join(yield* Effect.forkIn(fetchPage(next), scope, { startImmediately: true }))
-            : fetchPage(next)
-          return [slices, Option.some({ range: next, page: fetching })] as const
-        })
-      ).pipe(Stream.mapEffect(decodeSlice), Stream.flattenArray)
-    }))
+    fetch: (range: Pages.Range) => Effect.Effect<Page, SqlError>
+  ) => Pages.read({ range, position, fetch, decode, inTransaction: storage.inTransaction })
 
   return {
     getMessagesByIds,
@@ -187,14 +150,7 @@ export const inSnapshot = <A>(
       inTransaction: Effect.succeed(true) // a snapshot is one: pages are not fetched ahead
     }, codec))
 
-interface Range {
-  readonly from: number
-  readonly to: number
-  readonly direction: Direction
-  readonly limit: number
-}
-
-const checkRead = (stream: string, options: ReadOptions = {}): Result.Result<Range, InvalidArgumentError> =>
+const checkRead = (stream: string, options: ReadOptions = {}): Result.Result<Pages.Range, InvalidArgumentError> =>
   Result.gen(function*() {
     yield* checkStreamName(stream)
     return {
@@ -208,7 +164,7 @@ const checkRead = (stream: string, options: ReadOptions = {}): Result.Result<Ran
 const checkReadWildcard = (
   pattern: string,
   options: ReadWildcardOptions = {}
-): Result.Result<Range, InvalidArgumentError> =>
+): Result.Result<Pages.Range, InvalidArgumentError> =>
   Result.gen(function*() {
     yield* checkPattern(pattern)
     return {
@@ -229,6 +185,7 @@ export const decodeRow = <A>(
   codec: MessageCodec<A>,
   row: EncodedStoredMessage
 ): Result.Result<StoredMessage<A>, SerializationError> => {
+  if (row.oversize !== undefined) return Result.fail(tooLarge(row, row.oversize))
   const message = codec.decode(row.data, row)
   if (Result.isFailure(message)) return Result.fail(message.failure)
   return Result.succeed({
@@ -242,16 +199,7 @@ export const decodeRow = <A>(
   })
 }
 
-const decodeAll = <A>(
-  codec: MessageCodec<A>,
-  rows: ReadonlyArray<EncodedStoredMessage>
-): Result.Result<ReadonlyArray<StoredMessage<A>>, SerializationError> => {
-  // A plain loop: this runs for every message.
-  const messages: Array<StoredMessage<A>> = []
-  for (const row of rows) {
-    const stored = decodeRow(codec, row)
-    if (Result.isFailure(stored)) return Result.fail(stored.failure)
-    messages.push(stored.success)
-  }
-  return Result.succeed(messages)
+const tooLarge = ({ messageId, stream, version }: EncodedStoredMessage, bytes: number): SerializationError => {
+  const reason = `it has ${bytes} bytes as the database prints it, more than the client reads at once (maxMessageSize)`
+  return new SerializationError({ operation: "deserialize", reason, stream, version, messageId })
 }

@@ -183,6 +183,10 @@ const unstorable = (text: string, maximumSize: number): string | undefined => {
   if (text.length * 3 > maximumSize && byteLength(text) > maximumSize) {
     return `its JSON has more than ${maximumSize} bytes`
   }
+  // jsonb prints numbers without exponents: `1e+308` with 309 digits.
+  if (text.length * mostDigits > maximumSize && printedLength(text) > maximumSize) {
+    return `its numbers make it more than ${maximumSize} bytes, printed without exponents as jsonb does`
+  }
   if (text.includes("\\u") && unstorableEscape.test(text)) {
     return "a string in it holds NUL or a lone surrogate, which PostgreSQL cannot store"
   }
@@ -191,6 +195,26 @@ const unstorable = (text: string, maximumSize: number): string | undefined => {
   }
   return undefined
 }
+
+/** How many times its length `1e+308`, with a comma, is printed at. */
+const mostDigits = 48
+
+const printedLength = (text: string): number => {
+  let length = byteLength(text)
+  let inString = false
+  for (let at = 0; at < text.length; at++) {
+    const code = text.charCodeAt(at)
+    if (code === 0x22 /* " */) inString = !inString
+    else if (inString && code === 0x5c /* \\ */) at++
+    else if (!inString && code === 0x65 /* e */) {
+      exponent.lastIndex = at + 1
+      length += Math.abs(Number(exponent.exec(text)?.[0] ?? 0)) // none: it is that of "true" or "false"
+    }
+  }
+  return length
+}
+
+const exponent = /[-+]\d+/y
 
 // An escape counts where an even number of backslashes comes before it.
 const unstorableEscape = /(?<!\\)(?:\\\\)*\\u(?:0000|d[89a-f])/

@@ -16,6 +16,7 @@ import {
 } from "../Storage.ts"
 import { type Signal, Wakeup } from "../storage/listeners.ts"
 import * as MemoryWakeup from "./listeners.ts"
+import { cut } from "./pages.ts"
 import { compilePattern } from "./pattern.ts"
 import * as MemoryStream from "./streams.ts"
 import * as Transaction from "./transaction.ts"
@@ -25,6 +26,7 @@ interface Row extends Omit<EncodedStoredMessage, "data" | "metadata"> {
   readonly data: string
   readonly metadata: string
   readonly occurredAt: DateTime.Utc
+  readonly size: number
   /** Which of the store's commits made it visible. */
   commit: number
 }
@@ -64,7 +66,9 @@ class Messages implements Transaction.Participant<Row>, MemoryStream.Source<Row>
       if (duplicate !== undefined) return AppendOutcome.Duplicate({ messageId: duplicate.messageId })
       item.messages.forEach(({ data, messageId, occurredAt }, i) => {
         const place = { stream, version: head + i + 1, globalPosition: ++this.positions }
-        written.push({ ...place, messageId, data, metadata: item.metadata, addedAt, occurredAt, commit: Infinity })
+        const { metadata } = item
+        const size = data.length + metadata.length
+        written.push({ ...place, messageId, data, metadata, addedAt, occurredAt, size, commit: Infinity })
         taken.add(messageId)
       })
       heads.set(stream, head + item.messages.length)
@@ -165,20 +169,20 @@ class Messages implements Transaction.Participant<Row>, MemoryStream.Source<Row>
 
 const byPosition = (a: Row, b: Row): number => a.globalPosition - b.globalPosition
 
-const toStored = ({ commit: _, occurredAt: __, ...row }: Row): EncodedStoredMessage => ({
+const toStored = ({ commit: _, occurredAt: __, size: ___, ...row }: Row): EncodedStoredMessage => ({
   ...row,
   data: JSON.parse(row.data),
   metadata: JSON.parse(row.metadata)
 })
 
-const toPage = (rows: ReadonlyArray<Row>, limit: number): Page => ({
-  messages: rows.map(toStored),
-  more: rows.length === limit
-})
+const toPage = (found: ReadonlyArray<Row>, limit: number): Page => {
+  const { more, rows } = cut(found, limit)
+  return { messages: rows.map(toStored), more }
+}
 
-const streamPage = (rows: ReadonlyArray<Row>, page: StreamQuery): ReadonlyArray<Row> => {
-  const range = rows.slice(page.fromVersion - 1, page.toVersion)
-  return page.direction === "forward" ? range.slice(0, page.limit) : range.slice(-page.limit).toReversed()
+const streamPage = (rows: ReadonlyArray<Row>, query: StreamQuery): ReadonlyArray<Row> => {
+  const range = rows.slice(query.fromVersion - 1, query.toVersion)
+  return query.direction === "forward" ? range.slice(0, query.limit) : range.slice(-query.limit).toReversed()
 }
 
 /** A new, empty store each time the layer is built. */

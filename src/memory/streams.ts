@@ -7,7 +7,6 @@ import { InvalidNameError, StreamDefinitionError } from "../errors.ts"
 import { checkEnding } from "../internal/names.ts"
 import {
   type AggregatedStorage,
-  type EncodedLinkedMessage,
   type EncodedStoredMessage,
   type PartitionHead,
   PositionQuery,
@@ -16,6 +15,7 @@ import {
   type StreamDefinition
 } from "../Storage.ts"
 import type { Wakeup } from "../storage/listeners.ts"
+import { cut, type SizedRow } from "./pages.ts"
 import { compilePattern } from "./pattern.ts"
 import * as MemorySubscription from "./subscriptions.ts"
 
@@ -29,7 +29,7 @@ export interface Source<Message extends SourceMessage> {
   readonly read: (message: Message) => EncodedStoredMessage
 }
 
-export interface SourceMessage {
+export interface SourceMessage extends SizedRow {
   readonly messageId: string
   readonly stream: string
   readonly version: number
@@ -139,8 +139,8 @@ export const make = <Message extends SourceMessage>(
     }
     const { round } = links
     const from = after === undefined ? round.cursor : after.to
-    const rows = round.messages.filter(({ globalPosition }) => globalPosition > from).slice(0, limit)
-    const done = rows.length < limit
+    const { more, rows } = cut(round.messages.filter(({ globalPosition }) => globalPosition > from), limit)
+    const done = !more
     const page: Page = { target: round.target, from, to: rows.at(-1)?.globalPosition ?? from, began, done }
     return { messages: rows.filter(matches).map((row) => source.read(row)), token: JSON.stringify(page), done }
   }
@@ -204,16 +204,20 @@ export const make = <Message extends SourceMessage>(
     return first < 0 ? links.length : first
   }
 
+  /** What the store still has of a partition, from a position on. */
+  const stored = function*(links: ReadonlyArray<Link>, fromPosition: number) {
+    for (let position = fromPosition; position < links.length; position++) {
+      const message = source.get(links[position]?.messageId ?? "")
+      if (message !== undefined) yield { message, position, size: message.size }
+    }
+  }
+
   return {
     readPartition: ({ fromPosition, limit, partition }) =>
       Effect.sync(() => {
         const links = streams.links(name).partitions.get(partition) ?? []
-        const messages: Array<EncodedLinkedMessage> = []
-        for (let position = fromPosition; position < links.length && messages.length < limit; position++) {
-          const message = asked.read(links[position]?.messageId ?? "")
-          if (message !== undefined) messages.push({ ...message, position })
-        }
-        return { messages, more: messages.length === limit }
+        const { more, rows } = cut(stored(links, fromPosition), limit)
+        return { messages: rows.map(({ message, position }) => ({ ...source.read(message), position })), more }
       }),
     partitions: asked.partitions,
     scan: (after, limit) =>

@@ -9,7 +9,7 @@ import type { SqlError } from "effect/sql/SqlError"
 import type * as Statement from "effect/sql/Statement"
 import type { StreamHead } from "../Message.ts"
 import type { EncodedStoredMessage, Page, PatternQuery, StreamQuery } from "../Storage.ts"
-import { type Int8, int8, milliseconds, toJson, toTime } from "./client/values.ts"
+import { type Int8, int8, milliseconds, toTime } from "./client/values.ts"
 import { type Store, timeAdded } from "./objects.ts"
 
 export interface Row {
@@ -18,8 +18,10 @@ export interface Row {
   readonly global_position: Int8
   /** In milliseconds. */
   readonly added_at: number
-  /** As the driver parses it: a cast to text costs the server, and the driver, more than parsing it here would save. */
-  readonly message: Schema.Json
+  /** As text, whose size is known before it is sent; null if that is more than the driver reads at once. */
+  readonly message: string | null
+  /** Of message and metadata, in bytes. */
+  readonly size: number
   /** As text: rows that were written together share it, and it is parsed once. */
   readonly metadata: string | null
 }
@@ -52,50 +54,78 @@ export const toStored = <R extends Row>(
       version: row.version,
       globalPosition: Number(row.global_position),
       addedAt,
-      data: toJson(row.message),
-      metadata
+      data: row.message === null ? null : JSON.parse(row.message),
+      metadata,
+      oversize: row.message === null ? row.size : undefined
     }
   })
 }
 
-/**
- * A page ends with the row that brings its messages to this size, in bytes as they are stored (compressed, if they are
- * large), so that pages of large messages do not fill the memory.
- */
+/** A page ends with the row that brings what is sent of it, metadata included, to this size in bytes. */
 export const pageBytes = 4 * 1024 * 1024
 
-export interface SizedRow extends Row {
-  /** The size of the page up to this message. */
-  readonly bytes: number
+/**
+ * Stored rows that are larger than this, in bytes, are read in pages of their own: what a row comes to as text shows when it
+ * is made, and nobody should make a thousand large ones to send the first few. Compressed, it is less than the text: by a
+ * factor of 90 at most, which the numbers of jsonb (`1e308`) multiply.
+ */
+const largeRow = 8192
+const largeRowsAtATime = 16
+
+/** What a driver reads at once, less the columns beside message and metadata. */
+const readableBytes = (sql: SqlClient): number => {
+  const { config } = sql as { readonly config?: { readonly maxMessageSize?: number | undefined } }
+  return (config?.maxMessageSize ?? 16 * 1024 * 1024) - 4096
 }
 
-/** Cuts the rows of a query off at the size of a page, in its order. The query calls the messages `m`. */
-export const sized = (sql: SqlClient, store: Store) =>
-<R extends SizedRow>(
-  shown: Statement.Fragment,
-  found: Statement.Fragment,
-  limit: number
-): Effect.Effect<{ readonly rows: ReadonlyArray<R>; readonly more: boolean }, SqlError> =>
-  Effect.map(
-    sql<R>`select ${shown}, bytes::int as bytes from (
+/** The message of a row `m` in a statement that is bounded by the number of its rows. */
+export const readable = (sql: SqlClient): string => {
+  const size = "pg_catalog.octet_length(m.message::text)"
+  return `case when ${size} <= ${readableBytes(sql)} then m.message::text end as message, ${size} as size`
+}
+
+/** Cuts off at the size of a page what a query finds in its order; it calls the messages `m`. */
+export const sized = (sql: SqlClient, store: Store) => {
+  const find = <R extends Row>(shown: string, found: Statement.Fragment, limit: number, largest: number) =>
+    sql<R>`select ${sql.literal(shown)}, version, global_position, message_id, ${
+      sql.literal(milliseconds("added_at"))
+    } as added_at,
+        metadata, size::int as size,
+        case when size <= ${readableBytes(sql)}::int then message end as message
+      from (
         select *, sum(size) over (rows unbounded preceding) as bytes
         from (
-          select m.message_id, stream, version, global_position, ${
-      sql.literal(timeAdded(store, "m"))
-    } as added_at, message,
-            metadata, pg_catalog.pg_column_size(message) as size${found} limit ${limit}
-        ) found
-      ) sized where bytes - size < ${pageBytes}`,
-    (rows) => ({ rows, more: rows.length === limit || (rows.at(-1)?.bytes ?? 0) >= pageBytes })
-  )
+          select *, coalesce(pg_catalog.octet_length(message), ${pageBytes}::int)
+            + coalesce(pg_catalog.octet_length(metadata), 0) as size
+          from (
+            select m.message_id, stream, version, global_position, ${sql.literal(timeAdded(store, "m"))} as added_at,
+              metadata::text as metadata,
+              case when pg_catalog.pg_column_size(message) <= ${largest}::int then message::text end as message${found}
+            limit ${limit}
+          ) found
+        ) measured
+      ) sized where bytes - size < ${pageBytes}::int`
 
-/** The columns of a {@link Row}. */
-export const storedColumns = `message_id, version, global_position, ${milliseconds("added_at")} as added_at, message,
-  metadata::text as metadata`
+  return Effect.fnUntraced(function*<R extends Row>(
+    shown: string,
+    found: Statement.Fragment,
+    limit: number
+  ): Effect.fn.Return<{ readonly rows: ReadonlyArray<R>; readonly more: boolean }, SqlError> {
+    const rows = yield* find<R>(shown, found, limit, largeRow)
+    const large = rows.findIndex((row) => row.message === null)
+    if (large > 0) return { rows: rows.slice(0, large), more: true }
+    if (large < 0) return { rows, more: isCut(rows, limit) }
+    const atATime = Math.min(limit, largeRowsAtATime)
+    const largeRows = yield* find<R>(shown, found, atATime, 2 ** 31 - 1)
+    return { rows: largeRows, more: isCut(largeRows, atATime) }
+  })
+}
+
+const isCut = (rows: ReadonlyArray<Row>, limit: number): boolean =>
+  rows.length === limit || rows.reduce((sum, { size }) => sum + size, 0) >= pageBytes
 
 export const make = (sql: SqlClient, store: Store) => {
   const table = sql(store.table)
-  const columns = sql.literal(storedColumns)
   const page = sized(sql, store)
 
   return {
@@ -103,7 +133,7 @@ export const make = (sql: SqlClient, store: Store) => {
       const range = sql` from ${table} m
         where stream operator(pg_catalog.=) ${stream}::text and version >= ${fromVersion} and version <= ${toVersion} order by version`
       return Effect.map(
-        page(columns, direction === "forward" ? range : sql`${range} desc`, limit),
+        page("stream", direction === "forward" ? range : sql`${range} desc`, limit),
         ({ more, rows }) => ({ messages: toStored(rows, () => stream), more })
       )
     },
@@ -115,8 +145,8 @@ export const make = (sql: SqlClient, store: Store) => {
         and global_position >= ${int8(fromPosition)}::int8 and global_position <= ${int8(toPosition)}::int8
         order by global_position`
       return Effect.map(
-        page<SizedRow & OfStream>(
-          sql`stream, ${columns}`,
+        page<Row & OfStream>(
+          "stream",
           direction === "forward" ? range : sql`${range} desc`,
           limit
         ),
@@ -127,7 +157,8 @@ export const make = (sql: SqlClient, store: Store) => {
     readByIds: (messageIds: ReadonlyArray<string>) =>
       Effect.map(
         sql<Row & OfStream>`select stream, message_id, version, global_position,
-            ${sql.literal(milliseconds(timeAdded(store, "m")))} as added_at, message, metadata::text as metadata
+            ${sql.literal(milliseconds(timeAdded(store, "m")))} as added_at, ${sql.literal(readable(sql))},
+            metadata::text as metadata
           from ${table} m where message_id = any(${messageIds}::uuid[])`,
         (rows) => toStored(rows, (row) => row.stream)
       ),

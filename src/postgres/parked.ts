@@ -3,7 +3,7 @@ import { Effect } from "effect"
 import type { SqlClient } from "effect/sql/SqlClient"
 import type { EncodedParkedMessage, Failure, ParkedEntry, SubscriptionStorage } from "../Storage.ts"
 import { milliseconds, toTime } from "./client/values.ts"
-import { type Row, toStored } from "./messages.ts"
+import { readable, type Row, toStored } from "./messages.ts"
 import { type Store, type SubscriptionObjects, timeAdded } from "./objects.ts"
 
 interface ParkedRow extends Row {
@@ -56,7 +56,9 @@ export const make = (
         sql<ParkedRow>`
           select p.partition, p.position, p.message_id as parked_id, p.error::text as error, p.attempts,
             ${sql.literal(milliseconds("p.parked_at"))} as parked_at, m.message_id, m.stream, m.version,
-            m.global_position, ${sql.literal(milliseconds(timeAdded(store, "m")))} as added_at, m.message,
+            m.global_position, ${sql.literal(milliseconds(timeAdded(store, "m")))} as added_at, ${
+          sql.literal(readable(sql))
+        },
             m.metadata::text as metadata
           from ${parked} p left join ${sql(store.table)} m using (message_id)
           where ${places === undefined} or (p.partition, p.position) in (select * from unnest(

@@ -41,7 +41,7 @@ import type { BuiltIn } from "../Partitioner.ts"
 import type { AggregatedStorage, ProjectedPage, RoundError, ScannedPage, StreamDefinition } from "../Storage.ts"
 import type { Wakeup } from "../storage/listeners.ts"
 import { type Int8, int8, milliseconds, timeText } from "./client/values.ts"
-import { type OfStream, pageBytes, type Row, toStored } from "./messages.ts"
+import { type OfStream, pageBytes, readable, type Row, toStored } from "./messages.ts"
 import type { Objects, StreamObjects } from "./objects.ts"
 
 /** What the projection functions answer. */
@@ -133,10 +133,10 @@ export const make = (
 
     scan: (after, limit) =>
       sql<ScannedRow>`select state, stored, began, linked, reached, last, token, message_id, stream, version,
-          global_position, ${sql.literal(milliseconds("added_at"))} as added_at, message, metadata
+          global_position, ${sql.literal(milliseconds("added_at"))} as added_at, ${sql.literal(readable(sql))}, metadata
         from ${sql(stream.scanFunction)}(
           ${description}, ${patterns}::text[], ${after ?? null}::text, ${limit}::int, ${pageBytes}::int8
-        )`.pipe(
+        ) m`.pipe(
         Effect.flatMap((rows) => Effect.map(checked(rows.at(-1)), (outcome) => ({ outcome, rows: rows.slice(0, -1) }))),
         Effect.repeat({ until: ({ outcome }) => outcome.state !== "marked" }),
         Effect.map(({ outcome, rows }): ScannedPage | ProjectedPage =>

@@ -6,11 +6,11 @@ import { type AggregatedStorage, type PartitionHead, PositionQuery, type StreamD
 import type { Wakeup } from "../storage/listeners.ts"
 import { withTransaction } from "./client/transaction.ts"
 import { type Int8, int8, milliseconds, timeParameter, toTime } from "./client/values.ts"
-import { type OfStream, sized, type SizedRow, storedColumns, toStored } from "./messages.ts"
+import { type OfStream, type Row, sized, toStored } from "./messages.ts"
 import type { Store, StreamObjects } from "./objects.ts"
 import * as Projection from "./projection.ts"
 
-interface LinkedRow extends SizedRow, OfStream {
+interface LinkedRow extends Row, OfStream {
   readonly position: number
 }
 
@@ -36,7 +36,7 @@ export const make = (
     readPartition: ({ fromPosition, limit, partition }) =>
       Effect.map(
         page<LinkedRow>(
-          sql.literal(`position, stream, ${storedColumns}`),
+          "stream, position",
           sql`, l.position from ${table} l join ${messages} m using (message_id)
             where l.partition = ${partition} and l.position >= ${fromPosition} order by l.position`,
           limit

@@ -53,9 +53,14 @@ export interface EncodedStoredMessage {
   readonly addedAt: DateTime.Utc
   readonly data: Schema.Json
   readonly metadata: Schema.JsonObject
+  /** In bytes, of a message that is too large to be read: `data` is null. */
+  readonly oversize?: number | undefined
 }
 
-/** A page of messages, and whether more may follow. Nothing follows an empty page. */
+/**
+ * A page of messages, and whether more may follow. Nothing follows an empty page. A page ends early with the message that
+ * brings it to some megabytes, so that pages of large messages do not fill the memory.
+ */
 export interface Page {
   readonly messages: ReadonlyArray<EncodedStoredMessage>
   readonly more: boolean

@@ -9,6 +9,7 @@
  */
 import { badInput } from "./messageStore/badInput.ts"
 import { batches } from "./messageStore/batches.ts"
+import { pages } from "./messageStore/pages.ts"
 import { reading } from "./messageStore/reading.ts"
 import { snapshots } from "./messageStore/snapshots.ts"
 import { synchronizing } from "./messageStore/synchronizing.ts"
@@ -26,6 +27,7 @@ export const suite = makeSuite("message store", {
   synchronizing,
   updating,
   reading,
+  pages,
   transactions,
   snapshots,
   "bad input": badInput,
