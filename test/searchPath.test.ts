@@ -3,8 +3,8 @@
  * library uses. None of them may ever run with the rights of those who write, read and project.
  */
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, Layer, Stream } from "effect"
-import { MessageStore, Partitioner } from "effect-message-store"
+import { Effect, Layer, Schedule, Stream } from "effect"
+import { type AggregatedStream, MessageStore, Partitioner } from "effect-message-store"
 import { SqlClient } from "effect/sql"
 import { moved } from "./support/links.ts"
 import { Clients, createRole, sharedDatabaseLayer } from "./support/sharedDatabase.ts"
@@ -90,6 +90,33 @@ const trap = Effect.gen(function*() {
     end $trap$`)
 })
 
+/** Handles all that is linked, by both kinds of claims and deliveries; some of it is parked, halted, reset. */
+const consumed = Effect.fnUntraced(function*(stream: AggregatedStream.AggregatedStream<Moved>) {
+  for (const delivery of ["atLeastOnce", "transactional"] as const) {
+    const subscription = yield* stream.subscription({
+      name: `${stream.name}_${delivery === "transactional" ? "tx" : "alo"}`,
+      delivery,
+      claims: delivery === "transactional" ? { lease: "10 seconds" } : "session",
+      retry: Schedule.recurs(0)
+    })
+    const caughtUp = Effect.repeat(subscription.lag, {
+      until: (lag) => lag === 0,
+      schedule: Schedule.spaced("5 millis")
+    })
+    const handled = (handler: () => Effect.Effect<void, string>) =>
+      Effect.raceFirst(subscription.run(handler), caughtUp)
+    yield* handled(() => Effect.fail("no"))
+    const { messages } = yield* stream.statistics
+    assert.lengthOf(yield* subscription.parked, messages)
+    assert.deepStrictEqual(yield* subscription.replay(() => Effect.void), { handled: messages, failed: 0 })
+    yield* subscription.reset("beginning")
+    assert.strictEqual(yield* subscription.lag, messages)
+    yield* handled(() => Effect.void)
+    for (const { checkpoint, position } of yield* subscription.status) assert.strictEqual(checkpoint, position)
+    yield* subscription.drop
+  }
+})
+
 describe("PostgreSQL", () => {
   it.live("runs no function or operator that somebody else has put on the search path", () =>
     Effect.gen(function*() {
@@ -161,6 +188,7 @@ describe("PostgreSQL", () => {
           yield* hosts.write("b", moved())
           messages++
           assert.include(yield* stream.projector.runOnce, { linked: 1 })
+          yield* consumed(stream)
         }
       }).pipe(Effect.provide(Layer.fresh(Hosts.layer)))
     }).pipe(Effect.scoped, Effect.provide(Layer.fresh(sharedDatabaseLayer))))

@@ -79,7 +79,7 @@ export const make = (
         yield* sql`select pg_advisory_xact_lock(${int8(key)}::int8)`
         // depeche_db's mark that the start is stored.
         const [done] = yield* sql`select 1 as done from ${checkpoints}
-          where subscription_name = ${name} and partition = -1`
+          where subscription_name::text = ${name}::text and partition = -1`
         // A subscription that depeche_db began has checkpoints of the present positions.
         yield* sql`update ${origin} set numbering = p.numbering from ${projection} p
           where ${origin}.numbering is null or ${done === undefined}`
@@ -102,7 +102,7 @@ export const make = (
         ) s left join (
           select h.partition, h.max_position as position, coalesce(c.position, -1) as checkpoint
           from ${heads} h
-          left join ${checkpoints} c on c.subscription_name = ${name} and c.partition = h.partition
+          left join ${checkpoints} c on c.subscription_name::text = ${name}::text and c.partition = h.partition
           where h.max_position > coalesce(c.position, -1)
         ) p on s.is_current`,
       (rows): Effect.Effect<ReadonlyArray<PendingPartition>, StreamRebuiltError> =>
@@ -116,7 +116,7 @@ export const make = (
     checkpoint: (partition) =>
       Effect.map(
         sql<{ readonly position: number }>`select position from ${checkpoints}
-          where subscription_name = ${name} and partition = ${partition}`,
+          where subscription_name::text = ${name}::text and partition = ${partition}`,
         ([row]) => row?.position ?? -1
       ),
 
@@ -134,7 +134,7 @@ export const make = (
             insert into ${checkpoints} as c (subscription_name, partition, position)
             select ${name}, ${partition}::int, ${to}::int from claim
             where ${from}::int = -1 or exists (
-              select from ${checkpoints} where subscription_name = ${name} and partition = ${partition}
+              select from ${checkpoints} where subscription_name::text = ${name}::text and partition = ${partition}
             )
             on conflict (subscription_name, partition) do update set position = excluded.position
             where c.position = ${from}
@@ -151,7 +151,7 @@ export const make = (
           ${sql.literal(milliseconds("s.halted_at"))} as halted_at, s.position as halted_position, s.message_id,
           s.error::text as error, s.attempts
         from ${heads} h
-        left join ${checkpoints} c on c.subscription_name = ${name} and c.partition = h.partition
+        left join ${checkpoints} c on c.subscription_name::text = ${name}::text and c.partition = h.partition
         left join ${claimed} o on o.partition = h.partition and o.held_by is not null and (
           o.expires_at > clock_timestamp() or o.lock_key in (${sql.literal(lockedKeys)})
         )
@@ -185,7 +185,7 @@ export const make = (
       // FOR UPDATE waits for acknowledgements that are under way; in one order, so that two resets do not meet half-way.
       yield* sql`select partition from ${claimed} order by partition for update`
       yield* sql`update ${claimed} set token = token + 1`
-      yield* sql`delete from ${checkpoints} where subscription_name = ${name}`
+      yield* sql`delete from ${checkpoints} where subscription_name::text = ${name}::text`
       yield* sql`delete from ${parked}`
       yield* sql`delete from ${halted}`
       // Workers are woken, with a payload that depeche_db's listeners understand.
