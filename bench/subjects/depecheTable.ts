@@ -22,9 +22,11 @@ export const stored = (
     const { messageId, ...rest } = encode(makeMessage())
     const [before, after] = JSON.stringify({ messageId, ...rest }).split(messageId)
     yield* sql`
-      insert into ${sql(tableName)} (message_id, global_position, stream, version, message, metadata, occurred_at)
+      insert into ${sql(tableName)} (message_id, global_position, stream, version, message, metadata, occurred_at, tx)
       select id, nextval(${sequenceName}), 'stored' || s || '-1', v,
-        (${before}::text || id || ${after}::text)::${sql.literal(payload)}, ${metadata}::text::jsonb, now()
+        (${before}::text || id || ${after}::text)::${
+      sql.literal(payload)
+    }, ${metadata}::text::jsonb, now(), pg_current_xact_id()
       from (
         select s, v, ('01900000-0000-7000-8000-' || lpad(to_hex((v - 1) * ${streams}::int + s), 12, '0'))::uuid as id
         from generate_series(1, ${length}::int) v, generate_series(1, ${streams}::int) s

@@ -97,8 +97,11 @@ export const makeUnnest = (database: Database) =>
         heads.set(stream, head + size)
         return Effect.suspend(() =>
           Effect.asVoid(sql`
-            insert into ${sql(tableName)} (message_id, global_position, stream, version, message, metadata, occurred_at)
-            select m.id, nextval(${sequenceName}), ${stream}, m.version, m.data::json, ${metadata}::text::jsonb, m.occurred
+            insert into ${
+            sql(tableName)
+          } (message_id, global_position, stream, version, message, metadata, occurred_at, tx)
+            select m.id, nextval(${sequenceName}), ${stream}, m.version, m.data::json, ${metadata}::text::jsonb, m.occurred,
+              pg_current_xact_id()
             from unnest(${ids}::uuid[], ${versions}::int[], ${times}::timestamptz[], ${texts}::text[])
               m(id, version, occurred, data)`)
         )
