@@ -5,6 +5,7 @@
  */
 import { Console, Effect, Layer, Schema, Stream } from "effect"
 import { Message, MessageStore } from "effect-message-store"
+import { truncate } from "effect-message-store/testing/truncate"
 import { layerDatabase } from "./database.ts"
 
 // A message says what happened. `Message.fields` are its id and its time; the constructor fills them in.
@@ -36,7 +37,7 @@ const describe = (message: OrderPlaced | OrderShipped): string => {
 
 const program = Effect.gen(function*() {
   const orders = yield* Orders
-  yield* orders.truncate // this example begins anew each time: DATABASE_URL may name a database where it ran before
+  yield* truncate(orders) // this example begins anew each time: DATABASE_URL may name a database where it ran before
 
   // One stream per order. Each message gets the next version of its stream.
   const placed = new OrderPlaced({ customer: "Ada", cents: 4200 })

@@ -5,6 +5,7 @@
  */
 import { Console, Effect, Layer, Schema, Stream } from "effect"
 import { Message, MessageStore } from "effect-message-store"
+import { truncate } from "effect-message-store/testing/truncate"
 import { layerDatabase } from "./database.ts"
 
 class SeatBooked extends Schema.TaggedClass<SeatBooked>()("SeatBooked", {
@@ -54,7 +55,7 @@ const bookByUpdate = Effect.fn("bookByUpdate")(function*(flight: string, passeng
 
 const program = Effect.gen(function*() {
   const flights = yield* Flights
-  yield* flights.truncate // so that this example starts afresh on a database where it ran before
+  yield* truncate(flights) // so that this example starts afresh on a database where it ran before
 
   // A conflict is an error like any other. It says what the version is; nothing was written.
   yield* flights.write("flight-LH454", new SeatBooked({ passenger: "Ada", seat: 1 }), { expectedVersion: 0 })

@@ -5,6 +5,7 @@
  */
 import { Console, Effect, Layer, Schema } from "effect"
 import { Message, MessageStore } from "effect-message-store"
+import { truncate } from "effect-message-store/testing/truncate"
 import { SqlClient } from "effect/sql"
 import { layerDatabase } from "./database.ts"
 
@@ -49,7 +50,7 @@ const program = Effect.gen(function*() {
   yield* sql`drop table if exists example_stock`
   yield* sql`create table example_stock (product text primary key, quantity int not null)`
   yield* sql`insert into example_stock (product, quantity) values ('lamp', 10)`
-  yield* orders.truncate
+  yield* truncate(orders)
 
   yield* sql.withTransaction(placeOrder("order-1", 3, "valid"))
   yield* Console.log("order-1: committed")

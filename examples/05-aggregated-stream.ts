@@ -5,6 +5,7 @@
  */
 import { Console, Effect, Layer, Schema, Stream } from "effect"
 import { AggregatedStream, Message, MessageStore, Partitioner } from "effect-message-store"
+import { truncate } from "effect-message-store/testing/truncate"
 import { layerDatabase } from "./database.ts"
 
 class FlightDeparted extends Schema.TaggedClass<FlightDeparted>()("FlightDeparted", {
@@ -35,7 +36,7 @@ const program = Effect.gen(function*() {
   const airports = yield* Airports
   const byAirline = yield* ByAirline
   // So that this example begins anew on a database where it ran before.
-  yield* airports.truncate
+  yield* truncate(airports)
   yield* byAirline.rebuild
 
   yield* depart("FRA", "LH400")

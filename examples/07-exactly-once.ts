@@ -6,6 +6,7 @@
  */
 import { Console, Effect, Layer, Ref, References, Schedule, Schema } from "effect"
 import { AggregatedStream, Message, MessageStore, Partitioner, Subscription } from "effect-message-store"
+import { truncate } from "effect-message-store/testing/truncate"
 import { SqlClient } from "effect/sql"
 import { layerDatabase } from "./database.ts"
 
@@ -52,7 +53,7 @@ const program = Effect.gen(function*() {
   // So that this example begins anew on a database where it ran before.
   yield* sql`drop table if exists example_balance`
   yield* sql`create table example_balance (account text primary key, cents int not null)`
-  yield* payments.truncate
+  yield* truncate(payments)
   yield* stream.rebuild
   yield* balances.reset()
 

@@ -6,6 +6,7 @@
  */
 import { Array as Arr, Console, Effect, Layer, References, Schedule, Schema } from "effect"
 import { AggregatedStream, Message, MessageStore, Partitioner, Subscription } from "effect-message-store"
+import { truncate } from "effect-message-store/testing/truncate"
 import { layerDatabase } from "./database.ts"
 
 class SignedUp extends Schema.TaggedClass<SignedUp>()("SignedUp", {
@@ -50,7 +51,7 @@ const program = Effect.gen(function*() {
   const stream = yield* AllUsers
   const welcome = yield* Welcome
   // So that this example begins anew on a database where it ran before.
-  yield* users.truncate
+  yield* truncate(users)
   yield* stream.rebuild
   yield* welcome.reset()
 

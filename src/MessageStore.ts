@@ -26,7 +26,7 @@ import {
   OptimisticConcurrencyError,
   type SetupError
 } from "./errors.ts"
-import { checkExpectedVersion, checkMessageId, checkStreamName, invalid } from "./internal/checks.ts"
+import { checkExpectedVersion, checkMessageId, checkStreamName } from "./internal/checks.ts"
 import { checkEnding, checkName } from "./internal/names.ts"
 import * as MemoryStorage from "./memory/storage.ts"
 import { type Identified, type MessagePosition, type StoredMessage, type StreamHead, toTraceparent } from "./Message.ts"
@@ -45,6 +45,7 @@ import {
   verified
 } from "./Serializer.ts"
 import { Storage } from "./Storage.ts"
+import { remember } from "./store/backends.ts"
 import {
   type Accessors,
   makeItems,
@@ -173,12 +174,6 @@ export interface MessageStore<in out A, P extends Path = Path> extends Aggregate
    * `SqlError`, where `sql.withTransaction` dies.
    */
   readonly withTransaction: <B, E, R>(effect: Effect.Effect<B, E, R>) => Effect.Effect<B, E | SqlError, R>
-
-  /**
-   * Removes all messages; for tests. Not inside a transaction. Global positions go on rising. Aggregated streams keep
-   * their links until they are rebuilt.
-   */
-  readonly truncate: Effect.Effect<void, InvalidArgumentError | SqlError>
 }
 
 const idPage = 10_000
@@ -261,7 +256,7 @@ export const make = Effect.fnUntraced(function*<A>(
     }
   )
 
-  return {
+  const store: MessageStore<A> = {
     name,
     write,
     writeAll,
@@ -271,14 +266,9 @@ export const make = Effect.fnUntraced(function*<A>(
     head: reader.head,
     reader: Reader.inSnapshot(storage, codec),
     aggregatedStream: (options) => AggregatedStream.make(storage, codec, accessors.time, name, options),
-    withTransaction: storage.withTransaction,
-    truncate: Effect.gen(function*() {
-      if (yield* storage.inTransaction) {
-        return yield* Effect.fromResult(invalid("truncate", "must not be called inside a transaction"))
-      }
-      yield* storage.truncate
-    })
+    withTransaction: storage.withTransaction
   }
+  return remember(store, storage)
 })
 
 /** What a store is called, and how it writes. */

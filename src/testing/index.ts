@@ -15,3 +15,6 @@ export * as SubscriptionContract from "./SubscriptionContract.ts"
 
 /** The laws of a serializer. */
 export * as SerializerLaws from "./SerializerLaws.ts"
+
+/** Begins anew. Outside of Vitest: `effect-message-store/testing/truncate`. */
+export { truncate } from "./truncate.ts"

@@ -1,6 +1,7 @@
 import { assert } from "@effect/vitest"
 import { Effect, Equal, Stream } from "effect"
 import { Accounts, deposit, deposits, failsWith, newStream, Noted, type Part } from "../fixture.ts"
+import { truncate } from "../truncate.ts"
 
 export const reading: Part = (it) => {
   it.effect("reads a stream by versions, direction and limit", () =>
@@ -178,10 +179,10 @@ export const reading: Part = (it) => {
       const accounts = yield* Accounts
       const stream = newStream()
       const before = yield* accounts.write(stream, deposits(3))
-      yield* accounts.truncate
+      yield* truncate(accounts)
       assert.deepStrictEqual(yield* accounts.head(stream), { stream, version: 0, globalPosition: undefined })
       const after = yield* accounts.write(stream, deposit(), { expectedVersion: 0 })
       assert.isAbove(after.globalPosition, before.globalPosition)
-      yield* failsWith(accounts.withTransaction(accounts.truncate), { _tag: "InvalidArgumentError" })
+      yield* failsWith(accounts.withTransaction(truncate(accounts)), { _tag: "InvalidArgumentError" })
     }))
 }

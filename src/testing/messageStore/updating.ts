@@ -12,6 +12,7 @@ import {
   type Part,
   versions
 } from "../fixture.ts"
+import { truncate } from "../truncate.ts"
 
 /** Runs updates of a stream whose turns come one after the other, while somebody waits for each but the first. */
 const queued = Effect.fnUntraced(
@@ -136,13 +137,13 @@ export const updating: Part = (it) => {
         else assert.strictEqual(result.success.version, name === "messages" ? 4 : 3)
       }
       // Of a stream that was truncated, and has come back, nothing is left of what was known.
-      const restart = (stream: string) => Effect.andThen(Effect.orDie(accounts.truncate), write(stream))
+      const restart = (stream: string) => Effect.andThen(Effect.orDie(truncate(accounts)), write(stream))
       for (const [name, decision] of Object.entries(decisions)) {
         const { seen } = yield* interfered(decision, restart)
         assert.deepStrictEqual(seen, [[1n, 1], [30n, 2]], name)
       }
       for (const [name, decision] of Object.entries(decisions)) {
-        const { seen } = yield* interfered(decision, () => Effect.orDie(accounts.truncate))
+        const { seen } = yield* interfered(decision, () => Effect.orDie(truncate(accounts)))
         assert.deepStrictEqual(seen, [[1n, 1], [0n, 0]], name)
       }
     }))

@@ -3,6 +3,7 @@ import { assert } from "@effect/vitest"
 import { Array as Arr, Data, Effect, Fiber, Schedule, Stream } from "effect"
 import { ConnectionError, SqlError } from "effect/sql/SqlError"
 import { deposit, failsWith, newStream, outsider, type Part } from "../fixture.ts"
+import { truncate } from "../truncate.ts"
 import { during, failing, type Handled, positions, recorder, subscribe, until } from "./fixture.ts"
 
 class Boom extends Data.TaggedError("Boom")<{
@@ -310,7 +311,7 @@ export const failures: Part = (it, { concurrentTransactions }) => {
       yield* subscription.replay((_, delivery) => Effect.sync(() => replayed.push(delivery.stream)), before.slice(0, 1))
       assert.deepStrictEqual(replayed, [early])
 
-      yield* accounts.truncate
+      yield* truncate(accounts)
       const [gone, ...none] = yield* listed
       assert.lengthOf(none, 0)
       const { attempts, error, messageId, partition, position } = before[1] ?? assert.fail("two were parked")
