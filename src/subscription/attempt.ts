@@ -26,7 +26,11 @@ export interface DeliveryOptions {
 /** Why a delivery ends other than by success: the claim must be given up. */
 export type Ended = BatchStopped | HandlerError | SqlError
 
-/** What a delivery works with. */
+/**
+ * What a delivery works with.
+ *
+ * @internal
+ */
 export interface Delivering<A, R> {
   readonly storage: Storage["Service"]
   readonly subscribed: SubscriptionStorage
@@ -37,7 +41,11 @@ export interface Delivering<A, R> {
   readonly shutdown: Shutdown
 }
 
-/** Hands messages to the consumer once. Those handled before a failure are acknowledged, unless they are rolled back. */
+/**
+ * Hands messages to the consumer once. Those handled before a failure are acknowledged, unless they are rolled back.
+ *
+ * @internal
+ */
 export interface Attempt<A, R> {
   (deliveries: Arr.NonEmptyReadonlyArray<Delivery<A>>): Effect.Effect<void, HandlerFailure | BatchStopped | SqlError, R>
 }
