@@ -36,6 +36,7 @@ import type { AggregatedStorage, Failure, Halt, PartitionStatus, Storage } from 
 import type { DeliveryOptions, OnFailure } from "./subscription/attempt.ts"
 import { batches, type Consumer, each, type Traced, untraced } from "./subscription/consumer.ts"
 import * as Deliver from "./subscription/delivery.ts"
+import { lag } from "./subscription/lag.ts"
 import * as Metrics from "./subscription/metrics.ts"
 import { checkClaims, concurrencyOf, defaultRetry, type Options } from "./subscription/options.ts"
 import * as Parked from "./subscription/parked.ts"
@@ -98,7 +99,10 @@ export interface Subscription<in out A> {
    * it is halted.
    */
   readonly status: Effect.Effect<ReadonlyArray<PartitionStatus>, SqlError>
-  /** How many messages are linked, and not acknowledged yet. */
+  /**
+   * How many messages are not acknowledged yet, linked or not: 0 only if the projector has come to the end, and the
+   * subscription too. One that is linked at this very moment may count twice.
+   */
   readonly lag: Effect.Effect<number, StreamRebuiltError | SqlError>
   /**
    * Waits until the message of a global position, such as `write` returns, has been acknowledged or parked. Fails with a
@@ -231,10 +235,7 @@ export const make = Effect.fnUntraced(function*<A>(
       )
     ),
     status: subscribed.status,
-    lag: Effect.map(
-      subscribed.pending,
-      (pending) => pending.reduce((sum, { checkpoint, position }) => sum + position - checkpoint, 0)
-    ),
+    lag: lag(stream, subscribed),
     waitUntilProcessed: (globalPosition, timeout) => waitUntilProcessed(name, subscribed, globalPosition, timeout),
     parked: Parked.list(subscribed, codec),
     replay: (handler, places) => Parked.replay(storage, subscribed, codec, delivery, metrics, handler, places),

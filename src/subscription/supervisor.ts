@@ -12,6 +12,7 @@ import * as Moment from "../internal/moment.ts"
 import { isTransient, retryTransient } from "../internal/transient.ts"
 import type { AggregatedStorage, Claim, ClaimMode, PendingPartition, SubscriptionStorage } from "../Storage.ts"
 import type { Deliver } from "./delivery.ts"
+import { unacknowledged } from "./lag.ts"
 import type { Metrics } from "./metrics.ts"
 import { type Left, PartitionWorker, type WorkerOptions } from "./partitionWorker.ts"
 import type { Shutdown } from "./shutdown.ts"
@@ -155,7 +156,7 @@ export const run = <R>(
         )
       )
       const pending = yield* subscribed.pending
-      yield* metrics.lag(pending.reduce((sum, { checkpoint, position }) => sum + position - checkpoint, 0))
+      yield* metrics.lag(unacknowledged(pending))
       const { free, next } = wakeWorkers(pending, idleAt, yield* Moment.milliseconds)
       yielded = new Set(Array.from(yielded).filter((partition) => free.has(partition)))
       const first = yield* Random.shuffle(Array.from(free).filter((partition) => !yielded.has(partition)))

@@ -1,10 +1,27 @@
 /** Subscriptions: what they tell those who operate them, of handlers, halted partitions and owners. */
 import { assert } from "@effect/vitest"
 import { Effect, Logger, References, Tracer } from "effect"
-import type { Part } from "../fixture.ts"
+import { deposits, newStream, type Part } from "../fixture.ts"
 import { during, recorder, subscribe, until } from "./fixture.ts"
 
 export const telling: Part = (it) => {
+  it.effect("counts what no projector has linked yet as behind, and nothing when all is handled", () =>
+    Effect.gen(function*() {
+      const { accounts, make, origin, stream, write } = yield* subscribe()
+      const subscription = yield* make()
+      assert.strictEqual(yield* subscription.lag, 0)
+      yield* accounts.write(origin(0), deposits(3)) // and the projector is down
+      assert.strictEqual(yield* subscription.lag, 3)
+      yield* stream.projector.runOnce
+      yield* accounts.write(origin(1), deposits(2))
+      assert.strictEqual(yield* subscription.lag, 5)
+      yield* write(1, 1)
+      const handled = until(Effect.map(subscription.lag, (lag) => lag === 0))
+      yield* during(subscription.run(() => Effect.void), handled)
+      yield* accounts.write(newStream(), deposits(1)) // of no stream that is merged
+      assert.strictEqual(yield* subscription.lag, 0)
+    }))
+
   it.effect("names subscription and message in the spans and the log lines of handlers", () =>
     Effect.gen(function*() {
       for (const delivery of ["atLeastOnce", "transactional"] as const) {
