@@ -6,7 +6,8 @@ import { advance, begin, isNew, save, searchPath } from "./0003_round.ts"
 const results = `out state text, out stored text, out began boolean, out linked bigint,
   out partitions int[], out positions int[], out ids uuid[], out reached bigint, out last bigint`
 
-const settings = `${searchPath} set enable_seqscan to off set jit to off set lock_timeout to '5s'`
+const settings = `${searchPath} set enable_seqscan to off set jit to off set lock_timeout to '5s'
+set timezone to <zone>`
 
 const declare = (stream: StreamObjects): string =>
   `language plpgsql ${settings} as $function$
@@ -31,12 +32,13 @@ const overlaps = (stream: StreamObjects, to: string): string =>
 const maximumTold = 100
 
 /**
- * Links, and once more with care where that met a message that is linked. The setting is made by a call: a role that is no
+ * Links, and once more with care where that met a message that is linked, or one whose fields cannot be read as they are.
+ * The setting is made by a call: a role that is no
  * superuser may not name one of our own in a SET clause.
  */
 const linking = (stream: StreamObjects, fresh: string): string =>
   `perform pg_catalog.set_config('effect_message_store.projecting', 'on', true);
-  for _attempt in 1..2 loop
+  for _attempt in 1..3 loop
     begin
       with fresh as materialized (
         ${fresh}
@@ -51,11 +53,16 @@ const linking = (stream: StreamObjects, fresh: string): string =>
         raise;
       end if;
       _overlaps := true;
+    when untranslatable_character or invalid_text_representation then
+      if _unreadable then
+        raise;
+      end if;
+      _unreadable := true;
     end;
   end loop;
   perform pg_catalog.set_config('effect_message_store.projecting', 'off', true);`
 
-/** Links what `fresh` has, behind what each partition has already. Python's time column has the local time, as Python writes it. */
+/** Links what `fresh` has, behind what each partition has already. Python's time column has the time of the session's zone. */
 const link = (stream: StreamObjects): string =>
   `numbered as (
     select f.*, row_number() over (partition by f.partition order by f.global_position) as number,
@@ -71,7 +78,7 @@ const link = (stream: StreamObjects): string =>
   ), linked as (
     insert into ${stream.table} (message_id, origin_stream, origin_stream_version, partition, position,
       message_occurred_at, origin_stream_global_position, origin_stream_added_at, occurred_at)
-    select message_id, stream, version, partition, position, occurred_at at time zone <zone>, global_position, added_at,
+    select message_id, stream, version, partition, position, occurred_at::timestamp, global_position, added_at,
       occurred_at
     from places
   ), maxima as (
@@ -87,6 +94,7 @@ export const projectFunction = (store: Objects, stream: StreamObjects): string =
 ) ${declare(stream)}
   _scanned bigint;
   _overlaps boolean;
+  _unreadable boolean := false;
 begin
   ${begin(stream)}
   if state <> 'more' then
@@ -180,6 +188,7 @@ export const linkFunction = (store: Objects, stream: StreamObjects): string =>
 ) ${declare(stream)}
   _page constant jsonb := _token;
   _overlaps boolean;
+  _unreadable boolean := false;
 begin
   lock table ${stream.table} in exclusive mode;
   select * into _state from ${stream.projectionTable} where is_only;

@@ -20,6 +20,8 @@ $function$`
 export const occurredFunction = (store: Objects, stream: StreamObjects): string =>
   `create or replace function ${stream.occurredFunction}(_id uuid, _time_path text[]) returns timestamptz
 language plpgsql stable ${searchPath} set enable_seqscan to off as $function$
+declare
+  _unreadable constant boolean := true;
 begin
   return (select coalesce(m.occurred_at, ${storedTime(stream)}) from ${store.table} m where m.message_id = _id);
 end
