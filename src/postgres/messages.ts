@@ -84,26 +84,28 @@ export const readable = (sql: SqlClient): string => {
   return `case when ${size} <= ${readableBytes(sql)} then m.message::text end as message, ${size} as size`
 }
 
-/** Cuts off at the size of a page what a query finds in its order; it calls the messages `m`. */
+/**
+ * Cuts the rows of a query off at the size of a page, in its order. The query calls the messages `m`; `shown` are columns
+ * beside those of a {@link Row}, each with a comma behind it.
+ */
 export const sized = (sql: SqlClient, store: Store) => {
+  const size = sql.literal(
+    `coalesce(pg_catalog.octet_length(message), ${pageBytes}) + coalesce(pg_catalog.octet_length(metadata), 0)`
+  )
+  const stored = sql.literal(
+    `message_id, version, global_position, ${milliseconds("added_at")} as added_at, metadata, size,
+        case when size <= ${readableBytes(sql)} then message end as message`
+  )
+  const added = sql.literal(timeAdded(store, "m"))
   const find = <R extends Row>(shown: string, found: Statement.Fragment, limit: number, largest: number) =>
-    sql<R>`select ${sql.literal(shown)}, version, global_position, message_id, ${
-      sql.literal(milliseconds("added_at"))
-    } as added_at,
-        metadata, size::int as size,
-        case when size <= ${readableBytes(sql)}::int then message end as message
+    sql<R>`select ${sql.literal(shown)}${stored}
       from (
-        select *, sum(size) over (rows unbounded preceding) as bytes
+        select *, ${size} as size, sum(${size}) over (rows unbounded preceding) as bytes
         from (
-          select *, coalesce(pg_catalog.octet_length(message), ${pageBytes}::int)
-            + coalesce(pg_catalog.octet_length(metadata), 0) as size
-          from (
-            select m.message_id, stream, version, global_position, ${sql.literal(timeAdded(store, "m"))} as added_at,
-              metadata::text as metadata,
-              case when pg_catalog.pg_column_size(message) <= ${largest}::int then message::text end as message${found}
-            limit ${limit}
-          ) found
-        ) measured
+          select m.message_id, stream, version, global_position, ${added} as added_at, metadata::text as metadata,
+            case when pg_catalog.pg_column_size(message) <= ${largest}::int then message::text end as message${found}
+          limit ${limit}
+        ) found
       ) sized where bytes - size < ${pageBytes}::int`
 
   return Effect.fnUntraced(function*<R extends Row>(
@@ -133,7 +135,7 @@ export const make = (sql: SqlClient, store: Store) => {
       const range = sql` from ${table} m
         where stream operator(pg_catalog.=) ${stream}::text and version >= ${fromVersion} and version <= ${toVersion} order by version`
       return Effect.map(
-        page("stream", direction === "forward" ? range : sql`${range} desc`, limit),
+        page("", direction === "forward" ? range : sql`${range} desc`, limit),
         ({ more, rows }) => ({ messages: toStored(rows, () => stream), more })
       )
     },
@@ -146,7 +148,7 @@ export const make = (sql: SqlClient, store: Store) => {
         order by global_position`
       return Effect.map(
         page<Row & OfStream>(
-          "stream",
+          "stream, ",
           direction === "forward" ? range : sql`${range} desc`,
           limit
         ),

@@ -36,7 +36,7 @@ export const make = (
     readPartition: ({ fromPosition, limit, partition }) =>
       Effect.map(
         page<LinkedRow>(
-          "stream, position",
+          "stream, position, ",
           sql`, l.position from ${table} l join ${messages} m using (message_id)
             where l.partition = ${partition} and l.position >= ${fromPosition} order by l.position`,
           limit
