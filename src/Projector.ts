@@ -217,7 +217,8 @@ const byFunction = <A>(
         return { links, through, failure: decided.failure }
       }
       const { partition, stored } = decided.success
-      links.push({ messageId: row.messageId, partition, occurredAt: timeOf(time, stored.message) })
+      const occurredAt = row.isTimed ? undefined : timeOf(time, stored.message)
+      links.push({ messageId: row.messageId, partition, occurredAt })
       through = row.globalPosition
     }
     return { links, through, failure: undefined }

@@ -142,7 +142,8 @@ export const make = <Message extends SourceMessage>(
     const { more, rows } = cut(round.messages.filter(({ globalPosition }) => globalPosition > from), limit)
     const done = !more
     const page: Page = { target: round.target, from, to: rows.at(-1)?.globalPosition ?? from, began, done }
-    return { messages: rows.filter(matches).map((row) => source.read(row)), token: JSON.stringify(page), done }
+    const messages = rows.filter(matches).map((row) => ({ ...source.read(row), isTimed: true }))
+    return { messages, token: JSON.stringify(page), done }
   }
 
   const link: AggregatedStorage["link"] = (token, given, through) =>

@@ -78,10 +78,10 @@ const readableBytes = (sql: SqlClient): number => {
   return (config?.maxMessageSize ?? 16 * 1024 * 1024) - 4096
 }
 
-/** The message of a row `m` in a statement that is bounded by the number of its rows. */
-export const readable = (sql: SqlClient): string => {
-  const size = "pg_catalog.octet_length(m.message::text)"
-  return `case when ${size} <= ${readableBytes(sql)} then m.message::text end as message, ${size} as size`
+/** The message of a row, given as text, in a statement that is bounded by the number of its rows. */
+export const readable = (sql: SqlClient, message = "m.message::text"): string => {
+  const size = `pg_catalog.octet_length(${message})`
+  return `case when ${size} <= ${readableBytes(sql)} then ${message} end as message, ${size} as size`
 }
 
 /**

@@ -68,6 +68,7 @@ interface LinkedOutcome extends Outcome {
 
 /** A new message, or, in the last row, what is to be known of the page. */
 interface ScannedRow extends Outcome, Row, OfStream {
+  readonly is_timed: boolean
   readonly token: string | null
 }
 
@@ -133,15 +134,19 @@ export const make = (
 
     scan: (after, limit) =>
       sql<ScannedRow>`select state, stored, began, linked, reached, last, token, message_id, stream, version,
-          global_position, ${sql.literal(milliseconds("added_at"))} as added_at, ${sql.literal(readable(sql))}, metadata
+          global_position, ${sql.literal(milliseconds("added_at"))} as added_at, is_timed,
+          ${sql.literal(readable(sql, "message"))}, metadata
         from ${sql(stream.scanFunction)}(
           ${description}, ${patterns}::text[], ${after ?? null}::text, ${limit}::int, ${pageBytes}::int8
-        ) m`.pipe(
+        )`.pipe(
         Effect.flatMap((rows) => Effect.map(checked(rows.at(-1)), (outcome) => ({ outcome, rows: rows.slice(0, -1) }))),
         Effect.repeat({ until: ({ outcome }) => outcome.state !== "marked" }),
         Effect.map(({ outcome, rows }): ScannedPage | ProjectedPage =>
           outcome.token === null ? toPage(outcome) : {
-            messages: toStored(rows, (row) => row.stream),
+            messages: toStored(rows, (row) => row.stream).map((stored, i) => ({
+              ...stored,
+              isTimed: rows[i]?.is_timed === true
+            })),
             token: outcome.token,
             done: outcome.state === "done"
           }
@@ -150,7 +155,9 @@ export const make = (
 
     link: (token, links, through) => {
       // Empty: not known. An array of nulls has no type to bind.
-      const times = links.map(({ occurredAt }) => occurredAt === undefined ? "" : timeText(occurredAt))
+      const times = links.some(({ occurredAt }) => occurredAt !== undefined)
+        ? links.map(({ occurredAt }) => occurredAt === undefined ? "" : timeText(occurredAt))
+        : []
       return sql<LinkedOutcome>`select * from ${sql(stream.linkFunction)}(
         ${token}, ${through === undefined ? null : int8(through)}::int8, ${
         links.map(({ messageId }) => messageId)

@@ -78,9 +78,15 @@ export interface ProjectedPage {
   readonly done: boolean
 }
 
+/** A message to be linked. */
+export interface ScannedMessage extends EncodedStoredMessage {
+  /** Whether the backend knows when it occurred. */
+  readonly isTimed: boolean
+}
+
 /** The new messages of a page, in the order in which they are to be linked. */
 export interface ScannedPage {
-  readonly messages: ReadonlyArray<EncodedStoredMessage>
+  readonly messages: ReadonlyArray<ScannedMessage>
   /** The page and its round, in the backend's own form. */
   readonly token: string
   /** Whether this is the last page of the round. */
@@ -94,7 +100,7 @@ export const isScanned = (answer: ScannedPage | ProjectedPage): answer is Scanne
 export interface Link {
   readonly messageId: string
   readonly partition: number
-  /** When it occurred, if the projector knows. Of messages that this library wrote, the backend knows. */
+  /** When it occurred, where the projector knows and the backend does not. */
   readonly occurredAt: DateTime.Utc | undefined
 }
 

@@ -133,7 +133,7 @@ export const scanFunction = (store: Objects, stream: StreamObjects): string =>
   _definition text, _patterns text[], _after text, _limit int, _bytes bigint
 ) returns table (
   state text, stored text, began boolean, linked bigint, reached bigint, last bigint, token text,
-  message_id uuid, stream text, version int, global_position bigint, added_at timestamptz, message <payload>, metadata text
+  message_id uuid, stream text, version int, global_position bigint, added_at timestamptz, is_timed boolean, message text, metadata text
 ) ${declare(stream)}
   _to bigint;
   _scanned int := 0;
@@ -155,10 +155,14 @@ begin
 
   state := null;
   _to := _state.cursor;
-  for message_id, stream, version, global_position, added_at, message, metadata, _is_new, _size in
-    select m.message_id, m.stream, m.version, m.global_position, ${timeAdded}, m.message, m.metadata::text, n.is_new,
-      case when n.is_new then octet_length(m.message::text) + coalesce(octet_length(m.metadata::text), 0) end
+  for message_id, stream, version, global_position, added_at, is_timed, message, metadata, _is_new, _size in
+    select m.message_id, m.stream, m.version, m.global_position, ${timeAdded}, m.occurred_at is not null, t.message,
+      t.metadata, n.is_new, octet_length(t.message) + coalesce(octet_length(t.metadata), 0)
     from ${store.table} m cross join lateral (select ${isNew} as is_new offset 0) n
+    cross join lateral (
+      select case when n.is_new then m.message::text end as message,
+        case when n.is_new then m.metadata::text end as metadata offset 0
+    ) t
     where m.global_position > _state.cursor and m.global_position <= _state.last
     order by m.global_position limit _limit
   loop

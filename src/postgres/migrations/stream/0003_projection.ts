@@ -2,7 +2,7 @@
  * The functions that project (`projection.ts` tells how they work). They replace those of version 0.1.
  *
  * They run with a search path of their own: they are called for a page, not for a message. What only the database knows
- * is filled in when they are made: `<schema>`, the type of messages, the time zone of Python's columns.
+ * is filled in when they are made: `<schema>`, the time zone of Python's columns.
  */
 import type { Objects, StreamObjects } from "../../objects.ts"
 import { inSchemaOf } from "../schema.ts"
@@ -56,12 +56,7 @@ begin
     ('<messages>', pg_catalog.quote_literal(_schema operator(pg_catalog.||) '.${objects.table}'::text)),
     ('<sequence>', pg_catalog.quote_literal(_schema operator(pg_catalog.||) '.${objects.sequence}'::text)),
     ('<schema>', _schema),
-    ('<zone>', pg_catalog.quote_literal(s.time_zone)),
-    ('<payload>', (
-      select pg_catalog.format_type(a.atttypid, null) from pg_catalog.pg_attribute a
-      where a.attrelid operator(pg_catalog.=) '${objects.table}'::pg_catalog.regclass::oid
-        and a.attname operator(pg_catalog.=) 'message'::name
-    ))
+    ('<zone>', pg_catalog.quote_literal(s.time_zone))
   ) given(name, value) loop
     _text := pg_catalog.replace(_text, _placeholder.name, _placeholder.value);
   end loop;
