@@ -4,6 +4,8 @@ import type { OxlintConfig, OxlintOverride } from "oxlint"
 /** The library's modules in the order of a message's way, and its folders. Each may import from those before it. */
 const modules = [
   "errors",
+  "Fold",
+  "Decider",
   "Message",
   "internal/",
   "Serializer",

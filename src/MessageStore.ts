@@ -26,6 +26,7 @@ import {
   OptimisticConcurrencyError,
   type SetupError
 } from "./errors.ts"
+import type { Fold } from "./Fold.ts"
 import { checkExpectedVersion, checkMessageId, checkStreamName } from "./internal/checks.ts"
 import { checkEnding, checkName } from "./internal/names.ts"
 import * as MemoryStorage from "./memory/storage.ts"
@@ -54,9 +55,9 @@ import {
   toPositions,
   type WriteOptions
 } from "./store/encode.ts"
-import { type Appended, type Fold, make as makeUpdate, type WriteError } from "./store/update.ts"
+import { type Appended, make as makeUpdate, type WriteError } from "./store/update.ts"
 
-export type { Accessors, Appended, Fold, OneOrMore, StreamWrite, WriteError, WriteOptions }
+export type { Accessors, Appended, OneOrMore, StreamWrite, WriteError, WriteOptions }
 export type { Migration, PayloadType } from "./postgres/migrations/migrations.ts"
 
 /** A store of messages of type `A`: streams of them, written with expected versions, read in order. */
@@ -134,7 +135,9 @@ export interface MessageStore<in out A, P extends Path = Path> extends Aggregate
    * **Example**
    *
    * ```ts
-   * yield* seats.update("flight-1", { initial: 0, evolve: (taken) => taken + 1 }, (taken) =>
+   * const seatsTaken = Fold.make<FlightEvent>()({ initial: 0, SeatBooked: (taken) => taken + 1 })
+   *
+   * yield* flights.update("flight-1", seatsTaken, (taken) =>
    *   taken < 3 ? Effect.succeed(new SeatBooked({ passenger })) : Effect.fail(new FlightFull()))
    * ```
    */

@@ -8,6 +8,12 @@ export * from "./errors.ts"
 /** Message ids, times, metadata, positions. */
 export * as Message from "./Message.ts"
 
+/** How a state follows from messages. */
+export * as Fold from "./Fold.ts"
+
+/** Folds that answer commands. */
+export * as Decider from "./Decider.ts"
+
 /** Schema ⇄ stored JSON. */
 export * as Serializer from "./Serializer.ts"
 

@@ -10,6 +10,7 @@ import { FlightDeparted, Flights } from "../examples/demo/flights.ts"
 
 // These are made of tests.
 import "../examples/04-test-with-the-memory-layer.ts"
+import "../examples/10-decider.ts"
 import "../examples/13-http-api.ts"
 import "../examples/14-test-with-sql.ts"
 

@@ -12,6 +12,7 @@ const guide = [
   "README.md",
   "docs/journey.md",
   "docs/streams.md",
+  "docs/decisions.md",
   "docs/transactions.md",
   "docs/aggregated-streams.md",
   "docs/subscriptions.md",

@@ -12,6 +12,7 @@ import type {
   OptimisticConcurrencyError,
   SerializationError
 } from "../errors.ts"
+import type { Fold } from "../Fold.ts"
 import type { MessagePosition, StreamHead } from "../Message.ts"
 import type { Reader } from "../Reader.ts"
 import type { Storage } from "../Storage.ts"
@@ -24,12 +25,6 @@ export type WriteError =
   | SerializationError
   | InvalidArgumentError
   | SqlError
-
-/** How the state of a stream follows from its messages. */
-export interface Fold<S, in A> {
-  readonly initial: S
-  readonly evolve: (state: S, message: A) => S
-}
 
 /** The head of a stream behind what a call wrote to it. */
 export interface Appended extends StreamHead {

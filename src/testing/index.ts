@@ -16,5 +16,8 @@ export * as SubscriptionContract from "./SubscriptionContract.ts"
 /** The laws of a serializer. */
 export * as SerializerLaws from "./SerializerLaws.ts"
 
+/** Given, when, then for deciders. */
+export * as Scenario from "./Scenario.ts"
+
 /** Begins anew. Outside of Vitest: `effect-message-store/testing/truncate`. */
 export { truncate } from "./truncate.ts"
