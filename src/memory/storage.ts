@@ -4,6 +4,7 @@
 import { Clock, Context, DateTime, Effect, identity, Layer, Option } from "effect"
 import type { SqlError } from "effect/sql/SqlError"
 import { checkEnding } from "../internal/names.ts"
+import type { StreamHead } from "../Message.ts"
 import {
   type AppendItem,
   AppendOutcome,
@@ -12,7 +13,10 @@ import {
   type PatternQuery,
   type Snapshot,
   Storage,
-  type StreamQuery
+  type StreamQuery,
+  type Tagged,
+  type TaggedQuery,
+  type TagQuery
 } from "../Storage.ts"
 import { type Signal, Wakeup } from "../storage/listeners.ts"
 import * as MemoryWakeup from "./listeners.ts"
@@ -27,6 +31,7 @@ interface Row extends Omit<EncodedStoredMessage, "data" | "metadata"> {
   readonly metadata: string
   readonly occurredAt: DateTime.Utc
   readonly size: number
+  readonly tagged: Tagged | undefined
   /** Which of the store's commits made it visible. */
   commit: number
 }
@@ -51,30 +56,42 @@ class Messages implements Transaction.Participant<Row>, MemoryStream.Source<Row>
   /** In the order of versions: version v is at v - 1. */
   private readonly streams = new Map<string, Array<Row>>()
   private readonly byId = new Map<string, Row>()
+  private readonly byTag = new Map<string, Array<Row>>()
 
   append(own: Array<Row>, items: ReadonlyArray<AppendItem>, atomic: boolean, addedAt: DateTime.Utc) {
     const heads = new Map<string, number>()
     const written: Array<Row> = []
     const taken = new Set(own.map((row) => row.messageId))
     const outcomes = items.map((item): AppendOutcome => {
-      const { expectedVersion, stream } = item
+      const { conditions = [], expectedVersion, stream } = item
       const head = heads.get(stream) ?? this.stream({ commit: Infinity, own }, stream).length
       const expected = expectedVersion === undefined ||
         (expectedVersion === "exists" ? head > 0 : expectedVersion === head)
       if (!expected) return AppendOutcome.WrongVersion({ actualVersion: head })
+      for (const [condition, query] of conditions.entries()) {
+        const added = this.tagged({ commit: Infinity, own: atomic ? own : [...own, ...written] }, query)
+          .find(({ globalPosition }) => globalPosition > query.after)
+        if (added !== undefined) {
+          const { globalPosition, messageId } = added
+          return AppendOutcome.Conflict({ condition, messageId, globalPosition })
+        }
+      }
       const duplicate = item.messages.find(({ messageId }) => taken.has(messageId) || this.byId.has(messageId))
       if (duplicate !== undefined) return AppendOutcome.Duplicate({ messageId: duplicate.messageId })
-      item.messages.forEach(({ data, messageId, occurredAt }, i) => {
+      const version = head + item.messages.length
+      item.messages.forEach(({ data, messageId, occurredAt, tagged }, i) => {
         const place = { stream, version: head + i + 1, globalPosition: ++this.positions }
         const { metadata } = item
         const size = data.length + metadata.length
-        written.push({ ...place, messageId, data, metadata, addedAt, occurredAt, size, commit: Infinity })
+        written.push({ ...place, messageId, data, metadata, addedAt, occurredAt, tagged, size, commit: Infinity })
         taken.add(messageId)
       })
-      heads.set(stream, head + item.messages.length)
-      return AppendOutcome.Written({ version: head + item.messages.length, globalPosition: this.positions })
+      heads.set(stream, version)
+      return item.messages.length === 0
+        ? AppendOutcome.Unchanged({ version })
+        : AppendOutcome.Written({ version, globalPosition: this.positions })
     })
-    const refused = atomic ? outcomes.findIndex((outcome) => outcome._tag !== "Written") : -1
+    const refused = atomic ? outcomes.findIndex(({ _tag }) => _tag !== "Written" && _tag !== "Unchanged") : -1
     if (refused >= 0) return outcomes.map((outcome, i) => i === refused ? outcome : AppendOutcome.Skipped())
     own.push(...written)
     return outcomes
@@ -89,9 +106,8 @@ class Messages implements Transaction.Participant<Row>, MemoryStream.Source<Row>
       this.log.push(row)
       this.commits.push(row)
       this.byId.set(row.messageId, row)
-      const stream = this.streams.get(row.stream)
-      if (stream === undefined) this.streams.set(row.stream, [row])
-      else stream.push(row)
+      addTo(this.streams, row.stream, row)
+      for (const tag of row.tagged?.tags ?? []) addTo(this.byTag, tag, row)
     }
     if (late) this.log = this.log.toSorted(byPosition)
   }
@@ -119,6 +135,7 @@ class Messages implements Transaction.Participant<Row>, MemoryStream.Source<Row>
     this.commits = []
     this.streams.clear()
     this.byId.clear()
+    this.byTag.clear()
   }
 
   stream(view: View, stream: string): ReadonlyArray<Row> {
@@ -127,6 +144,11 @@ class Messages implements Transaction.Participant<Row>, MemoryStream.Source<Row>
     const visible = (rows.at(-1)?.commit ?? 0) > view.commit ? rows.filter((row) => row.commit <= view.commit) : rows
     const own = view.own.filter((row) => row.stream === stream)
     return own.length === 0 ? visible : [...visible, ...own]
+  }
+
+  head(view: View, stream: string): StreamHead {
+    const rows = this.stream(view, stream)
+    return { stream, version: rows.length, globalPosition: rows.at(-1)?.globalPosition }
   }
 
   pattern(view: View, page: PatternQuery): ReadonlyArray<Row> {
@@ -143,6 +165,31 @@ class Messages implements Transaction.Participant<Row>, MemoryStream.Source<Row>
       if (row.commit <= view.commit && matches(row.stream)) rows.push(row)
     }
     return rows.toSorted((a, b) => step * byPosition(a, b)).slice(0, page.limit)
+  }
+
+  /** Of a tag's messages too, what a view does not see is at the end: they are in the order of global positions. */
+  tag(view: View, tag: string): ReadonlyArray<Row> {
+    const rows = (this.byTag.get(tag) ?? []).filter((row) => row.commit <= view.commit)
+    return [...rows, ...view.own.filter((row) => row.tagged?.tags.includes(tag))]
+  }
+
+  tagged(view: View, { tags: [first, ...others], types }: TagQuery): ReadonlyArray<Row> {
+    return this.tag(view, first).filter(({ tagged }) =>
+      tagged !== undefined && (types === undefined || types.includes(tagged.type)) &&
+      others.every((tag) => tagged.tags.includes(tag))
+    )
+  }
+
+  anyTagged(view: View, page: TaggedQuery): ReadonlyArray<Row> {
+    const rows = new Set(
+      page.queries.flatMap((query) =>
+        this.tagged(view, query).filter(({ globalPosition }) =>
+          globalPosition >= page.fromPosition && globalPosition <= Math.min(page.toPosition, query.upTo)
+        )
+      )
+    )
+    const step = page.direction === "forward" ? 1 : -1
+    return Array.from(rows).toSorted((a, b) => step * byPosition(a, b)).slice(0, page.limit)
   }
 
   ids(view: View, messageIds: ReadonlyArray<string>): ReadonlyArray<Row> {
@@ -167,9 +214,15 @@ class Messages implements Transaction.Participant<Row>, MemoryStream.Source<Row>
   }
 }
 
+const addTo = (index: Map<string, Array<Row>>, key: string, row: Row): void => {
+  const rows = index.get(key)
+  if (rows === undefined) index.set(key, [row])
+  else rows.push(row)
+}
+
 const byPosition = (a: Row, b: Row): number => a.globalPosition - b.globalPosition
 
-const toStored = ({ commit: _, occurredAt: __, size: ___, ...row }: Row): EncodedStoredMessage => ({
+const toStored = ({ commit: _, occurredAt: __, size: ___, tagged: ____, ...row }: Row): EncodedStoredMessage => ({
   ...row,
   data: JSON.parse(row.data),
   metadata: JSON.parse(row.metadata)
@@ -203,9 +256,9 @@ export const layer: Layer.Layer<Storage> = Layer.effect(
       append: (items, { atomic }) =>
         Transaction.required((transaction) =>
           Effect.gen(function*() {
-            const names = new Set(items.map((item) => `stream ${item.stream}`))
+            const { names, shared } = locksOf(items)
             const ids = items.flatMap((item) => item.messages.map((message) => `id ${message.messageId}`))
-            yield* messages.locks.acquire(transaction, [...Array.from(names).toSorted(), ...ids.toSorted()])
+            yield* messages.locks.acquire(transaction, [...names, ...ids.toSorted()], shared)
             const addedAt = DateTime.makeUnsafe(yield* Clock.currentTimeMillis)
             return yield* transaction.whileOpen(() =>
               Effect.succeed(messages.append(transaction.journal(messages), items, atomic, addedAt))
@@ -215,6 +268,12 @@ export const layer: Layer.Layer<Storage> = Layer.effect(
       readStream: (query) =>
         Effect.map(currentView, (view) => toPage(streamPage(messages.stream(view, query.stream), query), query.limit)),
       readPattern: (query) => Effect.map(currentView, (view) => toPage(messages.pattern(view, query), query.limit)),
+      readTagged: (query) => Effect.map(currentView, (view) => toPage(messages.anyTagged(view, query), query.limit)),
+      ends: (names, tags) =>
+        Effect.map(currentView, (view) => ({
+          heads: names.map((stream) => messages.head(view, stream)),
+          tags: tags.map((tag) => messages.tag(view, tag).at(-1)?.globalPosition ?? 0)
+        })),
       readByIds: (messageIds) => Effect.map(currentView, (view) => messages.ids(view, messageIds).map(toStored)),
       messageIds: ({ fromVersion, limit, stream }) =>
         Effect.map(
@@ -222,11 +281,7 @@ export const layer: Layer.Layer<Storage> = Layer.effect(
           (view) =>
             messages.stream(view, stream).slice(fromVersion - 1, fromVersion - 1 + limit).map((row) => row.messageId)
         ),
-      head: (stream) =>
-        Effect.map(currentView, (view) => {
-          const rows = messages.stream(view, stream)
-          return { stream, version: rows.length, globalPosition: rows.at(-1)?.globalPosition }
-        }),
+      head: (stream) => Effect.map(currentView, (view) => messages.head(view, stream)),
       truncate: Effect.andThen(messages.locks.idle, Effect.sync(() => messages.truncate())),
       withTransaction: Transaction.withTransaction,
       handlerTransactions: undefined,
@@ -244,6 +299,21 @@ export const layer: Layer.Layer<Storage> = Layer.effect(
     })
   })
 ).pipe(Layer.provide(Layer.fresh(MemoryWakeup.layer)))
+
+/** What an append locks, in one order, and which of it is only asked about. */
+const locksOf = (items: ReadonlyArray<AppendItem>) => {
+  const alone = new Set(items.flatMap(({ messages, stream }) =>
+    messages.length === 0
+      ? []
+      : [`stream ${stream}`, ...messages.flatMap(({ tagged }) => tagged?.tags.map((tag) => `tag ${tag}`) ?? [])]
+  ))
+  const asked = items.flatMap(({ conditions = [], stream }) => [
+    `stream ${stream}`,
+    ...conditions.map(({ tags: [tag] }) => `tag ${tag}`)
+  ])
+  const shared = new Set(asked.filter((key) => !alone.has(key)))
+  return { names: [...alone, ...shared].toSorted(), shared }
+}
 
 const channel = "messages"
 

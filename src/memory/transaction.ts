@@ -82,49 +82,65 @@ const endedError = (): SqlError =>
     })
   })
 
-/** Exclusive and reentrant within a transaction. */
+/** What a transaction holds of a key: alone, or shared with others that share it. */
 class Lock {
   readonly owner: Transaction
+  readonly isShared: boolean
   readonly released = Deferred.makeUnsafe<void>()
-  private readonly forget: () => void
+  private readonly forget: (lock: Lock) => void
 
-  constructor(owner: Transaction, forget: () => void) {
+  constructor(owner: Transaction, isShared: boolean, forget: (lock: Lock) => void) {
     this.owner = owner
+    this.isShared = isShared
     this.forget = forget
   }
 
   release(): void {
-    this.forget()
+    this.forget(this)
     Deferred.doneUnsafe(this.released, Exit.void)
   }
 }
 
 export class Locks {
-  private readonly held = new Map<string, Lock>()
+  private readonly held = new Map<string, ReadonlyArray<Lock>>()
 
   /**
-   * Takes the locks of these keys for the transaction, in the order given, and waits for those of others. A transaction
-   * that ends meanwhile gets none.
+   * Takes the locks of these keys for the transaction, in the order given, and waits for those of others: the keys of
+   * `shared` in that way, the rest alone. A transaction that ends meanwhile gets none.
    */
-  acquire(transaction: Transaction, keys: ReadonlyArray<string>): Effect.Effect<void, SqlError> {
+  acquire(
+    transaction: Transaction,
+    keys: ReadonlyArray<string>,
+    shared: ReadonlySet<string> = new Set()
+  ): Effect.Effect<void, SqlError> {
     return transaction.whileOpen(() => {
       for (const key of keys) {
-        const lock = this.held.get(key)
-        if (lock === undefined) {
-          const taken = new Lock(transaction, () => this.held.delete(key))
-          this.held.set(key, taken)
-          transaction.locks.push(taken)
-        } else if (lock.owner !== transaction) {
-          return Effect.andThen(waitFor(transaction, lock), this.acquire(transaction, keys))
+        const isShared = shared.has(key)
+        const locks = this.held.get(key) ?? []
+        const inTheWay = locks.find((lock) => lock.owner !== transaction && !(isShared && lock.isShared))
+        if (inTheWay !== undefined) {
+          return Effect.andThen(waitFor(transaction, inTheWay), this.acquire(transaction, keys, shared))
         }
+        if (locks.some((lock) => lock.owner === transaction && (isShared || !lock.isShared))) continue
+        const taken = new Lock(transaction, isShared, (lock) => this.forget(key, lock))
+        this.held.set(key, [...locks, taken])
+        transaction.locks.push(taken)
       }
       return Effect.void
     })
   }
 
+  private forget(key: string, released: Lock): void {
+    const left = (this.held.get(key) ?? []).filter((lock) => lock !== released)
+    if (left.length > 0) this.held.set(key, left)
+    else this.held.delete(key)
+  }
+
   /** Waits until nobody holds a lock. */
   readonly idle: Effect.Effect<void> = Effect.suspend(() => {
-    for (const lock of this.held.values()) return Effect.andThen(Deferred.await(lock.released), this.idle)
+    for (const [lock] of this.held.values()) {
+      if (lock !== undefined) return Effect.andThen(Deferred.await(lock.released), this.idle)
+    }
     return Effect.void
   })
 }

@@ -52,42 +52,48 @@ export const append = (sql: SqlClient, objects: Objects) => {
     items: Arr.NonEmptyReadonlyArray<AppendItem>,
     options: { readonly atomic: boolean; readonly wait: boolean }
   ): Effect.Effect<ReadonlyArray<AppendOutcome | undefined>, SqlError> => {
-    const streams: Array<string> = []
-    const previous: Array<number> = []
-    const expected: Array<number> = []
-    const metadata: Array<string> = []
-    const last: Array<number> = []
-    const item: Array<number> = []
-    const ids: Array<string> = []
-    const occurred: Array<Date | string> = []
-    const data: Array<string> = []
-    const latest = new Map<string, number>()
-    let ascending = true
-    for (const { expectedVersion, messages, metadata: itemMetadata, stream } of items) {
-      const index = streams.push(stream)
-      previous.push(latest.get(stream) ?? 0)
-      latest.set(stream, index)
-      expected.push(
-        expectedVersion === undefined ? anyVersion : expectedVersion === "exists" ? existing : expectedVersion
-      )
-      metadata.push(itemMetadata)
-      for (const message of messages) {
-        item.push(index)
-        if (message.messageId < (ids.at(-1) ?? "")) ascending = false
-        ids.push(message.messageId)
-        occurred.push(timeOf(message.occurredAt))
-        data.push(message.data)
-      }
-      last.push(ids.length)
-    }
+    const given = itemArrays(items, timeOf)
     return Effect.map(
       sql<Row>`select outcome, version, global_position, duplicate from ${sql(objects.appendFunction)}(
-      ${streams}::text[], ${previous}::int[], ${expected}::int[], ${metadata}::jsonb[], ${last}::int[],
-      ${item}::int[], ${ids}::uuid[], ${occurred}::timestamptz[], ${data}::text[], ${options.atomic}::boolean,
-      ${options.wait}::boolean, ${ascending}::boolean)`,
+      ${given.streams}::text[], ${given.previous}::int[], ${given.expected}::int[], ${given.metadata}::jsonb[],
+      ${given.last}::int[], ${given.item}::int[], ${given.ids}::uuid[], ${given.occurred}::timestamptz[],
+      ${given.data}::text[], ${options.atomic}::boolean, ${options.wait}::boolean, ${given.ascending}::boolean)`,
       (rows) => rows.map(toOutcome)
     )
   }
+}
+
+/** Items and their messages as the function takes them: migration 5 says what each array is. */
+export const itemArrays = (items: ReadonlyArray<AppendItem>, timeOf: ReturnType<typeof timeParameter>) => {
+  const streams: Array<string> = []
+  const previous: Array<number> = []
+  const expected: Array<number> = []
+  const metadata: Array<string> = []
+  const last: Array<number> = []
+  const item: Array<number> = []
+  const ids: Array<string> = []
+  const occurred: Array<Date | string> = []
+  const data: Array<string> = []
+  const latest = new Map<string, number>()
+  let ascending = true
+  for (const { expectedVersion, messages, metadata: itemMetadata, stream } of items) {
+    const index = streams.push(stream)
+    previous.push(latest.get(stream) ?? 0)
+    latest.set(stream, index)
+    expected.push(
+      expectedVersion === undefined ? anyVersion : expectedVersion === "exists" ? existing : expectedVersion
+    )
+    metadata.push(itemMetadata)
+    for (const message of messages) {
+      item.push(index)
+      if (message.messageId < (ids.at(-1) ?? "")) ascending = false
+      ids.push(message.messageId)
+      occurred.push(timeOf(message.occurredAt))
+      data.push(message.data)
+    }
+    last.push(ids.length)
+  }
+  return { streams, previous, expected, metadata, last, item, ids, occurred, data, ascending }
 }
 
 /** Runs an effect in a transaction that has the lock of a stream. */

@@ -8,8 +8,9 @@ import type { SqlClient } from "effect/sql/SqlClient"
 import type { SqlError } from "effect/sql/SqlError"
 import type * as Statement from "effect/sql/Statement"
 import type { StreamHead } from "../Message.ts"
-import type { EncodedStoredMessage, Page, PatternQuery, StreamQuery } from "../Storage.ts"
+import type { EncodedStoredMessage, Ends, Page, PatternQuery, StreamQuery, TaggedQuery } from "../Storage.ts"
 import { type Int8, int8, milliseconds, toTime } from "./client/values.ts"
+import { queryArrays } from "./decide.ts"
 import { type Store, timeAdded } from "./objects.ts"
 
 export interface Row {
@@ -128,6 +129,7 @@ const isCut = (rows: ReadonlyArray<Row>, limit: number): boolean =>
 
 export const make = (sql: SqlClient, store: Store) => {
   const table = sql(store.table)
+  const tags = sql(store.tagsTable)
   const page = sized(sql, store)
 
   return {
@@ -155,6 +157,60 @@ export const make = (sql: SqlClient, store: Store) => {
         ({ more, rows }) => ({ messages: toStored(rows, (row) => row.stream), more })
       )
     },
+
+    readTagged: (
+      { direction, fromPosition, limit, queries, toPosition }: TaggedQuery
+    ): Effect.Effect<Page, SqlError> => {
+      const order = sql.literal(direction === "forward" ? "" : " desc")
+      const given = queryArrays(queries)
+      const found = sql` from (
+          select distinct t.global_position as at
+          from unnest(${given.tags}::text[], ${given.types}::text[], ${given.others}::text[],
+            ${queries.map(({ upTo }) => int8(upTo))}::int8[])
+            q(tag, types, tags, up_to)
+          cross join lateral (
+            select t.global_position from ${tags} t
+            where t.tag = q.tag and t.global_position >= ${int8(fromPosition)}::int8
+              and t.global_position <= least(q.up_to, ${int8(toPosition)}::int8)
+              and (q.types = '{}' or t.type = any(q.types::text[]))
+              and (q.tags = '{}' or pg_catalog.cardinality(q.tags::text[]) = (
+                select pg_catalog.count(*) from ${tags} x
+                where x.tag = any(q.tags::text[]) and x.global_position = t.global_position
+              ))
+            order by t.global_position${order} limit ${limit}
+          ) t
+          order by 1${order} limit ${limit}
+        ) at join ${table} m on m.global_position = at.at order by m.global_position${order}`
+      return Effect.map(
+        page<Row & OfStream>("stream", found, limit),
+        ({ more, rows }) => ({ messages: toStored(rows, (row) => row.stream), more })
+      )
+    },
+
+    ends: (streams: ReadonlyArray<string>, given: ReadonlyArray<string>): Effect.Effect<Ends, SqlError> =>
+      Effect.map(
+        sql<{ readonly is_tag: boolean; readonly version: number | null; readonly global_position: Int8 | null }>`
+          select false as is_tag, s.i, h.version, h.global_position
+          from unnest(${streams}::text[]) with ordinality s(stream, i)
+          left join lateral (
+            select m.version, m.global_position from ${table} m
+            where m.stream operator(pg_catalog.=) s.stream order by m.version desc limit 1
+          ) h on true
+          union all
+          select true, s.i, null, h.global_position
+          from unnest(${given}::text[]) with ordinality s(tag, i)
+          left join lateral (
+            select t.global_position from ${tags} t where t.tag = s.tag order by t.global_position desc limit 1
+          ) h on true
+          order by 1, 2`,
+        (rows) => ({
+          heads: streams.map((stream, i) => {
+            const { global_position: at, version } = rows[i] ?? { global_position: null, version: null }
+            return { stream, version: version ?? 0, globalPosition: at === null ? undefined : Number(at) }
+          }),
+          tags: given.map((_, i) => Number(rows[streams.length + i]?.global_position ?? 0))
+        })
+      ),
 
     readByIds: (messageIds: ReadonlyArray<string>) =>
       Effect.map(
@@ -184,6 +240,6 @@ export const make = (sql: SqlClient, store: Store) => {
         })
       ),
 
-    truncate: Effect.asVoid(sql`truncate table ${table}`)
+    truncate: Effect.asVoid(sql`truncate table ${table}, ${tags}`)
   }
 }

@@ -17,6 +17,12 @@ export interface Objects {
   /** depeche_db's channel of new messages. */
   readonly channel: string
   readonly appendFunction: string
+  /** Writes on conditions, and what has tags. */
+  readonly decideFunction: string
+  /** The tags of messages. */
+  readonly tagsTable: string
+  /** Which tags the messages of a type have. */
+  readonly taggedTypesTable: string
   /** The trigger that refuses rows which were not inserted by one of the functions. */
   readonly refuseFunction: string
   readonly settingsTable: string
@@ -54,6 +60,9 @@ export const forStore = (name: string): Result.Result<Objects, InvalidNameError>
     writeFunction: `depeche_write_message_${n}`,
     channel: `depeche_${n}_messages`,
     appendFunction: own("append", n),
+    decideFunction: own("decide", n),
+    tagsTable: own("tags", n),
+    taggedTypesTable: own("tagged", n),
     refuseFunction: own("refuse", n),
     settingsTable: own("settings", n),
     migrationsTable: own("migrations", n)

@@ -14,6 +14,7 @@ import { snapshot } from "./client/snapshot.ts"
 import { withTransaction } from "./client/transaction.ts"
 import * as Waiting from "./client/waiting.ts"
 import * as PostgresWakeup from "./client/wakeup.ts"
+import { decide, isConditional } from "./decide.ts"
 import * as GroupCommit from "./groupCommit.ts"
 import type { StreamLocks } from "./groupCommit/held.ts"
 import * as Queries from "./messages.ts"
@@ -43,8 +44,10 @@ export const layer = (
       const claims = yield* Claims.ClaimHolder
       const handlerTransactions = (yield* HandlerTransactions.HandlerTransactions).bound
       const write = append(sql, store)
-      const call: typeof write = (items, how) =>
-        Effect.tap(write(items, how), (outcomes) => wakeup.signal(store.channel, signals(items, outcomes)))
+      const signalled = (writing: typeof write): typeof write => (items, how) =>
+        Effect.tap(writing(items, how), (outcomes) => wakeup.signal(store.channel, signals(items, outcomes)))
+      const call = signalled(write)
+      const callIf = signalled(decide(sql, store))
       const waiting = yield* Waiting.make(sql)
       const locks: StreamLocks = {
         free: freeStreams(sql, store),
@@ -69,8 +72,10 @@ export const layer = (
         ...Queries.make(sql, store),
         append: (items, { atomic }) =>
           Effect.withFiber((fiber) =>
-            coalesced !== undefined && items.length === 1 &&
-              Context.getOrUndefined(fiber.context, sql.transactionService) === undefined
+            isConditional(items)
+              ? callIf(items, { atomic, wait: true }) as Effect.Effect<ReadonlyArray<AppendOutcome>, SqlError>
+              : coalesced !== undefined && items.length === 1 &&
+                  Context.getOrUndefined(fiber.context, sql.transactionService) === undefined
               ? Effect.map(coalesced(items[0]), Arr.of)
               : call(items, { atomic, wait: true }) as Effect.Effect<ReadonlyArray<AppendOutcome>, SqlError>
           ),

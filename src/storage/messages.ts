@@ -5,7 +5,11 @@
  * - items of one `append` that name the same stream are decided in the order given, each after the
  *   effects of the ones before it; an item that is refused leaves no trace and does not affect the others (with `atomic`,
  *   none is written, and only the first refusal is reported);
- * - a refusal is an outcome, not a failure: a transaction stays usable.
+ * - a refusal is an outcome, not a failure: a transaction stays usable;
+ * - while an append waits for its commit, nobody else writes to its streams, writes its tags, or adds what its conditions
+ *   ask about: whoever sees a message of a tag, sees all messages of that tag at lower global positions;
+ * - who shares nothing waits for nobody: appends that write to other streams and other tags, and those that only ask about
+ *   the same ones.
  */
 import { Data } from "effect"
 import type { Array, DateTime, Effect, Schema, Scope } from "effect"
@@ -20,24 +24,57 @@ export interface EncodedMessage {
   readonly occurredAt: DateTime.Utc
   /** JSON text. */
   readonly data: string
+  /** What it can be found by, beside its stream; absent: nothing. */
+  readonly tagged?: Tagged | undefined
 }
 
-/** Messages for one stream that are written together or not at all. */
+/** The name of a message's type, as it is stored, and its tags, none twice. */
+export interface Tagged {
+  readonly type: string
+  readonly tags: Array.NonEmptyReadonlyArray<string>
+}
+
+/** Asks for messages that have all of these tags, and one of the types if there are any. */
+export interface TagQuery {
+  /** The first one is locked. */
+  readonly tags: Array.NonEmptyReadonlyArray<string>
+  readonly types: ReadonlyArray<string> | undefined
+}
+
+/**
+ * That no message which the query asks for stands behind a global position. The position has to be the last one that was
+ * seen of the query's first tag, whatever type and other tags that message had: only of a single tag is all that comes
+ * later behind what was seen.
+ */
+export interface TagCondition extends TagQuery {
+  readonly after: number
+}
+
+/** Messages for one stream that are written together or not at all, and only if the conditions hold. */
 export interface AppendItem {
   readonly stream: string
   readonly expectedVersion: ExpectedVersion | undefined
-  /** No id twice. */
-  readonly messages: Array.NonEmptyReadonlyArray<EncodedMessage>
+  /** No id twice. None: only a condition, that the stream is as expected. */
+  readonly messages: ReadonlyArray<EncodedMessage>
   /** JSON text of an object, the same for each message. */
   readonly metadata: string
+  /** Of an atomic append, those of its items ask about what others add. Absent: none. */
+  readonly conditions?: ReadonlyArray<TagCondition> | undefined
 }
 
-/** The outcome of an item. `Skipped`: not written, because another item of an atomic append was refused. */
+/** The outcome of an item. */
 export type AppendOutcome = Data.TaggedEnum<{
   /** The place of the item's last message. */
   Written: { readonly version: number; readonly globalPosition: number }
+  /** The conditions of an item without messages hold. */
+  Unchanged: { readonly version: number }
   WrongVersion: { readonly actualVersion: number }
+  /** The first message that was added, and the index of the condition that it breaks. */
+  Conflict: { readonly condition: number; readonly messageId: string; readonly globalPosition: number }
   Duplicate: { readonly messageId: string }
+  /** The open transaction does not see what others have committed since it began: nothing can be said of conditions. */
+  WrongIsolation: {}
+  /** Left out because another item of an atomic append is the first that was refused. */
   Skipped: {}
 }>
 
@@ -87,6 +124,25 @@ export interface PatternQuery {
   readonly limit: number
 }
 
+/**
+ * Asks for a page of messages that one of the queries asks for, in the order of global positions, bounds included. Each
+ * query has a last position of its own.
+ */
+export interface TaggedQuery {
+  readonly queries: Array.NonEmptyReadonlyArray<TagQuery & { readonly upTo: number }>
+  readonly fromPosition: number
+  readonly toPosition: number
+  readonly direction: Direction
+  readonly limit: number
+}
+
+/** Where streams and tags end. */
+export interface Ends {
+  readonly heads: ReadonlyArray<StreamHead>
+  /** The last global position of each tag; 0: no message has it. */
+  readonly tags: ReadonlyArray<number>
+}
+
 /** The messages of one store. */
 export interface MessageStorage {
   /** Outcomes in the order of the items. */
@@ -96,6 +152,12 @@ export interface MessageStorage {
   ) => Effect.Effect<ReadonlyArray<AppendOutcome>, SqlError>
   readonly readStream: (query: StreamQuery) => Effect.Effect<Page, SqlError>
   readonly readPattern: (query: PatternQuery) => Effect.Effect<Page, SqlError>
+  readonly readTagged: (query: TaggedQuery) => Effect.Effect<Page, SqlError>
+  /** The ends of streams and tags at one moment: what is read up to them is one consistent view, whenever it is read. */
+  readonly ends: (
+    streams: ReadonlyArray<string>,
+    tags: ReadonlyArray<string>
+  ) => Effect.Effect<Ends, SqlError>
   /** In any order; ids that are not stored are left out. */
   readonly readByIds: (
     messageIds: ReadonlyArray<string>

@@ -132,6 +132,9 @@ export const toPositions = (
       case "Duplicate":
         return Result.fail(new DuplicateMessageError({ messageId: outcome.messageId }))
       case "Skipped": // the reason is another item's
+      case "Unchanged":
+      case "Conflict":
+      case "WrongIsolation": // of conditions, which a plain write does not have
     }
   }
   return Result.succeed(positions)

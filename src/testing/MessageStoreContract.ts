@@ -9,6 +9,7 @@
  */
 import { badInput } from "./messageStore/badInput.ts"
 import { batches } from "./messageStore/batches.ts"
+import { conditions } from "./messageStore/conditions.ts"
 import { pages } from "./messageStore/pages.ts"
 import { reading } from "./messageStore/reading.ts"
 import { snapshots } from "./messageStore/snapshots.ts"
@@ -31,5 +32,6 @@ export const suite = makeSuite("message store", {
   transactions,
   snapshots,
   "bad input": badInput,
-  batches
+  batches,
+  conditions
 })

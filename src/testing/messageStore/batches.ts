@@ -49,8 +49,11 @@ class Model {
 
 const show: (outcome: AppendOutcome) => string = AppendOutcome.$match({
   Written: ({ version }) => `written ${version}`,
+  Unchanged: ({ version }) => `unchanged ${version}`,
   WrongVersion: ({ actualVersion }) => `version ${actualVersion}`,
+  Conflict: ({ messageId }) => `conflict ${messageId}`,
   Duplicate: ({ messageId }) => `duplicate ${messageId}`,
+  WrongIsolation: () => "wrong isolation",
   Skipped: () => "skipped"
 })
 

@@ -1,0 +1,132 @@
+/**
+ * The function that writes on conditions, and what has tags. It does what the append function does (`append.ts`), and more:
+ *
+ * 1. With the locks of streams it takes those of tags, all in one order of their keys: alone for each tag that it writes, and
+ *    shared for the first tag of each query that it asks about. The lock of a stream is shared where nothing is written to
+ *    the stream. A commit is visible before its locks are free, so every snapshot sees a beginning of each tag.
+ * 2. Under the locks it looks, for all queries at once, for a match behind the last position that was seen of the tag. One
+ *    position for the whole of a condition would be wrong: a message of another tag may be committed late, below it.
+ * 3. An item fails whose stream is not as expected, or whose query has a match: in the database, or, unless the append is
+ *    atomic, among the messages of the items before it.
+ *
+ * Conditions need READ COMMITTED: a snapshot that is older than the locks does not see what was added before they were had.
+ * Under other isolation levels nothing is decided, and the outcome says so.
+ *
+ * The other tags of a match are counted, and the plan is generic: `not exists` was planned as a hash join of all messages.
+ */
+import { type Array as Arr, Effect } from "effect"
+import type { SqlClient } from "effect/sql/SqlClient"
+import type { SqlError } from "effect/sql/SqlError"
+import { type AppendItem, AppendOutcome, type TagQuery } from "../Storage.ts"
+import { itemArrays } from "./append.ts"
+import { type Int8, int8, timeParameter } from "./client/values.ts"
+import type { Objects } from "./objects.ts"
+
+interface Row {
+  readonly outcome:
+    | "written"
+    | "unchanged"
+    | "wrong_version"
+    | "conflict"
+    | "duplicate"
+    | "isolation"
+    | "skipped"
+    | "busy"
+  readonly version: number
+  readonly global_position: Int8 | null
+  readonly message_id: string | null
+  readonly query: number | null
+}
+
+/** Whether an append has need of this function. */
+export const isConditional = (items: ReadonlyArray<AppendItem>): boolean =>
+  items.some(({ conditions = [], messages }) =>
+    conditions.length > 0 || messages.length === 0 || messages.some(({ tagged }) => tagged !== undefined)
+  )
+
+/** Calls the function, as `append` calls its own. */
+export const decide = (sql: SqlClient, objects: Objects) => {
+  const timeOf = timeParameter(sql)
+  return (
+    items: Arr.NonEmptyReadonlyArray<AppendItem>,
+    options: { readonly atomic: boolean; readonly wait: boolean }
+  ): Effect.Effect<ReadonlyArray<AppendOutcome | undefined>, SqlError> => {
+    const given = itemArrays(items, timeOf)
+    const types: Array<string> = []
+    const locks: Array<string> = []
+    const alone: Array<boolean> = []
+    const lastLock: Array<number> = []
+    const tags: Array<string> = []
+    const tagMessage: Array<number> = []
+    const lastQuery: Array<number> = []
+    const askedEarlier: Array<boolean> = []
+    const written = new Set<string>()
+    const queries = items.flatMap(({ conditions = [] }) => conditions)
+    for (const { conditions = [], messages } of items) {
+      const own = new Set<string>()
+      for (const { tagged } of messages) {
+        types.push(tagged?.type ?? "")
+        for (const tag of tagged?.tags ?? []) {
+          tags.push(tag)
+          tagMessage.push(types.length)
+          own.add(tag)
+        }
+      }
+      const asked = new Set(conditions.map((condition) => condition.tags[0]))
+      for (const tag of new Set([...own, ...asked])) {
+        locks.push(tag)
+        alone.push(own.has(tag))
+      }
+      lastLock.push(locks.length)
+      for (const condition of conditions) askedEarlier.push(written.has(condition.tags[0]))
+      lastQuery.push(askedEarlier.length)
+      for (const tag of own) written.add(tag)
+    }
+    const asked = queryArrays(queries)
+    return Effect.map(
+      sql<Row>`select outcome, version, global_position, message_id, query from ${sql(objects.decideFunction)}(
+      ${given.streams}::text[], ${given.previous}::int[], ${given.expected}::int[], ${given.metadata}::jsonb[],
+      ${given.last}::int[], ${given.item}::int[], ${given.ids}::uuid[], ${given.occurred}::timestamptz[],
+      ${given.data}::text[], ${options.atomic}::boolean, ${options.wait}::boolean, ${types}::text[], ${locks}::text[],
+      ${alone}::boolean[], ${lastLock}::int[], ${tags}::text[], ${tagMessage}::int[], ${lastQuery}::int[],
+      ${asked.tags}::text[], ${askedEarlier}::boolean[], ${queries.map(({ after }) => int8(after))}::int8[],
+      ${asked.types}::text[], ${asked.others}::text[])`,
+      (rows) => rows.map(toOutcome)
+    )
+  }
+}
+
+/** Of queries the first tags, the types (none: any), and the other tags: array literals, since lengths differ. */
+export const queryArrays = (queries: ReadonlyArray<TagQuery>) => ({
+  tags: queries.map(({ tags }) => tags[0]),
+  types: queries.map(({ types = [] }) => arrayLiteral(types)),
+  others: queries.map(({ tags }) => arrayLiteral(tags.slice(1)))
+})
+
+const arrayLiteral = (texts: ReadonlyArray<string>): string =>
+  `{${texts.map((text) => `"${text.replaceAll(/["\\]/g, "\\$&")}"`).join(",")}}`
+
+const toOutcome = (row: Row): AppendOutcome | undefined => {
+  switch (row.outcome) {
+    case "written":
+      return AppendOutcome.Written({ version: row.version, globalPosition: Number(row.global_position) })
+    case "unchanged":
+      return AppendOutcome.Unchanged({ version: row.version })
+    case "wrong_version":
+      return AppendOutcome.WrongVersion({ actualVersion: row.version })
+    case "conflict":
+      return AppendOutcome.Conflict({
+        condition: Number(row.query) - 1,
+        messageId: String(row.message_id),
+        globalPosition: Number(row.global_position)
+      })
+    case "duplicate":
+      return AppendOutcome.Duplicate({ messageId: String(row.message_id) })
+    case "isolation":
+      return AppendOutcome.WrongIsolation()
+    case "skipped":
+      return AppendOutcome.Skipped()
+    case "busy":
+      return undefined
+  }
+}
