@@ -13,7 +13,7 @@
  * A write whose answer is lost (a connection that breaks) may have been stored. To repeat it is safe: `synchronize`
  * stores only what is missing, and `write` of the same messages fails with `DuplicateMessageError`.
  */
-import { Array as Arr, Context, Effect, Layer, Predicate, Result, Tracer } from "effect"
+import { Array as Arr, Context, Effect, Layer, Result, Tracer } from "effect"
 import type { Scope, Stream } from "effect"
 import type { MigrationError } from "effect/sql/Migrator"
 import type { SqlClient } from "effect/sql/SqlClient"
@@ -22,12 +22,10 @@ import * as AggregatedStream from "./AggregatedStream.ts"
 import {
   type InvalidArgumentError,
   type InvalidNameError,
-  MessageIdMismatchError,
-  OptimisticConcurrencyError,
+  type MessageIdMismatchError,
   type SetupError
 } from "./errors.ts"
 import type { Fold } from "./Fold.ts"
-import { checkExpectedVersion, checkMessageId, checkStreamName } from "./internal/checks.ts"
 import { checkEnding, checkName } from "./internal/names.ts"
 import * as MemoryStorage from "./memory/storage.ts"
 import { type Identified, type MessagePosition, type StoredMessage, type StreamHead, toTraceparent } from "./Message.ts"
@@ -55,6 +53,7 @@ import {
   toPositions,
   type WriteOptions
 } from "./store/encode.ts"
+import { make as makeSynchronize } from "./store/synchronize.ts"
 import { type Appended, make as makeUpdate, type WriteError } from "./store/update.ts"
 
 export type { Accessors, Appended, OneOrMore, StreamWrite, WriteError, WriteOptions }
@@ -179,8 +178,6 @@ export interface MessageStore<in out A, P extends Path = Path> extends Aggregate
   readonly withTransaction: <B, E, R>(effect: Effect.Effect<B, E, R>) => Effect.Effect<B, E | SqlError, R>
 }
 
-const idPage = 10_000
-
 /** As many positions as writes: of one write, one. */
 const firstPosition = (positions: ReadonlyArray<MessagePosition>): MessagePosition => positions[0] as MessagePosition
 
@@ -207,6 +204,8 @@ export const make = Effect.fnUntraced(function*<A>(
       )
     })
 
+  const appendOne = (one: StreamWrite<A>) => Effect.map(append([one]), firstPosition)
+
   // What Effect.fn does, without the stack trace that it takes of each call.
   const write = (stream: string, messages: OneOrMore<A>, options?: WriteOptions) =>
     Effect.useSpan("MessageStore.write", (span) => {
@@ -219,52 +218,12 @@ export const make = Effect.fnUntraced(function*<A>(
     return Arr.isReadonlyArrayNonEmpty(writes) ? yield* append(writes) : []
   })
 
-  /** How many of the messages are stored, given that they are those the stream begins with. */
-  const countStored = Effect.fnUntraced(function*(stream: string, given: ReadonlyArray<string>) {
-    for (let stored = 0;; stored += idPage) {
-      const page = yield* storage.messageIds({ stream, fromVersion: stored + 1, limit: idPage })
-      for (const [i, storedMessageId] of page.entries()) {
-        const givenMessageId = given[stored + i]
-        if (givenMessageId === undefined) return given.length
-        if (givenMessageId !== storedMessageId) {
-          return yield* new MessageIdMismatchError({ stream, version: stored + i + 1, storedMessageId, givenMessageId })
-        }
-      }
-      if (page.length < idPage) return stored + page.length
-    }
-  })
-
-  const synchronize: MessageStore<A>["synchronize"] = Effect.fn("MessageStore.synchronize")(
-    function*(stream: string, messages: ReadonlyArray<A>, options?: WriteOptions) {
-      yield* Effect.fromResult(checkStreamName(stream))
-      const expected = yield* Effect.fromResult(checkExpectedVersion(options?.expectedVersion))
-      const ids = yield* Effect.fromResult(Result.all(messages.map((message) => checkMessageId(accessors.id(message)))))
-      while (true) {
-        const stored = yield* countStored(stream, ids)
-        const missing = messages.slice(stored)
-        if (!Arr.isReadonlyArrayNonEmpty(missing)) return { ...yield* storage.head(stream), appended: 0 }
-        if (expected !== undefined && (expected === "exists" ? stored === 0 : expected !== stored)) {
-          return yield* new OptimisticConcurrencyError({ stream, expectedVersion: expected, actualVersion: stored })
-        }
-        const written = yield* Effect.result(
-          append([{ ...options, stream, messages: missing, expectedVersion: stored }])
-        )
-        if (Result.isSuccess(written)) {
-          return { ...firstPosition(written.success), appended: missing.length }
-        }
-        if (written.failure._tag !== "OptimisticConcurrencyError" || Predicate.isNumber(expected)) {
-          return yield* written.failure
-        }
-      }
-    }
-  )
-
   const store: MessageStore<A> = {
     name,
     write,
     writeAll,
-    synchronize,
-    update: yield* makeUpdate(storage, reader.read, (one) => Effect.map(append([one]), firstPosition)),
+    synchronize: makeSynchronize(storage, accessors, appendOne),
+    update: yield* makeUpdate(storage, reader.read, appendOne),
     read: reader.read,
     head: reader.head,
     reader: Reader.inSnapshot(storage, codec),
