@@ -7,6 +7,7 @@ const modules = [
   "Fold",
   "Decider",
   "Message",
+  "Decision",
   "internal/",
   "Serializer",
   "Partitioner",

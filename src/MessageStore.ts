@@ -13,50 +13,38 @@
  * A write whose answer is lost (a connection that breaks) may have been stored. To repeat it is safe: `synchronize`
  * stores only what is missing, and `write` of the same messages fails with `DuplicateMessageError`.
  */
-import { Array as Arr, Context, Effect, Layer, Result, Tracer } from "effect"
+import { Context, Effect, Layer } from "effect"
 import type { Scope, Stream } from "effect"
 import type { MigrationError } from "effect/sql/Migrator"
 import type { SqlClient } from "effect/sql/SqlClient"
 import type { SqlError } from "effect/sql/SqlError"
-import * as AggregatedStream from "./AggregatedStream.ts"
-import {
-  type InvalidArgumentError,
-  type InvalidNameError,
-  type MessageIdMismatchError,
-  type SetupError
-} from "./errors.ts"
+import type * as AggregatedStream from "./AggregatedStream.ts"
+import type * as Decision from "./Decision.ts"
+import type { InvalidArgumentError, InvalidNameError, MessageIdMismatchError, SetupError } from "./errors.ts"
 import type { Fold } from "./Fold.ts"
 import { checkEnding, checkName } from "./internal/names.ts"
 import * as MemoryStorage from "./memory/storage.ts"
-import { type Identified, type MessagePosition, type StoredMessage, type StreamHead, toTraceparent } from "./Message.ts"
+import type { Identified, MessagePosition, StoredMessage, StreamHead } from "./Message.ts"
 import type { FieldPath, Path } from "./Partitioner.ts"
 import * as Migrations from "./postgres/migrations/migrations.ts"
 import { run } from "./postgres/migrations/run.ts"
 import * as PostgresStorage from "./postgres/storage.ts"
-import * as Reader from "./Reader.ts"
+import type * as Reader from "./Reader.ts"
 import {
   fromSchema,
   makeCodec,
-  type MessageCodec,
   type MessageSchema,
   type MessageSerializer,
   type SchemaSerializerOptions,
   verified
 } from "./Serializer.ts"
 import { Storage } from "./Storage.ts"
-import { remember } from "./store/backends.ts"
-import {
-  type Accessors,
-  makeItems,
-  type OneOrMore,
-  type StreamWrite,
-  toPositions,
-  type WriteOptions
-} from "./store/encode.ts"
-import { make as makeSynchronize } from "./store/synchronize.ts"
-import { type Appended, make as makeUpdate, type WriteError } from "./store/update.ts"
+import type { DecideError } from "./store/decide.ts"
+import type { Accessors, OneOrMore, StreamWrite, WriteOptions } from "./store/encode.ts"
+import { make } from "./store/make.ts"
+import type { Appended, WriteError } from "./store/update.ts"
 
-export type { Accessors, Appended, OneOrMore, StreamWrite, WriteError, WriteOptions }
+export type { Accessors, Appended, DecideError, OneOrMore, StreamWrite, WriteError, WriteOptions }
 export type { Migration, PayloadType } from "./postgres/migrations/migrations.ts"
 
 /** A store of messages of type `A`: streams of them, written with expected versions, read in order. */
@@ -148,6 +136,39 @@ export interface MessageStore<in out A, P extends Path = Path> extends Aggregate
   ) => Effect.Effect<Appended, E | WriteError, R>
 
   /**
+   * Reads several streams, decides on what they say, and writes the decision; again, if somebody else changed one of them
+   * in between. What `update` is for one stream.
+   *
+   * **Details**
+   *
+   * All is read in one consistent view. `decide` gets the state of each source by its name, and answers with what is to be
+   * written, to streams that were read or to others, or with an effect that does; the writes go in together or not at all.
+   * A stream that was read and is not written to is a condition as well: the decision goes through only if nobody has
+   * written to it, and nobody can until it is committed.
+   *
+   * As with `update`, decisions that have a source in common take turns in this process, `decide` may run several times and
+   * must not decide on the same things itself, and a decision that writes nothing, or fails, was made on what is so. In
+   * a transaction there are no turns, and a second conflict fails with a `DecisionConflictError` that tells which source
+   * was changed, and by which message. Such a transaction has to be at READ COMMITTED, else it is an `IsolationError`.
+   *
+   * Returns the position of the last message of each write, in the order given.
+   *
+   * **Example**
+   *
+   * ```ts
+   * yield* shop.decide(
+   *   { cart: Decision.stream("cart-1", cart), stock: Decision.stream("stock-7", stock) },
+   *   ({ cart, stock }) =>
+   *     cart.quantity <= stock ? { stream: "cart-1", messages: new CheckedOut({}) } : new OutOfStock()
+   * )
+   * ```
+   */
+  readonly decide: <States, Answer extends Decision.Answer<A>>(
+    sources: { readonly [Name in keyof States]: Decision.Source<States[Name], A> },
+    decide: (states: { readonly [Name in keyof States]: States[Name] }) => Answer
+  ) => Effect.Effect<ReadonlyArray<MessagePosition>, DecideError | Effect.Error<Answer>, Effect.Services<Answer>>
+
+  /**
    * The messages of a stream, in the order of versions; in pages, with no connection held between them.
    *
    * **Example**
@@ -177,61 +198,6 @@ export interface MessageStore<in out A, P extends Path = Path> extends Aggregate
    */
   readonly withTransaction: <B, E, R>(effect: Effect.Effect<B, E, R>) => Effect.Effect<B, E | SqlError, R>
 }
-
-/** As many positions as writes: of one write, one. */
-const firstPosition = (positions: ReadonlyArray<MessagePosition>): MessagePosition => positions[0] as MessagePosition
-
-/** @internal */
-export const make = Effect.fnUntraced(function*<A>(
-  storage: Storage["Service"],
-  codec: MessageCodec<A>,
-  accessors: Accessors<A>,
-  name: string
-): Effect.fn.Return<MessageStore<A>, never, Scope.Scope> {
-  const reader = Reader.make(storage, codec)
-  const toItems = makeItems(codec, accessors)
-
-  // Every single write comes through here: hence no generator.
-  const append = (
-    writes: Arr.NonEmptyReadonlyArray<StreamWrite<A>>
-  ): Effect.Effect<ReadonlyArray<MessagePosition>, WriteError> =>
-    Effect.withFiber<ReadonlyArray<MessagePosition>, WriteError>((fiber) => {
-      const items = toItems(writes, toTraceparent(Context.getOption(fiber.context, Tracer.ParentSpan)))
-      if (Result.isFailure(items)) return Effect.fail(items.failure)
-      return Effect.flatMap(
-        storage.append(items.success, { atomic: true }),
-        (outcomes) => Effect.fromResult(toPositions(items.success, outcomes))
-      )
-    })
-
-  const appendOne = (one: StreamWrite<A>) => Effect.map(append([one]), firstPosition)
-
-  // What Effect.fn does, without the stack trace that it takes of each call.
-  const write = (stream: string, messages: OneOrMore<A>, options?: WriteOptions) =>
-    Effect.useSpan("MessageStore.write", (span) => {
-      const positions = append([{ ...options, stream, messages }])
-      // One item, one position.
-      return Effect.provideService(Effect.map(positions, ([at]) => at as MessagePosition), Tracer.ParentSpan, span)
-    })
-
-  const writeAll = Effect.fn("MessageStore.writeAll")(function*(writes: ReadonlyArray<StreamWrite<A>>) {
-    return Arr.isReadonlyArrayNonEmpty(writes) ? yield* append(writes) : []
-  })
-
-  const store: MessageStore<A> = {
-    name,
-    write,
-    writeAll,
-    synchronize: makeSynchronize(storage, accessors, appendOne),
-    update: yield* makeUpdate(storage, reader.read, appendOne),
-    read: reader.read,
-    head: reader.head,
-    reader: Reader.inSnapshot(storage, codec),
-    aggregatedStream: (options) => AggregatedStream.make(storage, codec, accessors.time, name, options),
-    withTransaction: storage.withTransaction
-  }
-  return remember(store, storage)
-})
 
 /** What a store is called, and how it writes. */
 export interface StoreOptions {

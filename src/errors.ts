@@ -24,6 +24,43 @@ export class OptimisticConcurrencyError extends Schema.TaggedError<OptimisticCon
   }
 }
 
+/**
+ * Something that a decision was made on was changed by others, once more than it is tried again. Nothing was written; a
+ * transaction stays usable. `source` is what the decision calls what has changed; the rest tells the first message that was
+ * added to it, where there still is one.
+ */
+export class DecisionConflictError extends Schema.TaggedError<DecisionConflictError>(
+  "effect-message-store/errors/DecisionConflictError"
+)("DecisionConflictError", {
+  source: Schema.String,
+  messageId: Schema.optionalKey(Schema.String),
+  globalPosition: Schema.optionalKey(Schema.Natural),
+  stream: Schema.optionalKey(Schema.String),
+  version: Schema.optionalKey(Schema.Natural)
+}) {
+  override get message() {
+    const change = this.messageId === undefined
+      ? ""
+      : ` by message ${this.messageId} of stream ${JSON.stringify(this.stream)}, version ${this.version}, at global ` +
+        `position ${this.globalPosition}`
+    return `"${this.source}" was changed${change} while this was decided: decide again, in another transaction`
+  }
+}
+
+/**
+ * A decision was to be written in a transaction that does not see what others have committed since it began, so that
+ * nobody can tell whether what was read still stands. Nothing was written; the transaction stays usable.
+ */
+export class IsolationError extends Schema.TaggedError<IsolationError>("effect-message-store/errors/IsolationError")(
+  "IsolationError",
+  {}
+) {
+  override get message() {
+    return "a decision on several streams, or on tags, needs a transaction at READ COMMITTED: at REPEATABLE READ or " +
+      "SERIALIZABLE it could be made on what has changed long since"
+  }
+}
+
 /** A message of this id is already stored, or was given twice. Nothing was written; a transaction stays usable. */
 export class DuplicateMessageError extends Schema.TaggedError<DuplicateMessageError>(
   "effect-message-store/errors/DuplicateMessageError"

@@ -14,6 +14,9 @@ export * as Fold from "./Fold.ts"
 /** Folds that answer commands. */
 export * as Decider from "./Decider.ts"
 
+/** Decisions on several things at once. */
+export * as Decision from "./Decision.ts"
+
 /** Schema ⇄ stored JSON. */
 export * as Serializer from "./Serializer.ts"
 

@@ -167,6 +167,19 @@ describe("examples", () => {
   })
 })
 
+describe("examples of decisions", () => {
+  it("16: orders what is in stock while the shop is open", async () => {
+    const finished = await run("16-several-streams.ts")
+    assertSucceeded(finished)
+    assert.deepStrictEqual(finished.lines, [
+      "4 lamps ordered",
+      "4 lamps ordered",
+      "no lamps: 2 left",
+      "no lamps: the shop is closed"
+    ])
+  })
+})
+
 describe("demo", () => {
   const temporaryDirectory = async () => {
     const directory = await fs.mkdtemp(path.join(os.tmpdir(), "demo-"))

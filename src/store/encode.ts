@@ -47,9 +47,11 @@ export interface Accessors<in A> {
   readonly time: (message: A) => DateTime.DateTime
 }
 
-type Items = Arr.NonEmptyReadonlyArray<AppendItem>
+/** Writes, checked and encoded. */
+export type Items = Arr.NonEmptyReadonlyArray<AppendItem>
 
-type Invalid = DuplicateMessageError | SerializationError | InvalidArgumentError
+/** Why writes may be refused before the database is asked. */
+export type Invalid = DuplicateMessageError | SerializationError | InvalidArgumentError
 
 /**
  * Checks and encodes all that is to be written, before anything is.

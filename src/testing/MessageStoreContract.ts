@@ -10,6 +10,7 @@
 import { badInput } from "./messageStore/badInput.ts"
 import { batches } from "./messageStore/batches.ts"
 import { conditions } from "./messageStore/conditions.ts"
+import { deciding } from "./messageStore/deciding.ts"
 import { pages } from "./messageStore/pages.ts"
 import { reading } from "./messageStore/reading.ts"
 import { snapshots } from "./messageStore/snapshots.ts"
@@ -27,6 +28,7 @@ export const suite = makeSuite("message store", {
   writing,
   synchronizing,
   updating,
+  deciding,
   reading,
   pages,
   transactions,

@@ -1,0 +1,58 @@
+/**
+ * Decisions on several things at once.
+ *
+ * A decision is made on folds of what was read, and what it writes goes through only if what was read is unchanged:
+ * `store.decide({ cart: Decision.stream("cart-1", cart), stock: Decision.stream("stock-7", stock) }, decide)`. A stream that is
+ * read and not written to is a condition as well.
+ */
+import type { Array as Arr, Effect } from "effect"
+import type { Fold } from "./Fold.ts"
+import type { Metadata } from "./Message.ts"
+
+/** A stream, folded. */
+export interface StreamSource<in out S, in A> {
+  readonly _tag: "Stream"
+  readonly stream: string
+  readonly fold: Fold<S, A>
+}
+
+/** What a decision is made on. */
+export type Source<S, A> = StreamSource<S, A>
+
+/** The state that a stream comes to. Nobody may write to the stream until the decision is written. */
+export const stream = <S, A>(name: string, fold: Fold<S, A>): StreamSource<S, A> => ({
+  _tag: "Stream",
+  stream: name,
+  fold
+})
+
+/** What a decision writes to a stream; to one that it has read, only if that is at the version that was read. */
+export interface Write<out A> {
+  readonly stream: string
+  /** None: nothing is written. */
+  readonly messages: A | ReadonlyArray<A>
+  /** Stored with each of the messages. A `traceparent` given here replaces that of the deciding span. */
+  readonly metadata?: Metadata | undefined
+  /** What is expected of streams is that they are as they were read. */
+  readonly expectedVersion?: undefined
+}
+
+/** What a decision comes to: messages for one stream, or for several; an empty array: none. */
+export type Writes<A> = Write<A> | ReadonlyArray<Write<A>>
+
+/** How a decision is told: as it is, or by an effect that may fail, and then nothing is written. */
+export type Answer<A> = Writes<A> | Effect.Effect<Writes<A>, unknown, unknown>
+
+/**
+ * The writes that have messages.
+ *
+ * @internal
+ */
+export const writesOf = <A>(writes: Writes<A>): ReadonlyArray<Write<A> & { readonly messages: OneOrMore<A> }> =>
+  (Array.isArray as (value: Writes<A>) => value is ReadonlyArray<Write<A>>)(writes)
+    ? writes.flatMap(writesOf)
+    : Array.isArray(writes.messages) && writes.messages.length === 0
+    ? []
+    : [writes as Write<A> & { readonly messages: OneOrMore<A> }]
+
+type OneOrMore<A> = A | Arr.NonEmptyReadonlyArray<A>

@@ -1,0 +1,91 @@
+/** Puts a store together: how it writes, decides and reads. What is promised stands in `MessageStore`. */
+import { Array as Arr, Context, Effect, Result, Tracer } from "effect"
+import * as AggregatedStream from "../AggregatedStream.ts"
+import { type MessagePosition, toTraceparent } from "../Message.ts"
+import * as Reader from "../Reader.ts"
+import type { MessageCodec } from "../Serializer.ts"
+import type { Storage } from "../Storage.ts"
+import { remember } from "./backends.ts"
+import { make as makeDecide } from "./decide.ts"
+import {
+  type Accessors,
+  type Invalid,
+  type Items,
+  makeItems,
+  type OneOrMore,
+  type StreamWrite,
+  toPositions,
+  type WriteOptions
+} from "./encode.ts"
+import { make as makeSynchronize } from "./synchronize.ts"
+import * as Turns from "./turns.ts"
+import { make as makeUpdate, makeReadStream, makeWriteTo, type WriteError } from "./update.ts"
+
+/** As many positions as writes: of one write, one. */
+const firstPosition = (positions: ReadonlyArray<MessagePosition>): MessagePosition => positions[0] as MessagePosition
+
+/**
+ * @internal
+ */
+export const make = <A>(
+  storage: Storage["Service"],
+  codec: MessageCodec<A>,
+  accessors: Accessors<A>,
+  name: string
+) =>
+  Effect.map(Turns.make, (turns) => {
+    const reader = Reader.make(storage, codec)
+    const toItems = makeItems(codec, accessors)
+
+    // Every single write comes through here: hence no generator.
+    const encoded = <B, E>(
+      writes: Arr.NonEmptyReadonlyArray<StreamWrite<A>>,
+      use: (items: Items) => Effect.Effect<B, E>
+    ): Effect.Effect<B, E | Invalid> =>
+      Effect.withFiber<B, E | Invalid>((fiber) => {
+        const items = toItems(writes, toTraceparent(Context.getOption(fiber.context, Tracer.ParentSpan)))
+        return Result.isFailure(items) ? Effect.fail(items.failure) : use(items.success)
+      })
+
+    const append = (
+      writes: Arr.NonEmptyReadonlyArray<StreamWrite<A>>
+    ): Effect.Effect<ReadonlyArray<MessagePosition>, WriteError> =>
+      encoded(writes, (items) =>
+        Effect.flatMap(
+          storage.append(items, { atomic: true }),
+          (outcomes) => Effect.fromResult(toPositions(items, outcomes))
+        ))
+
+    const appendOne = (one: StreamWrite<A>) => Effect.map(append([one]), firstPosition)
+
+    // What Effect.fn does, without the stack trace that it takes of each call.
+    const write = (stream: string, messages: OneOrMore<A>, options?: WriteOptions) =>
+      Effect.useSpan("MessageStore.write", (span) => {
+        const positions = append([{ ...options, stream, messages }])
+        // One item, one position.
+        return Effect.provideService(Effect.map(positions, ([at]) => at as MessagePosition), Tracer.ParentSpan, span)
+      })
+
+    const writeAll = Effect.fn("MessageStore.writeAll")(function*(writes: ReadonlyArray<StreamWrite<A>>) {
+      return Arr.isReadonlyArrayNonEmpty(writes) ? yield* append(writes) : []
+    })
+
+    const reading = makeReadStream<A>(reader.read)
+    const writeTo = makeWriteTo<A>(appendOne)
+
+    const store = {
+      name,
+      write,
+      writeAll,
+      synchronize: makeSynchronize<A>(storage, accessors, appendOne),
+      update: makeUpdate<A>(storage, turns, reading, writeTo),
+      decide: makeDecide<A>(storage, turns, reading, encoded),
+      read: reader.read,
+      head: reader.head,
+      reader: Reader.inSnapshot(storage, codec),
+      aggregatedStream: (options: AggregatedStream.Options<A>) =>
+        AggregatedStream.make(storage, codec, accessors.time, name, options),
+      withTransaction: storage.withTransaction
+    }
+    return remember(store, storage)
+  })
