@@ -1,13 +1,13 @@
 /**
- * Decisions on several things at once.
+ * Decisions on several things at once: streams, and messages of given tags, whatever streams they are in.
  *
  * A decision is made on folds of what was read, and what it writes goes through only if what was read is unchanged:
- * `store.decide({ cart: Decision.stream("cart-1", cart), stock: Decision.stream("stock-7", stock) }, decide)`. A stream that is
- * read and not written to is a condition as well.
+ * `store.decide({ course: Decision.tagged({ course: "c1" }, course), student: Decision.stream("s1", student) }, decide)`. A
+ * stream that is read and not written to is a condition as well; and no message that would have been read may have been added.
  */
 import type { Array as Arr, Effect } from "effect"
 import type { Fold } from "./Fold.ts"
-import type { Metadata } from "./Message.ts"
+import type { Metadata, Tags } from "./Message.ts"
 
 /** A stream, folded. */
 export interface StreamSource<in out S, in A> {
@@ -16,8 +16,17 @@ export interface StreamSource<in out S, in A> {
   readonly fold: Fold<S, A>
 }
 
+/** Messages of given tags, folded in the order of global positions. */
+export interface TaggedSource<in out S, in A> {
+  readonly _tag: "Tagged"
+  readonly tags: Tags | Arr.NonEmptyReadonlyArray<Tags>
+  /** Default: those that the fold has cases for. */
+  readonly types: ReadonlyArray<string> | undefined
+  readonly fold: Fold<S, A>
+}
+
 /** What a decision is made on. */
-export type Source<S, A> = StreamSource<S, A>
+export type Source<S, A> = StreamSource<S, A> | TaggedSource<S, A>
 
 /** The state that a stream comes to. Nobody may write to the stream until the decision is written. */
 export const stream = <S, A>(name: string, fold: Fold<S, A>): StreamSource<S, A> => ({
@@ -25,6 +34,29 @@ export const stream = <S, A>(name: string, fold: Fold<S, A>): StreamSource<S, A>
   stream: name,
   fold
 })
+
+/**
+ * The state that the messages of these tags come to: those that have all of them, or, of several sets of tags, all of any
+ * one. Nobody may add one until the decision is written.
+ *
+ * **Details**
+ *
+ * A fold by message types (`Fold.make`) reads the types that it has cases for, and only those count as changes; `types`
+ * says which do for other folds, or fewer. Decisions on different tags do not wait for each other. Of each set the first tag
+ * is locked: name first the one that the fewest messages have.
+ *
+ * **Example**
+ *
+ * ```ts
+ * Decision.tagged({ course: "c1" }, seatsTaken)
+ * Decision.tagged([{ course: "c1" }, { student: "s1" }], subscriptions)
+ * ```
+ */
+export const tagged = <S, A>(
+  tags: Tags | Arr.NonEmptyReadonlyArray<Tags>,
+  fold: Fold<S, A>,
+  options?: { readonly types?: Arr.NonEmptyReadonlyArray<string> | undefined }
+): TaggedSource<S, A> => ({ _tag: "Tagged", tags, types: options?.types, fold })
 
 /** What a decision writes to a stream; to one that it has read, only if that is at the version that was read. */
 export interface Write<out A> {

@@ -74,3 +74,13 @@ export const make =
       }
     }
   }
+
+/**
+ * The types that a fold has cases for; undefined: it takes what there is.
+ *
+ * @internal
+ */
+export const typesOf = (fold: object): ReadonlyArray<string> | undefined => {
+  const { types } = fold as Partial<ByTag<never, never>>
+  return types === undefined || types.length === 0 ? undefined : types
+}

@@ -97,6 +97,51 @@ export interface Metadata {
 }
 
 /**
+ * Makes a field a tag: messages can be found, and decided on, by its value, whatever stream they are in.
+ *
+ * **Details**
+ *
+ * The tag is `name:value`, where the value is the encoded one: a string, a boolean, a whole number (a bigint is one), or an
+ * array of them, each element of which is a tag. A field that is absent or null gives none. A message has at most 32 tags, of
+ * at most 255 characters each with their names; one that would have more cannot be written. Names have no colon.
+ *
+ * **Gotchas**
+ *
+ * Declare tags before the first message of a type is written: messages that were stored without them are not found by them,
+ * and a store that has such messages does not open. All processes that write the type have to declare them.
+ *
+ * **Example**
+ *
+ * ```ts
+ * class Subscribed extends Schema.TaggedClass<Subscribed>()("Subscribed", {
+ *   ...Message.fields,
+ *   course: Message.tag("course", Schema.String),
+ *   student: Message.tag("student", Schema.String)
+ * }) {}
+ * ```
+ */
+export const tag = <S extends Schema.Top>(name: string, schema: S): S["Rebuild"] => {
+  if (name === "" || name.includes(":") || name.includes("\0") || !name.isWellFormed()) {
+    throw new TypeError(
+      `a tag's name must not be empty, and have no colon, NUL or lone surrogate: ${JSON.stringify(name)}`
+    )
+  }
+  return schema.annotate({ [tagAnnotation]: name })
+}
+
+/**
+ * The annotation of a field that is a tag.
+ *
+ * @internal
+ */
+export const tagAnnotation = "effect-message-store/tag"
+
+/** Names and values of tags, as they are encoded: `{ course: "c1", student: "s1" }` asks for messages that have both. */
+export interface Tags {
+  readonly [name: string]: string | number | bigint | boolean
+}
+
+/**
  * The version a stream has to be at for a write to go through: a whole number from 0 (no message yet) to
  * 2147483647, or `"exists"` (any but 0). A write without one is appended whatever the version.
  */

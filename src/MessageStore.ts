@@ -183,6 +183,18 @@ export interface MessageStore<in out A, P extends Path = Path> extends Aggregate
   ) => Stream.Stream<StoredMessage<A>, Reader.ReadError>
 
   /**
+   * The messages that have all of these tags, or, of several sets of tags, all of any one, in the order of global positions,
+   * whatever streams they are in.
+   *
+   * **Example**
+   *
+   * ```ts
+   * courses.readTagged({ course: "c1" }, { types: ["Subscribed"] }).pipe(Stream.runCollect)
+   * ```
+   */
+  readonly readTagged: Reader.Reader<A>["readTagged"]
+
+  /**
    * One consistent view of the store, until the scope closes: outside of a transaction a snapshot, which holds a
    * connection (on PGlite it keeps all writers waiting); inside one, that transaction's view.
    */
@@ -301,11 +313,12 @@ export const Service = <Self = never>() =>
       return yield* make(yield* Storage, codec, accessors, name)
     })
   )
+  const { tags } = codec
   const layers = {
-    layer: Layer.provide(layerStorage, PostgresStorage.layer(name, { coalesce })).pipe(
+    layer: Layer.provide(layerStorage, PostgresStorage.layer(name, { coalesce, tags })).pipe(
       Layer.provide(Layer.effectDiscard(run(name, { payload })))
     ),
-    layerNoMigrations: Layer.provide(layerStorage, PostgresStorage.layer(name, { coalesce, migrate: false })),
+    layerNoMigrations: Layer.provide(layerStorage, PostgresStorage.layer(name, { coalesce, migrate: false, tags })),
     layerMemory: Layer.provide(layerStorage, MemoryStorage.layer).pipe(
       Layer.provide(Layer.effectDiscard(Effect.fromResult(checkEnding("store", name))))
     ),

@@ -17,9 +17,10 @@ import {
   maximumVersion
 } from "./internal/checks.ts"
 import * as Pages from "./internal/pages.ts"
-import type { StoredMessage, StreamHead } from "./Message.ts"
+import { checkQueries } from "./internal/tags.ts"
+import type { StoredMessage, StreamHead, Tags } from "./Message.ts"
 import type { MessageCodec } from "./Serializer.ts"
-import type { Direction, EncodedStoredMessage, Page, Storage } from "./Storage.ts"
+import type { Direction, EncodedStoredMessage, Page, Storage, TaggedQuery } from "./Storage.ts"
 
 /** Which messages of a stream are read, and in which direction. */
 export interface ReadOptions {
@@ -44,6 +45,15 @@ export interface ReadWildcardOptions {
   /** How many messages are read at most; 0 or more. Default: all. */
   readonly limit?: number | undefined
 }
+
+/** Which messages of given tags are read, and in which direction. */
+export interface ReadTaggedOptions<Type extends string = string> extends ReadWildcardOptions {
+  /** Which types of messages are read. Default: all that have the tags. */
+  readonly types?: Arr.NonEmptyReadonlyArray<Type> | undefined
+}
+
+/** The messages of these types. */
+export type OfType<A, Type extends string> = string extends Type ? A : Extract<A, { readonly _tag: Type }>
 
 /** Why reading may fail: a bad argument, a stored message that does not decode, the database. */
 export type ReadError = InvalidArgumentError | SerializationError | SqlError
@@ -76,8 +86,29 @@ export interface Reader<out A> {
     pattern: string,
     options?: ReadWildcardOptions
   ) => Stream.Stream<StoredMessage<A>, ReadError>
+  /**
+   * The messages that have all of these tags, or, of several sets of tags, all of any one, in the order of global positions.
+   * What there is when it begins is read, in one consistent view.
+   */
+  readonly readTagged: <const Type extends string = string>(
+    tags: Tags | Arr.NonEmptyReadonlyArray<Tags>,
+    options?: ReadTaggedOptions<Type>
+  ) => Stream.Stream<StoredMessage<OfType<A, Type>>, ReadError>
   /** The last position of a stream; version 0 when it has no message. */
   readonly head: (stream: string) => Effect.Effect<StreamHead, InvalidArgumentError | SqlError>
+}
+
+/**
+ * What the store itself reads with.
+ *
+ * @internal
+ */
+export interface Internal<out A> extends Reader<A> {
+  /** Of each query the messages up to where its first tag ended. */
+  readonly readUpTo: (
+    queries: TaggedQuery["queries"],
+    range?: Pages.Range
+  ) => Stream.Stream<StoredMessage<A>, SerializationError | SqlError>
 }
 
 /** How many messages are asked for by their ids at a time. */
@@ -86,7 +117,7 @@ const idsAtATime = 1000
 /**
  * @internal
  */
-export const make = <A>(storage: Storage["Service"], codec: MessageCodec<A>): Reader<A> => {
+export const make = <A>(storage: Storage["Service"], codec: MessageCodec<A>): Internal<A> => {
   const decode = (row: EncodedStoredMessage) => decodeRow(codec, row)
 
   const getMessagesByIds = Effect.fnUntraced(function*(messageIds: ReadonlyArray<string>) {
@@ -104,6 +135,14 @@ export const make = <A>(storage: Storage["Service"], codec: MessageCodec<A>): Re
     position: (message: EncodedStoredMessage) => number,
     fetch: (range: Pages.Range) => Effect.Effect<Page, SqlError>
   ) => Pages.read({ range, position, fetch, decode, inTransaction: storage.inTransaction })
+
+  const readUpTo: Internal<A>["readUpTo"] = (queries, range = allPositions) =>
+    pages(
+      range,
+      (message) => message.globalPosition,
+      ({ direction, from, limit, to }) =>
+        storage.readTagged({ queries, fromPosition: from, toPosition: to, direction, limit })
+    )
 
   return {
     getMessagesByIds,
@@ -127,6 +166,17 @@ export const make = <A>(storage: Storage["Service"], codec: MessageCodec<A>): Re
             message.globalPosition, ({ direction, from, limit, to }) =>
             storage.readPattern({ pattern, fromPosition: from, toPosition: to, direction, limit })))
       ),
+    readTagged: <Type extends string>(
+      tags: Tags | Arr.NonEmptyReadonlyArray<Tags>,
+      options: ReadTaggedOptions<Type> = {}
+    ) =>
+      Stream.unwrap(Effect.gen(function*() {
+        const queries = yield* Effect.fromResult(checkQueries(codec.tags, tags, options.types))
+        const range = yield* Effect.fromResult(checkPositions(options))
+        const ends = yield* storage.ends([], queries.map((query) => query.tags[0]))
+        return readUpTo(Arr.map(queries, (query, i) => ({ ...query, upTo: ends.tags[i] ?? 0 })), range)
+      })) as Stream.Stream<StoredMessage<OfType<A, Type>>, ReadError>, // as the query says
+    readUpTo,
     head: (stream) => Effect.flatMap(Effect.fromResult(checkStreamName(stream)), storage.head)
   }
 }
@@ -145,10 +195,14 @@ export const inSnapshot = <A>(
       ...storage,
       readStream: (query) => within(storage.readStream(query)),
       readPattern: (query) => within(storage.readPattern(query)),
+      readTagged: (query) => within(storage.readTagged(query)),
+      ends: (streams, tags) => within(storage.ends(streams, tags)),
       readByIds: (messageIds) => within(storage.readByIds(messageIds)),
       head: (stream) => within(storage.head(stream)),
       inTransaction: Effect.succeed(true) // a snapshot is one: pages are not fetched ahead
     }, codec))
+
+const allPositions: Pages.Range = { from: 0, to: Number.MAX_SAFE_INTEGER, direction: "forward", limit: Infinity }
 
 const checkRead = (stream: string, options: ReadOptions = {}): Result.Result<Pages.Range, InvalidArgumentError> =>
   Result.gen(function*() {
@@ -167,6 +221,11 @@ const checkReadWildcard = (
 ): Result.Result<Pages.Range, InvalidArgumentError> =>
   Result.gen(function*() {
     yield* checkPattern(pattern)
+    return yield* checkPositions(options)
+  })
+
+const checkPositions = (options: ReadWildcardOptions): Result.Result<Pages.Range, InvalidArgumentError> =>
+  Result.gen(function*() {
     return {
       from: yield* checkWhole("fromGlobalPosition", options.fromGlobalPosition ?? 0, 0),
       to: yield* checkWhole("toGlobalPosition", options.toGlobalPosition ?? Number.MAX_SAFE_INTEGER, 0),

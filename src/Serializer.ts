@@ -12,6 +12,7 @@
  */
 import { Predicate, Result, Schema } from "effect"
 import { SerializationError } from "./errors.ts"
+import { type Declared, declaredIn, type Tagged } from "./internal/tags.ts"
 import type { Metadata } from "./Message.ts"
 
 /**
@@ -30,6 +31,8 @@ import type { Metadata } from "./Message.ts"
 export interface MessageSerializer<in out A> {
   readonly serialize: (message: A) => Result.Result<Schema.Json, unknown>
   readonly deserialize: (data: Schema.Json) => Result.Result<A, unknown>
+  /** The tags that messages have; undefined: none. `fromSchema` reads them off the schema. */
+  readonly tags?: Declared | undefined
 }
 
 /** A schema that encodes and decodes without services: of a tagged class or struct, or a union of them. */
@@ -60,7 +63,8 @@ export const fromSchema = <S extends MessageSchema>(
   const decode = Schema.decodeUnknownResult(codec)
   const typeField = options?.typeField ?? "_tag"
   const aliases = new Map(Object.entries(options?.aliases ?? {}))
-  if (typeField === "_tag" && aliases.size === 0) return { serialize: encode, deserialize: decode }
+  const tags = declaredIn(codec.ast, typeField, aliases)
+  if (typeField === "_tag" && aliases.size === 0) return { serialize: encode, deserialize: decode, tags }
 
   const toStored = (data: Schema.Json): Result.Result<Schema.Json, unknown> => {
     if (typeField === "_tag" || !isRecord(data) || !Object.hasOwn(data, "_tag")) return Result.succeed(data)
@@ -77,7 +81,8 @@ export const fromSchema = <S extends MessageSchema>(
   }
   return {
     serialize: (message) => Result.flatMap(encode(message), toStored),
-    deserialize: (data) => decode(fromStored(data))
+    deserialize: (data) => decode(fromStored(data)),
+    tags
   }
 }
 
@@ -95,7 +100,8 @@ export const verified = <A>(serializer: MessageSerializer<A>): MessageSerializer
       serializer.serialize(message),
       (data) => isJson(data) ? Result.succeed(data) : Result.fail(new Error("serialize returned what is not JSON"))
     ),
-  deserialize: serializer.deserialize
+  deserialize: serializer.deserialize,
+  tags: serializer.tags
 })
 
 const isJson = Schema.is(Schema.Json)
@@ -107,7 +113,15 @@ const isJson = Schema.is(Schema.Json)
  */
 export interface MessageCodec<A> {
   readonly encode: (message: A) => Result.Result<string, SerializationError>
+  /** The same, with the tags of the message. */
+  readonly encodeTagged: (message: A) => Result.Result<EncodedWithTags, SerializationError>
+  readonly tags: Declared | undefined
   readonly decode: (data: Schema.Json, place: Place) => Result.Result<A, SerializationError>
+}
+
+interface EncodedWithTags {
+  readonly data: string
+  readonly tagged: Tagged | undefined
 }
 
 interface Place {
@@ -133,6 +147,18 @@ export const makeCodec = <A>(serializer: MessageSerializer<A>): MessageCodec<A> 
     const fault = unstorable(text.success, maximumMessageSize)
     return fault === undefined ? Result.succeed(text.success) : refuse(fault)
   },
+  encodeTagged: (message) => {
+    const encoded = attempt(() =>
+      Result.map(serializer.serialize(message), (data) => ({ data: JSON.stringify(data), value: data }))
+    )
+    if (Result.isFailure(encoded)) return refuse("it does not encode", encoded.failure)
+    const { data, value } = encoded.success
+    const fault = unstorable(data, maximumMessageSize)
+    if (fault !== undefined) return refuse(fault)
+    const tagged = serializer.tags?.tagged(value) ?? Result.succeed(undefined)
+    return Result.isFailure(tagged) ? refuse(tagged.failure) : Result.succeed({ data, tagged: tagged.success })
+  },
+  tags: serializer.tags,
   decode: (data, { messageId, stream, version }) => {
     const message = attempt(() => serializer.deserialize(data))
     if (Result.isSuccess(message)) return Result.succeed(message.success)

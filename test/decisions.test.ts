@@ -1,7 +1,8 @@
 /** Decisions on PostgreSQL: isolation levels, and the function itself. */
 import { assert, describe, layer } from "@effect/vitest"
-import { Effect, Layer, Schema } from "effect"
+import { Effect, Layer, Schema, Stream } from "effect"
 import { Decision, Fold, Message, MessageStore } from "effect-message-store"
+import { truncate } from "effect-message-store/testing/truncate"
 import { SqlClient } from "effect/sql"
 import { databaseLayer } from "./support/database.ts"
 
@@ -39,5 +40,112 @@ describe("PostgreSQL", () => {
           assert.deepStrictEqual([(yield* seats.head(a)).version, (yield* seats.head(b)).version], [2, 2])
         }))
     }
+  })
+})
+
+class Enrolled extends Schema.TaggedClass<Enrolled>()("Enrolled", {
+  ...Message.fields,
+  course: Message.tag("course", Schema.String)
+}) {}
+class Left extends Schema.TaggedClass<Left>()("Left", {
+  ...Message.fields,
+  course: Message.tag("course", Schema.String),
+  student: Message.tag("student", Schema.Natural)
+}) {}
+class Untagged extends Schema.TaggedClass<Untagged>()("Left", { ...Message.fields, course: Schema.String }) {}
+
+const name = "enrolments"
+class Enrolments extends MessageStore.Service<Enrolments>()("test/Enrolments", { name, schema: Enrolled }) {}
+class Both extends MessageStore.Service<Both>()("test/Both", { name, schema: Schema.Union([Enrolled, Left]) }) {}
+class Old extends MessageStore.Service<Old>()("test/Old", {
+  name,
+  schema: Schema.Union([Enrolled, Untagged]),
+  aliases: { Departed: "Left" }
+}) {}
+class Renamed extends MessageStore.Service<Renamed>()("test/Renamed", {
+  name,
+  schema: Schema.Union([Enrolled, Left]),
+  aliases: { Untagged: "Left" }
+}) {}
+
+const enrolled = Fold.make<Enrolled>()({ initial: 0, Enrolled: (sofar) => sofar + 1 })
+
+describe("tags on PostgreSQL", () => {
+  layer(databaseLayer(), live)("a store", (it) => {
+    const open = <S, E>(store: Layer.Layer<S, E, SqlClient.SqlClient>) =>
+      Effect.result(Effect.scoped(Layer.build(store)))
+
+    it.effect("has the tags of its types from their first message on, or does not open", () =>
+      Effect.gen(function*() {
+        const sql = yield* SqlClient.SqlClient
+        const write = (stream: string) =>
+          Effect.provide(
+            Enrolments.use((store) => store.write(stream, new Enrolled({ course: "c" }))),
+            Enrolments.layer
+          )
+        yield* write("e-1")
+        assert.strictEqual((yield* open(Enrolments.layer))._tag, "Success")
+        // A type that has no messages may have whatever tags.
+        const both = yield* Effect.all([open(Both.layer), open(Both.layerNoMigrations), open(Both.layer)], {
+          concurrency: "unbounded"
+        })
+        assert.deepStrictEqual(both.map(({ _tag }) => _tag), ["Success", "Success", "Success"])
+
+        yield* sql`delete from effect_message_store_tagged_enrolments where type = 'Left'`
+        yield* Effect.provide(
+          Old.use((store) => store.write("e-2", new Untagged({ course: "c" }))),
+          Old.layer
+        )
+        for (const store of [Both.layer, Both.layerNoMigrations]) {
+          const refused = yield* open(store)
+          assert(refused._tag === "Failure" && refused.failure._tag === "SetupError")
+          assert.include(refused.failure.message, "messages of type Left that were stored before its tag \"course\"")
+        }
+        assert.strictEqual((yield* open(Old.layer))._tag, "Success")
+        const tagged = yield* sql`select type from effect_message_store_tagged_enrolments`
+        assert.deepStrictEqual(tagged.map(({ type }) => type), ["Enrolled"])
+
+        // Under the name that it had before, too.
+        yield* sql`delete from depeche_msgs_enrolments where stream = 'e-2'`
+        assert.strictEqual((yield* open(Renamed.layer))._tag, "Success")
+        yield* sql`delete from effect_message_store_tagged_enrolments where type = 'Left'`
+        yield* sql`select depeche_write_message_enrolments(gen_random_uuid(), 'e-3', ${
+          JSON.stringify({ text: "\0", _tag: "Untagged" })
+        }::text::json)`
+        assert.strictEqual((yield* open(Renamed.layer))._tag, "Failure")
+        assert.strictEqual((yield* open(Both.layer))._tag, "Success")
+      }))
+
+    for (const level of ["repeatable read", "serializable"]) {
+      it.effect(`refuses a condition on tags under ${level}, and writes what has none`, () =>
+        Effect.gen(function*() {
+          const store = yield* Enrolments
+          const sql = yield* SqlClient.SqlClient
+          const message = () => new Enrolled({ course: level })
+          yield* sql.withTransaction(Effect.gen(function*() {
+            const decided = store.decide({ course: Decision.tagged({ course: level }, enrolled) }, () => ({
+              stream: level,
+              messages: message()
+            }))
+            assert.strictEqual((yield* Effect.flip(decided))._tag, "IsolationError")
+            yield* store.write(level, message())
+          })).pipe(Effect.provideService(SqlClient.BeginTransaction, `begin isolation level ${level}`))
+          const found = yield* Stream.runCollect(store.readTagged({ course: level }))
+          assert.lengthOf(found, 1)
+        }).pipe(Effect.provide(Enrolments.layer)))
+    }
+
+    it.effect("forgets the tags of messages that are removed", () =>
+      Effect.gen(function*() {
+        const store = yield* Enrolments
+        yield* store.write("e-4", new Enrolled({ course: "c4" }))
+        yield* truncate(store)
+        assert.lengthOf(yield* Stream.runCollect(store.readTagged({ course: "c4" })), 0)
+        yield* store.decide({ course: Decision.tagged({ course: "c4" }, enrolled) }, (states) => {
+          assert.deepStrictEqual(states, { course: 0 })
+          return { stream: "e-4", messages: new Enrolled({ course: "c4" }) }
+        })
+        assert.lengthOf(yield* Stream.runCollect(store.readTagged({ course: "c4" })), 1)
+      }).pipe(Effect.provide(Enrolments.layer)))
   })
 })

@@ -168,6 +168,20 @@ describe("examples", () => {
 })
 
 describe("examples of decisions", () => {
+  it("09: holds the rules of courses and students", async () => {
+    const finished = await run("09-course-and-student.ts")
+    assertSucceeded(finished)
+    const [subscriptions, ...rest] = finished.lines
+    assert.match(subscriptions ?? "", /^[78] subscriptions, [45] refusals$/)
+    assert.deepStrictEqual(rest, ["Barbara: subscribed already"])
+  })
+
+  it("11: gives a name to one user at a time", async () => {
+    const finished = await run("11-unique-user-names.ts")
+    assertSucceeded(finished)
+    assert.deepStrictEqual(finished.lines, ["1 of 10 is ada", "ada is taken"])
+  })
+
   it("16: orders what is in stock while the shop is open", async () => {
     const finished = await run("16-several-streams.ts")
     assertSucceeded(finished)

@@ -3,7 +3,7 @@ import { PgClient } from "@effect/sql-pg"
 import { assert, describe, it } from "@effect/vitest"
 import { PGlite } from "@electric-sql/pglite"
 import { Effect, Layer, Redacted, References, Schedule, Schema, Stream } from "effect"
-import { AggregatedStream, Message, MessageStore, Partitioner, Subscription } from "effect-message-store"
+import { AggregatedStream, Decision, Message, MessageStore, Partitioner, Subscription } from "effect-message-store"
 import { PgliteClient } from "effect-message-store/pglite"
 import { SqlClient } from "effect/sql"
 import { execFileSync } from "node:child_process"
@@ -16,6 +16,8 @@ class OrderPlaced extends Schema.TaggedClass<OrderPlaced>()("OrderPlaced", {
   ...Message.fields,
   customer: Schema.String
 }) {}
+
+const anything = { initial: 0, evolve: (count: number) => count + 1 }
 
 class Orders extends MessageStore.Service<Orders>()("test/OperatedOrders", { name: "orders", schema: OrderPlaced }) {}
 
@@ -102,6 +104,12 @@ describe("docs/operating.md", () => {
         sql.unsafe(named(statement)))
 
       yield* place.pipe(provide(Orders.layerNoMigrations, "app_writer"))
+      yield* Orders.use((orders) =>
+        orders.decide(
+          { one: Decision.stream("order-1", anything), other: Decision.stream("order-2", anything) },
+          () => ({ stream: "order-3", messages: new OrderPlaced({ customer: "Radia" }) })
+        )
+      ).pipe(provide(Orders.layerNoMigrations, "app_writer"))
       yield* work.pipe(provide(worker, "app_worker"))
       yield* Effect.gen(function*() {
         const orders = yield* Orders

@@ -5,6 +5,7 @@ import { Array as Arr, Context, Effect, Layer, Option } from "effect"
 import { SqlClient } from "effect/sql"
 import type { SqlError } from "effect/sql/SqlError"
 import type { InvalidNameError, SetupError } from "../errors.ts"
+import type { Declared } from "../internal/tags.ts"
 import { type AggregatedStorage, type AppendItem, type AppendOutcome, Storage } from "../Storage.ts"
 import { type Signal, Wakeup } from "../storage/listeners.ts"
 import { append, freeStreams, withLock } from "./append.ts"
@@ -24,6 +25,7 @@ import * as Objects from "./objects.ts"
 import { checkStore, openStore, openSubscription } from "./open.ts"
 import * as Aggregated from "./streams.ts"
 import * as Subscription from "./subscriptions.ts"
+import { declareTags } from "./tagged.ts"
 
 /** Serves a store whose database objects exist. */
 export const layer = (
@@ -32,6 +34,8 @@ export const layer = (
     readonly coalesce?: boolean | undefined
     /** Whether aggregated streams make their database objects themselves (default). */
     readonly migrate?: boolean | undefined
+    /** The tags that messages have. */
+    readonly tags?: Declared | undefined
   }
 ): Layer.Layer<Storage, InvalidNameError | SetupError | SqlError, SqlClient.SqlClient> =>
   Layer.effect(
@@ -39,6 +43,7 @@ export const layer = (
     Effect.gen(function*() {
       if (options?.migrate === false) yield* checkStoreName(name)
       const store = yield* openStore(name)
+      if (options?.tags !== undefined) yield* declareTags(store, options.tags)
       const sql = (yield* SqlClient.SqlClient).withoutTransforms()
       const wakeup = yield* Wakeup
       const claims = yield* Claims.ClaimHolder

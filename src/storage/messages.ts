@@ -14,8 +14,11 @@
 import { Data } from "effect"
 import type { Array, DateTime, Effect, Schema, Scope } from "effect"
 import type { SqlError } from "effect/sql/SqlError"
+import type { Tagged, TagQuery } from "../internal/tags.ts"
 import type { ExpectedVersion, StreamHead } from "../Message.ts"
 import type { Listener } from "./listeners.ts"
+
+export type { Tagged, TagQuery } from "../internal/tags.ts"
 
 /** A message ready to be stored. */
 export interface EncodedMessage {
@@ -26,19 +29,6 @@ export interface EncodedMessage {
   readonly data: string
   /** What it can be found by, beside its stream; absent: nothing. */
   readonly tagged?: Tagged | undefined
-}
-
-/** The name of a message's type, as it is stored, and its tags, none twice. */
-export interface Tagged {
-  readonly type: string
-  readonly tags: Array.NonEmptyReadonlyArray<string>
-}
-
-/** Asks for messages that have all of these tags, and one of the types if there are any. */
-export interface TagQuery {
-  /** The first one is locked. */
-  readonly tags: Array.NonEmptyReadonlyArray<string>
-  readonly types: ReadonlyArray<string> | undefined
 }
 
 /**

@@ -1,10 +1,5 @@
-/**
- * Decisions on several sources: each is read up to one moment, and each is a condition of what is written.
- *
- * The ends of all sources are read in one statement; what is read up to them later is still what was there at that moment.
- * So no snapshot and no connection is held while something is read, decided and written.
- */
-import { Array as Arr, Effect } from "effect"
+/** Decisions on several sources: each of them is a condition of what is written. */
+import { Array as Arr, Effect, Result } from "effect"
 import type { SqlError } from "effect/sql/SqlError"
 import { type Answer, type Source, type StreamSource, type Writes, writesOf } from "../Decision.ts"
 import {
@@ -14,13 +9,17 @@ import {
   IsolationError,
   type SerializationError
 } from "../errors.ts"
-import { checkStreamName, invalid } from "../internal/checks.ts"
+import { typesOf } from "../Fold.ts"
+import { checkStreamName, checkStreams, invalid } from "../internal/checks.ts"
+import { checkQueries } from "../internal/tags.ts"
 import type { MessagePosition } from "../Message.ts"
-import type { ReadError } from "../Reader.ts"
-import type { AppendItem, AppendOutcome, Storage } from "../Storage.ts"
+import type { Internal } from "../Reader.ts"
+import type { MessageCodec } from "../Serializer.ts"
+import type { AppendItem, AppendOutcome, EncodedStoredMessage, Storage } from "../Storage.ts"
 import type { Invalid, Items, StreamWrite } from "./encode.ts"
-import type { Attempt, Basis, Turns } from "./turns.ts"
-import { basisOf, evolved, type Known, type ReadStream, streamKey } from "./update.ts"
+import { basisOfAll, type Named, requirementsOf, type View } from "./sources.ts"
+import type { Attempt, Turns } from "./turns.ts"
+import { basisOf, evolved, type Known, type ReadStream } from "./update.ts"
 
 /** Why a decision may fail, beside what it says itself. */
 export type DecideError =
@@ -31,9 +30,6 @@ export type DecideError =
   | InvalidArgumentError
   | SqlError
 
-/** How many sources are read at once; in a transaction one. */
-const atOnce = 4
-
 /** `MessageStore.decide`. */
 export interface Decide<in out A> {
   <States, Given extends Answer<A>>(
@@ -41,15 +37,6 @@ export interface Decide<in out A> {
     decide: (states: { readonly [Name in keyof States]: States[Name] }) => Given
   ): Effect.Effect<ReadonlyArray<MessagePosition>, DecideError | Effect.Error<Given>, Effect.Services<Given>>
 }
-
-/** A source under its name, whatever its state is. */
-interface Named<A> {
-  readonly name: string
-  readonly source: StreamSource<unknown, A>
-}
-
-/** Of each source what it comes to, in their order. */
-type View = ReadonlyArray<Known<unknown>>
 
 type Written<A> = ReturnType<typeof writesOf<A>>[number]
 
@@ -60,62 +47,65 @@ type Outcome = Attempt<View, ReadonlyArray<MessagePosition>, DecideError>
  */
 export const make = <A>(
   storage: Storage["Service"],
+  codec: MessageCodec<A>,
   turns: Turns,
   reading: ReadStream<A>,
+  readUpTo: Internal<A>["readUpTo"],
   encoded: <B, E>(
     writes: Arr.NonEmptyReadonlyArray<StreamWrite<A>>,
     use: (items: Items) => Effect.Effect<B, E>
   ) => Effect.Effect<B, E | Invalid>
 ): Decide<A> => {
-  const basisOfAll = (sources: ReadonlyArray<Named<A>>, inTransaction: boolean): Basis<View, ReadError> => {
-    const ends = storage.ends(sources.map(({ source }) => source.stream), [])
-    const readUpTo = (known: View | undefined) =>
-      Effect.flatMap(ends, ({ heads }) =>
-        Effect.forEach(sources, ({ source: { fold, stream } }, i) => {
-          const toVersion = heads[i]?.version ?? 0
-          const before = known?.[i]
-          return before === undefined
-            ? reading.all(stream, fold, toVersion)
-            : reading.on(stream, fold, before, toVersion)
-        }, { concurrency: inTransaction ? 1 : atOnce }))
-    return {
-      keys: Arr.dedupe(sources.map(({ source }) => streamKey(source.stream))).toSorted(),
-      read: readUpTo(undefined),
-      readOn: readUpTo,
-      isSame: (before, now) => before.every(({ head }, i) => head.globalPosition === now[i]?.head.globalPosition),
-      leaves: undefined
-    }
+  const checked = (name: string, source: Source<unknown, A>): Result.Result<Named<A>, InvalidArgumentError> => {
+    if (source._tag === "Stream") return Result.map(checkStreamName(source.stream), () => ({ name, source }))
+    // A fold may have cases for messages of other stores.
+    const ofFold = typesOf(source.fold)?.filter((type) => codec.tags?.types.has(type) ?? true)
+    return Result.map(
+      checkQueries(codec.tags, source.tags, source.types ?? ofFold),
+      (queries) => ({ name, source, queries })
+    )
   }
 
-  /** The conflict with the first message that somebody else wrote to a stream. */
-  const conflictIn = (source: string, stream: string, fromVersion: number, toVersion: number): Outcome => {
-    const added = storage.readStream({ stream, fromVersion, toVersion, direction: "forward", limit: 1 })
-    const error = Effect.flatMap(added, ({ messages: [message] }) => {
+  /** The conflict with the first message that somebody else has added. */
+  const conflict = (
+    source: string,
+    added: Effect.Effect<ReadonlyArray<EncodedStoredMessage>, SqlError>
+  ): Effect.Effect<Outcome> => {
+    const error = Effect.flatMap(added, ([message]) => {
       if (message === undefined) return new DecisionConflictError({ source })
-      const { globalPosition, messageId, version } = message
+      const { globalPosition, messageId, stream, version } = message
       return new DecisionConflictError({ source, messageId, globalPosition, stream, version })
     })
-    return { _tag: "Conflict", error }
+    return Effect.succeed({ _tag: "Conflict", error })
   }
 
   /** The first refusal of an item; none if all were written. */
   const refusal = (
-    named: ReadonlyArray<Named<A>>,
     items: Items,
-    outcomes: ReadonlyArray<AppendOutcome>
+    outcomes: ReadonlyArray<AppendOutcome>,
+    sourceOf: (stream: string) => string,
+    conditions: ReadonlyArray<{ readonly source: string }>
   ): Effect.Effect<Outcome, DecideError> | undefined => {
     for (const [i, outcome] of outcomes.entries()) {
       const { expectedVersion, stream } = items[i] as AppendItem
       switch (outcome._tag) {
         case "WrongVersion": {
-          const source = named.find((one) => one.source.stream === stream)?.name ?? stream
-          return Effect.succeed(conflictIn(source, stream, Number(expectedVersion) + 1, outcome.actualVersion))
+          const fromVersion = Number(expectedVersion) + 1
+          const query = {
+            stream,
+            fromVersion,
+            toVersion: outcome.actualVersion,
+            direction: "forward",
+            limit: 1
+          } as const
+          return conflict(sourceOf(stream), Effect.map(storage.readStream(query), ({ messages }) => messages))
         }
+        case "Conflict":
+          return conflict(conditions[outcome.condition]?.source ?? "", storage.readByIds([outcome.messageId]))
         case "Duplicate":
           return Effect.fail(new DuplicateMessageError({ messageId: outcome.messageId }))
         case "WrongIsolation":
           return Effect.fail(new IsolationError())
-        case "Conflict":
         case "Written":
         case "Unchanged":
         case "Skipped": // the reason is another item's
@@ -127,24 +117,30 @@ export const make = <A>(
   const writeIf =
     (named: ReadonlyArray<Named<A>>) =>
     (known: View, writes: Arr.NonEmptyReadonlyArray<Written<A>>): Effect.Effect<Outcome, DecideError> => {
-      const versions = new Map(known.map(({ head }) => [head.stream, head.version]))
+      const { conditions, versions } = requirementsOf(named, known)
       const expecting = Arr.map(writes, (write): StreamWrite<A> => {
         const expectedVersion = versions.get(write.stream)
         versions.delete(write.stream) // a second part finds what the first one left
         return { ...write, expectedVersion }
       })
-      return encoded(expecting, (written): Effect.Effect<Outcome, DecideError> => {
+      const sourceOf = (stream: string) =>
+        named.find(({ source }) => source._tag === "Stream" && source.stream === stream)?.name ?? stream
+      return encoded(expecting, ([first, ...others]): Effect.Effect<Outcome, DecideError> => {
         const required = Array.from(versions, ([stream, expectedVersion]): AppendItem => ({
           stream,
           expectedVersion,
           messages: [],
           metadata: "{}"
         }))
-        const items = Arr.appendAll(written, required)
+        const items: Items = [
+          { ...first, conditions: conditions.map(({ condition }) => condition) },
+          ...others,
+          ...required
+        ]
         return Effect.flatMap(
           storage.append(items, { atomic: true }),
           (outcomes) =>
-            refusal(named, items, outcomes) ??
+            refusal(items, outcomes, sourceOf, conditions) ??
               Effect.succeed({ _tag: "Written", written: positionsOf(items, outcomes), known: () => known })
         )
       })
@@ -155,9 +151,13 @@ export const make = <A>(
       sources: { readonly [Name in keyof States]: Source<States[Name], A> },
       decide: (states: { readonly [Name in keyof States]: States[Name] }) => Given
     ): Effect.fn.Return<ReadonlyArray<MessagePosition>, DecideError | Effect.Error<Given>, Effect.Services<Given>> {
-      const named = Object.entries(sources).map(([name, source]) => ({ name, source: source as Source<unknown, A> }))
+      const named = yield* Effect.fromResult(Result.all(
+        Object.entries(sources).map(([name, source]) => checked(name, source as Source<unknown, A>))
+      ))
       if (named.length === 0) return yield* Effect.fromResult(invalid("sources", "must not be empty"))
-      for (const { source } of named) yield* Effect.fromResult(checkStreamName(source.stream))
+      yield* Effect.fromResult(checkStreams(named.map(({ source }) => ({
+        stream: source._tag === "Stream" ? source.stream : ""
+      }))))
       const answer = (states: ReadonlyArray<unknown>) => {
         const given = decide(Object.fromEntries(named.map(({ name }, i) => [name, states[i]])) as never)
         const writes = (Effect.isEffect(given) ? given : Effect.succeed(given)) as Effect.Effect<
@@ -169,22 +169,22 @@ export const make = <A>(
       }
       const inTransaction = yield* storage.inTransaction
       const write = writeIf(named)
-      const [only, ...others] = named
-      const { written } = only !== undefined && others.length === 0
+      const [{ source: only } = { source: undefined }] = named
+      const { written } = only?._tag === "Stream" && named.length === 1
         ? yield* turns(
-          basisOf(reading, only.source.stream, only.source.fold),
+          basisOf(reading, only.stream, only.fold),
           {
             decide: (known) => answer([known.state]),
             write: (known, writes) =>
               Effect.map(write([known], writes), (attempt) =>
                 attempt._tag === "Written"
-                  ? { ...attempt, known: () => behind(only.source, known, writes, attempt.written) }
+                  ? { ...attempt, known: () => behind(only, known, writes, attempt.written) }
                   : attempt)
           },
           inTransaction
         )
         : yield* turns(
-          basisOfAll(named, inTransaction),
+          basisOfAll(storage, reading, readUpTo, named, inTransaction),
           { decide: (known) => answer(known.map(({ state }) => state)), write },
           inTransaction
         )

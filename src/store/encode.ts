@@ -18,6 +18,7 @@ import {
   checkTime,
   invalid
 } from "../internal/checks.ts"
+import { checkTags } from "../internal/tags.ts"
 import type { ExpectedVersion, MessagePosition, Metadata } from "../Message.ts"
 import { encodeMetadata, type MessageCodec } from "../Serializer.ts"
 import type { AppendItem, AppendOutcome, EncodedMessage } from "../Storage.ts"
@@ -67,11 +68,21 @@ export const makeItems = <A>(codec: MessageCodec<A>, accessors: Accessors<A>) =>
     for (const message of messages) {
       const messageId = checkMessageId(accessors.id(message))
       if (Result.isFailure(messageId)) return Result.fail(messageId.failure)
-      const data = codec.encode(message)
-      if (Result.isFailure(data)) return Result.fail(data.failure)
+      let data: string
+      let tagged: EncodedMessage["tagged"]
+      if (codec.tags === undefined) {
+        const text = codec.encode(message)
+        if (Result.isFailure(text)) return Result.fail(text.failure)
+        data = text.success
+      } else {
+        const both = codec.encodeTagged(message)
+        if (Result.isFailure(both)) return Result.fail(both.failure)
+        data = both.success.data
+        tagged = both.success.tagged
+      }
       const occurredAt = checkTime(accessors.time(message))
       if (Result.isFailure(occurredAt)) return Result.fail(occurredAt.failure)
-      encoded.push({ messageId: messageId.success, occurredAt: occurredAt.success, data: data.success })
+      encoded.push({ messageId: messageId.success, occurredAt: occurredAt.success, data, tagged })
     }
     return Result.succeed(encoded)
   }
@@ -107,6 +118,8 @@ export const makeItems = <A>(codec: MessageCodec<A>, accessors: Accessors<A>) =>
     if (Result.isFailure(streams)) return Result.fail(streams.failure)
     const items = Result.all(Arr.map(writes, (write) => toItem(write, traceparent)))
     if (Result.isFailure(items)) return Result.fail(items.failure)
+    const tags = codec.tags === undefined ? Result.void : checkTags(items.success)
+    if (Result.isFailure(tags)) return Result.fail(tags.failure)
     return Result.map(checkSize(items.success), () => items.success)
   }
 }

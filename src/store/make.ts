@@ -79,8 +79,9 @@ export const make = <A>(
       writeAll,
       synchronize: makeSynchronize<A>(storage, accessors, appendOne),
       update: makeUpdate<A>(storage, turns, reading, writeTo),
-      decide: makeDecide<A>(storage, turns, reading, encoded),
+      decide: makeDecide<A>(storage, codec, turns, reading, reader.readUpTo, encoded),
       read: reader.read,
+      readTagged: reader.readTagged,
       head: reader.head,
       reader: Reader.inSnapshot(storage, codec),
       aggregatedStream: (options: AggregatedStream.Options<A>) =>

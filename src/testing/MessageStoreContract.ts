@@ -15,6 +15,7 @@ import { pages } from "./messageStore/pages.ts"
 import { reading } from "./messageStore/reading.ts"
 import { snapshots } from "./messageStore/snapshots.ts"
 import { synchronizing } from "./messageStore/synchronizing.ts"
+import { tags } from "./messageStore/tags.ts"
 import { transactions } from "./messageStore/transactions.ts"
 import { updating } from "./messageStore/updating.ts"
 import { writing } from "./messageStore/writing.ts"
@@ -35,5 +36,6 @@ export const suite = makeSuite("message store", {
   snapshots,
   "bad input": badInput,
   batches,
-  conditions
+  conditions,
+  tags
 })

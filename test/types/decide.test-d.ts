@@ -1,6 +1,6 @@
 /** What the types of decisions must be, and what must not compile. */
-import { Context, Effect, Schema } from "effect"
-import { Decision, Fold, Message, MessageStore } from "effect-message-store"
+import { Context, Effect, Schema, type Stream } from "effect"
+import { Decision, Fold, Message, MessageStore, type Reader } from "effect-message-store"
 
 type Equal<A, B> = (<T>() => T extends A ? 1 : 2) extends (<T>() => T extends B ? 1 : 2) ? true : false
 const is = <A, B>(_: Equal<A, B>): void => {}
@@ -53,3 +53,38 @@ void shop.decide(sources, ({ carts }) => carts)
 void shop.decide(sources, () => "stock-7")
 // @ts-expect-error -- the conditions are what was read
 void shop.decide(sources, () => ({ stream: "cart-1", messages: new Reserved({}), expectedVersion: 3 }))
+
+class Tagged extends Schema.TaggedClass<Tagged>()("Tagged", {
+  ...Message.fields,
+  course: Message.tag("course", Schema.String),
+  at: Schema.optionalKey(Message.tag("at", Schema.DateTimeUtc))
+}) {}
+class Courses extends MessageStore.Service<Courses>()("test/Courses", {
+  name: "courses",
+  schema: Schema.Union([Tagged, Added])
+}) {}
+declare const courses: Courses["Service"]
+
+// A tag changes nothing of its field's type; what is read is of the types that are asked for.
+is<Tagged["course"], string>(true)
+const allTagged = courses.readTagged({ course: "c1" })
+is<typeof allTagged, Stream.Stream<Message.StoredMessage<Tagged | Added>, Reader.ReadError>>(true)
+const ofType = courses.readTagged([{ course: "c1" }, { course: 7n }], { types: ["Tagged"], limit: 1 })
+is<typeof ofType, Stream.Stream<Message.StoredMessage<Tagged>, Reader.ReadError>>(true)
+
+const taken = Fold.make<Tagged>()({ initial: 0, Tagged: (sofar) => sofar + 1 })
+const subscribed = courses.decide(
+  { taken: Decision.tagged({ course: "c1" }, taken), also: Decision.stream("s", taken) },
+  (states) => {
+    is<typeof states, { readonly taken: number; readonly also: number }>(true)
+    return { stream: "s", messages: new Tagged({ course: "c1" }) }
+  }
+)
+is<typeof subscribed, Effect.Effect<ReadonlyArray<Message.MessagePosition>, MessageStore.DecideError>>(true)
+
+// @ts-expect-error -- a tag has a value
+void courses.readTagged({ course: undefined })
+// @ts-expect-error -- no tags at all
+void courses.readTagged([])
+// @ts-expect-error -- messages of another store
+void courses.decide({ paid: Decision.tagged({ course: "c1" }, paid) }, () => [])

@@ -1,0 +1,114 @@
+/** Which tags a schema declares, and which ones an encoded message has. */
+import { assert, describe, it } from "@effect/vitest"
+import { Option, Result, Schema } from "effect"
+import { Message, Serializer } from "effect-message-store"
+
+const { tag } = Message
+
+class Order extends Schema.TaggedClass<Order>()("Order", {
+  customer: tag("customer", Schema.String),
+  number: tag("order", Schema.BigInt),
+  day: Schema.optionalKey(tag("day", Schema.DateTimeUtc)),
+  express: tag("express", Schema.NullOr(Schema.Boolean)),
+  labels: tag("label", Schema.Array(Schema.String.check(Schema.isMinLength(1)))),
+  items: Schema.Array(Schema.Struct({ sku: tag("sku", Schema.String), quantity: Schema.Int })),
+  address: Schema.Struct({ city: tag("city", Schema.String.pipe(Schema.brand("City"))) })
+}) {}
+const Renamed = Schema.Struct({ _tag: Schema.tag("Renamed"), customer: tag("customer", Schema.String) }).pipe(
+  Schema.encodeKeys({ customer: "c" })
+)
+class Plain extends Schema.TaggedClass<Plain>()("Plain", { customer: Schema.String }) {}
+const All = Schema.Union([Order, Renamed, Plain])
+
+const tagsOf = <S extends Serializer.MessageSchema>(
+  schema: S,
+  message: S["Type"],
+  options?: Serializer.SchemaSerializerOptions
+) => {
+  const serializer = Serializer.fromSchema(schema, options)
+  return Result.flatMap(
+    serializer.serialize(message),
+    (data) => serializer.tags?.tagged(data) ?? Result.succeed(undefined)
+  )
+}
+
+const order = new Order({
+  customer: "Ada: \"the first\"",
+  number: 12345678901234567890n,
+  express: true,
+  labels: ["a", "b", "a"],
+  items: [{ sku: "x", quantity: 1 }, { sku: "y", quantity: 2 }, { sku: "x", quantity: 3 }],
+  address: { city: Schema.String.pipe(Schema.brand("City")).make("Bern") }
+})
+
+describe("tags", () => {
+  it("are taken from the encoded message, each once", () => {
+    assert.deepStrictEqual(
+      tagsOf(All, order),
+      Result.succeed({
+        type: "Order",
+        tags: [
+          "customer:Ada: \"the first\"",
+          "order:12345678901234567890",
+          "express:true",
+          "label:a",
+          "label:b",
+          "sku:x",
+          "sku:y",
+          "city:Bern"
+        ]
+      })
+    )
+    assert.deepStrictEqual(
+      tagsOf(All, { _tag: "Renamed", customer: "Ada" }),
+      Result.succeed({ type: "Renamed", tags: ["customer:Ada"] })
+    )
+    assert.deepStrictEqual(
+      tagsOf(All, { _tag: "Renamed", customer: "Ada" }, { typeField: "__typename__" }),
+      Result.succeed({ type: "Renamed", tags: ["customer:Ada"] })
+    )
+    assert.deepStrictEqual(tagsOf(All, new Plain({ customer: "Ada" })), Result.succeed(undefined))
+  })
+
+  it("are found inside an option", () => {
+    const option = Schema.Struct({ _tag: Schema.tag("A"), at: Schema.Option(tag("at", Schema.String)) })
+    assert.deepStrictEqual(
+      tagsOf(option, { _tag: "A", at: Option.some("x") }),
+      Result.succeed({ type: "A", tags: ["at:x"] })
+    )
+    assert.deepStrictEqual(tagsOf(option, { _tag: "A", at: Option.none() }), Result.succeed(undefined))
+  })
+
+  it("are none of a schema that declares none", () => {
+    assert.isUndefined(Serializer.fromSchema(Plain).tags)
+  })
+
+  it("are known by type, and by the names that types have had", () => {
+    const { tags } = Serializer.fromSchema(All, { aliases: { Old: "Renamed", Older: "Renamed" } })
+    assert.deepStrictEqual(Array.from(tags?.byType.get("Renamed") ?? []), ["customer"])
+    assert.deepStrictEqual(tags?.storedNames("Renamed"), ["Renamed", "Old", "Older"])
+    assert.deepStrictEqual(Array.from(tags?.types ?? []), ["Order", "Renamed", "Plain"])
+  })
+
+  it("cannot be what has no text of its own", () => {
+    const fraction = Schema.Struct({ _tag: Schema.tag("A"), at: tag("at", Schema.Number) })
+    const point = Schema.Struct({ _tag: Schema.tag("A"), at: tag("at", Schema.Struct({ x: Schema.Int })) })
+    assert.isTrue(Result.isSuccess(tagsOf(fraction, { _tag: "A", at: -7 })))
+    assert.isTrue(Result.isFailure(tagsOf(fraction, { _tag: "A", at: 1.5 })))
+    assert.isTrue(Result.isFailure(tagsOf(point, { _tag: "A", at: { x: 1 } })))
+  })
+
+  it("are refused where they would not be found", () => {
+    const inRecord = Schema.Struct({
+      _tag: Schema.tag("A"),
+      at: Schema.Record(Schema.String, tag("at", Schema.String))
+    })
+    const nameless = Schema.Struct({ at: tag("at", Schema.String) })
+    assert.throws(() => Serializer.fromSchema(inRecord), "the tag \"at\" of A is declared where it is not found")
+    assert.throws(() => Serializer.fromSchema(Schema.Union([Order, inRecord])), "of A")
+    assert.throws(() => Serializer.fromSchema(nameless), "no _tag")
+    for (const name of ["", "a:b", "\0", "\ud800"]) assert.throws(() => tag(name, Schema.String), "a tag's name")
+    const whole = Schema.Struct({ _tag: Schema.tag("A"), at: tag("at", Schema.Option(Schema.String)) })
+    assert.isTrue(Result.isFailure(tagsOf(whole, { _tag: "A", at: Option.some("x") })))
+  })
+})
