@@ -1,0 +1,121 @@
+/**
+ * Many processes decide on the same courses and students, with transactions that stay open, are rolled back, and commit late.
+ * An oracle then replays all that was accepted, and evaluates each decision anew. It is shown to bite: where the protocol is
+ * weakened in one of two plausible ways, it finds decisions that were wrong.
+ */
+import { assert, describe, it } from "@effect/vitest"
+import { Effect, Layer } from "effect"
+import { SqlClient } from "effect/sql"
+import { fork } from "node:child_process"
+import * as path from "node:path"
+import { databaseLayer } from "./support/database.ts"
+import { CapacityChanged, type Counts, Courses, type DecidersConfig, judge, type Way } from "./support/deciding.ts"
+import { place } from "./support/processes.ts"
+
+const program = path.join(import.meta.dirname, "support/deciderProcess.ts")
+
+/** Runs a process to its end. */
+const run = (config: DecidersConfig): Effect.Effect<Counts> =>
+  Effect.callback((resume) => {
+    const child = fork(program, [JSON.stringify(config)], {
+      execArgv: ["--conditions=@effect-message-store/source"],
+      stdio: ["ignore", "pipe", "pipe", "ipc"]
+    })
+    let output = ""
+    for (const pipe of [child.stdout, child.stderr]) {
+      pipe?.setEncoding("utf8").on("data", (text: string) => {
+        output = (output + text).slice(-5000)
+      })
+    }
+    let counts: Counts | undefined
+    child.on("message", (message) => {
+      counts = message as Counts
+    })
+    child.once("close", (code, signal) =>
+      resume(
+        code === 0 && counts !== undefined
+          ? Effect.succeed(counts)
+          : Effect.die(new Error(`a process ended with ${code ?? signal}:\n${output}`))
+      ))
+    return Effect.sync(() => child.kill("SIGKILL"))
+  })
+
+const courses = 4
+const students = 8
+const processes = 4
+
+const round = Effect.fnUntraced(function*(number: number, way: Way, decisions: number) {
+  const { database, url } = yield* place
+  const counts = yield* Effect.forEach(
+    Array.from({ length: processes }, (_, i) => `${way} ${number}-${i}`),
+    (name) => run({ url, database, name, way, deciders: 8, decisions, courses, students }),
+    { concurrency: "unbounded" }
+  )
+  const sum = (count: (one: Counts) => number) => counts.reduce((total, one) => total + count(one), 0)
+  return {
+    accepted: sum((one) => one.accepted),
+    refused: sum((one) => one.refused),
+    rolledBack: sum((one) => one.rolledBack)
+  }
+})
+
+const prepared = Effect.gen(function*() {
+  const store = yield* Courses
+  for (let i = 0; i < courses; i++) {
+    yield* store.write(`c${i}`, new CapacityChanged({ course: `c${i}`, capacity: 3 }))
+  }
+  return store
+})
+
+/** The function without the locks of tags: each call takes some that nobody else has. */
+const unlocked = Effect.gen(function*() {
+  const sql = yield* SqlClient.SqlClient
+  const [row] = yield* sql<{ readonly text: string }>`
+    select pg_get_functiondef(oid) as text from pg_proc where proname = 'effect_message_store_decide_courses'`
+  const text = row?.text ?? ""
+  const without = text.replaceAll(/_locks\[(i|_k)\], 0::bigint/g, "pg_catalog.gen_random_uuid()::text, 0::bigint")
+  assert.notStrictEqual(without, text)
+  yield* sql.unsafe(without)
+})
+
+/** Until the oracle finds a wrong decision. */
+const bites = Effect.fnUntraced(function*(way: Way) {
+  const store = yield* prepared
+  for (let number = 0; number < 6; number++) {
+    yield* round(number, way, 12)
+    const { wrong } = yield* judge(store)
+    if (wrong.length > 0) return
+  }
+  assert.fail("nothing was wrong")
+})
+
+const layer = () => Layer.provideMerge(Courses.layer, databaseLayer())
+
+describe("an oracle", () => {
+  it.live(
+    "finds every decision of 32 deciders in 4 processes right",
+    () =>
+      Effect.gen(function*() {
+        const store = yield* prepared
+        const counts = yield* round(0, "as it is", 30)
+        const { decisions, wrong } = yield* judge(store)
+        assert.deepStrictEqual(wrong, [])
+        assert.isAbove(decisions, 50, JSON.stringify(counts))
+        assert.isAbove(counts.refused, 50)
+        assert.isAbove(counts.rolledBack, 20)
+      }).pipe(Effect.provide(layer())),
+    180_000
+  )
+
+  it.live(
+    "finds wrong ones where one position stands for all tags",
+    () => bites("with one position").pipe(Effect.provide(layer())),
+    180_000
+  )
+
+  it.live(
+    "finds wrong ones where nothing is locked",
+    () => Effect.andThen(unlocked, bites("as it is")).pipe(Effect.provide(layer())),
+    180_000
+  )
+})
