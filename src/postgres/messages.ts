@@ -164,7 +164,7 @@ export const make = (sql: SqlClient, store: Store) => {
       const order = sql.literal(direction === "forward" ? "" : " desc")
       const given = queryArrays(queries)
       const found = sql` from (
-          select distinct t.global_position as at
+          select distinct t.global_position
           from unnest(${given.tags}::text[], ${given.types}::text[], ${given.others}::text[],
             ${queries.map(({ upTo }) => int8(upTo))}::int8[])
             q(tag, types, tags, up_to)
@@ -179,8 +179,8 @@ export const make = (sql: SqlClient, store: Store) => {
               ))
             order by t.global_position${order} limit ${limit}
           ) t
-          order by 1${order} limit ${limit}
-        ) at join ${table} m on m.global_position = at.at order by m.global_position${order}`
+          order by t.global_position${order} limit ${limit}
+        ) tagged(position) join ${table} m on m.global_position = tagged.position order by m.global_position${order}`
       return Effect.map(
         page<Row & OfStream>("stream", found, limit),
         ({ more, rows }) => ({ messages: toStored(rows, (row) => row.stream), more })

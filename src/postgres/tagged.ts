@@ -35,9 +35,10 @@ export const declareTags = Effect.fnUntraced(function*(
       // A type is looked for in the text first: what holds NUL cannot be read as JSON, and is taken to be of the type.
       const mentions = names.map((one) => `"${typeField}"\\s*:\\s*${escaped(JSON.stringify(one))}`).join("|")
       const [found] = yield* sql<{ readonly stored: boolean }>`select exists (
-        select from ${sql(table)} m where m.message::text ~ ${mentions}
-          and case when m.message::text like ${"%\\\\u0000%"} then true
-            else m.message::json ->> ${typeField}::text = any(${names}::text[]) end
+        select from ${sql(table)} m where m.message::text operator(pg_catalog.~) ${mentions}::text
+          and case when m.message::text operator(pg_catalog.~~) ${"%\\\\u0000%"}::text then true
+            else (m.message::json operator(pg_catalog.->>) ${typeField}::text) operator(pg_catalog.=)
+              any(${names}::text[]) end
       ) as stored`
       if (found?.stored === true) {
         return yield* new SetupError({
