@@ -3,14 +3,60 @@
  * library uses. None of them may ever run with the rights of those who write, read and project.
  */
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, Layer, Schedule, Stream } from "effect"
-import { type AggregatedStream, MessageStore, Partitioner } from "effect-message-store"
+import { Effect, Layer, Schedule, Schema, Stream } from "effect"
+import { type AggregatedStream, Decision, Message, MessageStore, Partitioner } from "effect-message-store"
 import { SqlClient } from "effect/sql"
 import { moved } from "./support/links.ts"
 import { Clients, createRole, sharedDatabaseLayer } from "./support/sharedDatabase.ts"
 import { Moved } from "./support/transfers.ts"
 
 class Hosts extends MessageStore.Service<Hosts>()("test/Hosts", { name: "hosts", schema: Moved }) {}
+
+/** The same store, in a process that decides. */
+class Parted extends Schema.TaggedClass<Parted>()("Parted", {
+  ...Message.fields,
+  from: Message.tag("place", Schema.String),
+  to: Message.tag("place", Schema.String),
+  number: Message.tag("number", Schema.Int)
+}) {}
+class DecidingHosts extends MessageStore.Service<DecidingHosts>()("test/DecidingHosts", {
+  name: "hosts",
+  schema: Schema.Union([Moved, Parted])
+}) {}
+
+/** Decides on streams, and on one and on several tags; and in conflict, and in vain. */
+const decided = Effect.gen(function*() {
+  const hosts = yield* DecidingHosts
+  const count = { initial: 0, evolve: (sofar: number) => sofar + 1 }
+  const parted = (number: number) => new Parted({ from: "a", to: "b", number })
+  const first = parted(1)
+  yield* hosts.write("p", first)
+  yield* hosts.write("p", [parted(2), parted(3)])
+  const sources = {
+    p: Decision.stream("p", count),
+    q: Decision.stream("q", count),
+    all: Decision.tagged([{ place: "a" }, { number: 2, place: "b" }], count),
+    some: Decision.tagged({ number: 3 }, count, { types: ["Parted"] })
+  }
+  let tries = 0
+  yield* hosts.decide(sources, (states) =>
+    Effect.gen(function*() {
+      assert.deepStrictEqual(states, { p: 3, q: 0, all: 3 + tries, some: 1 })
+      if (tries++ === 0) yield* Effect.orDie(hosts.write("r", parted(9)))
+      return { stream: "q", messages: [parted(4), parted(5)] }
+    }))
+  yield* hosts.decide(sources, ({ all }) => ({ stream: "p", messages: parted(all) }))
+  const duplicate = hosts.decide(sources, () => [
+    { stream: "q", messages: parted(6) },
+    { stream: "p", messages: [parted(7), first] }
+  ])
+  assert.strictEqual((yield* Effect.flip(duplicate))._tag, "DuplicateMessageError")
+  const found = hosts.readTagged([{ place: "a", number: 4 }, { number: 1 }], {
+    types: ["Parted"],
+    direction: "backward"
+  })
+  assert.lengthOf(yield* Stream.runCollect(found), 2)
+})
 
 const types = [
   "text",
@@ -191,5 +237,6 @@ describe("PostgreSQL", () => {
           yield* consumed(stream)
         }
       }).pipe(Effect.provide(Layer.fresh(Hosts.layer)))
+      yield* Effect.provide(decided, Layer.fresh(DecidingHosts.layer))
     }).pipe(Effect.scoped, Effect.provide(Layer.fresh(sharedDatabaseLayer))))
 })

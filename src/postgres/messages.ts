@@ -191,14 +191,14 @@ export const make = (sql: SqlClient, store: Store) => {
       // Who asks about streams alone needs no rights on tags.
       const ofTags = given.length === 0 ? sql.literal("") : sql`union all
           select true, s.i, null, h.global_position
-          from unnest(${given}::text[]) with ordinality s(tag, i)
+          from pg_catalog.unnest(${given}::text[]) with ordinality s(tag, i)
           left join lateral (
             select t.global_position from ${tags} t where t.tag = s.tag order by t.global_position desc limit 1
           ) h on true`
       return Effect.map(
         sql<{ readonly is_tag: boolean; readonly version: number | null; readonly global_position: Int8 | null }>`
           select false as is_tag, s.i, h.version, h.global_position
-          from unnest(${streams}::text[]) with ordinality s(stream, i)
+          from pg_catalog.unnest(${streams}::text[]) with ordinality s(stream, i)
           left join lateral (
             select m.version, m.global_position from ${table} m
             where m.stream operator(pg_catalog.=) s.stream order by m.version desc limit 1

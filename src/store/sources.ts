@@ -54,21 +54,12 @@ export const basisOfAll = <A>(
     ends: ReadonlyArray<number>,
     before: KnownTagged | undefined
   ): Effect.Effect<KnownTagged, ReadError> => {
+    // Positions are given once: where all of them are the same, nothing was added, and nothing removed that was read last.
     if (before !== undefined && before.ends.every((end, i) => end === ends[i])) return Effect.succeed(before)
-    // What a single query finds behind the last end is added behind what was found. Of several it may belong in between.
-    const known = queries.length === 1 && before !== undefined && (before.ends[0] ?? 0) <= (ends[0] ?? 0)
-      ? before
-      : undefined
-    const range = {
-      from: known === undefined ? 0 : (known.ends[0] ?? 0) + 1,
-      to: Number.MAX_SAFE_INTEGER,
-      direction: "forward" as const,
-      limit: Infinity
-    }
     return Effect.map(
       Stream.runFold(
-        readUpTo(Arr.map(queries, (query, i) => ({ ...query, upTo: ends[i] ?? 0 })), range),
-        () => known === undefined ? fold.initial : known.state,
+        readUpTo(Arr.map(queries, (query, i) => ({ ...query, upTo: ends[i] ?? 0 }))),
+        () => fold.initial,
         (state, { message }) => fold.evolve(state, message)
       ),
       (state) => ({ state, ends })
