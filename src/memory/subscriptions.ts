@@ -190,11 +190,13 @@ export const make = (
         othersCannotAsk: false
       }),
     pending: Effect.gen(function*() {
-      const { checkpoints, numbering: began } = yield* view
+      const { checkpoints, halted, numbering: began } = yield* view
       if (began !== undefined && began !== numbering()) return yield* new StreamRebuiltError({ subscription: name })
       return (yield* partitions).flatMap((head) => {
         const checkpoint = checkpoints.get(head.partition) ?? -1
-        return head.position > checkpoint ? [{ ...head, checkpoint }] : []
+        const halt = halted.get(head.partition)
+        const isHalted = halt !== undefined && halt.position > checkpoint
+        return head.position > checkpoint ? [{ ...head, checkpoint, isHalted }] : []
       })
     }),
     checkpoint: (partition) => Effect.map(view, ({ checkpoints }) => checkpoints.get(partition) ?? -1),
@@ -218,13 +220,19 @@ export const make = (
               ? { _tag: "Park", entry, parkedAt: DateTime.makeUnsafe(now) }
               : undefined)
       ),
-    halt: ({ attempts, error, messageId, partition, position }) =>
-      Effect.asVoid(change([`halted ${partition}`], () =>
-        Effect.map(Clock.currentTimeMillis, (now) => ({
-          _tag: "Halt",
-          partition,
-          halt: { position, messageId, error, attempts, since: DateTime.makeUnsafe(now) }
-        })))),
+    halt: ({ partition, token }, { attempts, error, messageId, position }) =>
+      change(
+        [checkpointOf(partition)],
+        () =>
+          Effect.map(Clock.currentTimeMillis, (now) =>
+            subscribed.tokens.get(partition) === token
+              ? {
+                _tag: "Halt",
+                partition,
+                halt: { position, messageId, error, attempts, since: DateTime.makeUnsafe(now) }
+              }
+              : undefined)
+      ),
     parked: (places) =>
       Effect.map(view, ({ parked }) => {
         const wanted = places && new Set(places.map(placeOf))
@@ -257,8 +265,13 @@ export const make = (
     place: (globalPosition) => Effect.sync(() => place(globalPosition)),
     // Acknowledgements that are under way come before it.
     reset: Effect.gen(function*() {
+      const heads = yield* partitions
       const { checkpoints } = yield* view
-      const known = new Set([...checkpoints.keys(), ...subscribed.tokens.keys()])
+      const known = new Set([
+        ...heads.map(({ partition }) => partition),
+        ...checkpoints.keys(),
+        ...subscribed.tokens.keys()
+      ])
       yield* change(
         ["init", ...Array.from(known).toSorted((a, b) => a - b).map(checkpointOf)],
         () => Effect.succeed({ _tag: "Reset" })

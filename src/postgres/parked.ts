@@ -2,7 +2,7 @@
 import { Effect } from "effect"
 import type { SqlClient } from "effect/sql/SqlClient"
 import type { EncodedParkedMessage, Failure, ParkedEntry, SubscriptionStorage } from "../Storage.ts"
-import { milliseconds, toTime } from "./client/values.ts"
+import { int8, milliseconds, toTime } from "./client/values.ts"
 import { readable, type Row, toStored } from "./messages.ts"
 import { type Store, type SubscriptionObjects, timeAdded } from "./objects.ts"
 
@@ -81,11 +81,20 @@ export const make = (
           })
       ),
 
-    halt: ({ attempts, error, messageId, partition, position }) =>
-      Effect.asVoid(sql`insert into ${sql(subscription.haltedTable)}
-          (partition, position, message_id, error, attempts)
-        values (${partition}, ${position}, ${messageId}::uuid, ${JSON.stringify(error)}::text::jsonb, ${attempts})
-        on conflict (partition) do update set position = excluded.position, message_id = excluded.message_id,
-          error = excluded.error, attempts = excluded.attempts, halted_at = now()`)
+    // Locks the claim's row, as an acknowledgement does.
+    halt: ({ partition, token }, { attempts, error, messageId, position }) =>
+      Effect.map(
+        sql`with claim as materialized (
+            select from ${sql(subscription.claimsTable)}
+            where partition = ${partition} and token = ${int8(token)}::int8 for key share
+          )
+          insert into ${sql(subscription.haltedTable)} (partition, position, message_id, error, attempts)
+          select ${partition}::int, ${position}::int, ${messageId}::uuid, ${JSON.stringify(error)}::text::jsonb,
+            ${attempts}::int
+          from claim
+          on conflict (partition) do update set position = excluded.position, message_id = excluded.message_id,
+            error = excluded.error, attempts = excluded.attempts, halted_at = now() returning 1 as done`,
+        (rows) => rows.length > 0
+      )
   }
 }

@@ -16,6 +16,8 @@ import type { PartitionHead } from "./partitions.ts"
 export interface PendingPartition extends PartitionHead {
   /** The position that was acknowledged last; -1: none. */
   readonly checkpoint: number
+  /** Whether it is halted at a message behind the checkpoint. */
+  readonly isHalted: boolean
 }
 
 /** A partition and its fencing token, which an acknowledgement names. The later of two claims has the higher token. */
@@ -91,7 +93,9 @@ export interface Halt {
 }
 
 /** The progress of a subscription in a partition. */
-export interface PartitionStatus extends PendingPartition {
+export interface PartitionStatus extends PartitionHead {
+  /** The position that was acknowledged last; -1: none. */
+  readonly checkpoint: number
   /**
    * What holds the claim: host and process id, and the label that the subscription was given, as in
    * `"web-3:4711 blue"`. Undefined if it is free, or claimed by a Python process.
@@ -131,8 +135,8 @@ export interface SubscriptionStorage {
   readonly parked: (
     places?: ReadonlyArray<PartitionHead>
   ) => Effect.Effect<ReadonlyArray<EncodedParkedMessage>, SqlError>
-  /** Notes that the partition is halted at a message, for `status`. */
-  readonly halt: (entry: ParkedEntry) => Effect.Effect<void, SqlError>
+  /** Notes that the partition is halted at a message, unless the claim is fenced. Whether it is noted. */
+  readonly halt: (claim: ClaimToken, entry: ParkedEntry) => Effect.Effect<boolean, SqlError>
   /** In the order of partitions. */
   readonly status: Effect.Effect<ReadonlyArray<PartitionStatus>, SqlError>
   /** Where the message of this global position is in the aggregated stream, if it is linked. */

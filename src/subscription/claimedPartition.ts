@@ -2,7 +2,7 @@
 import { Data, Effect } from "effect"
 import type { SqlError } from "effect/sql/SqlError"
 import * as Moment from "../internal/moment.ts"
-import type { Claim, SubscriptionStorage } from "../Storage.ts"
+import type { Claim, ParkedEntry, SubscriptionStorage } from "../Storage.ts"
 
 /** Why a batch ends before its end, other than by a failure: its claim was fenced or lost, or its partition is halted. */
 export class BatchStopped extends Data.TaggedError("BatchStopped")<{
@@ -70,6 +70,11 @@ export class ClaimedPartition {
         ? Effect.succeed(0)
         : Effect.map(this.advance(to), () => this.checkpointCommitted(to))
     )
+  }
+
+  /** Notes that it is halted at a message. */
+  halt(entry: ParkedEntry): Effect.Effect<void, BatchStopped | SqlError> {
+    return this.orStopped(this.subscribed.halt(this.claim, entry), (noted) => noted)
   }
 
   /** An answer that the claim stands confirms it from the time of the question on. */

@@ -72,8 +72,8 @@ export const giveUp = Effect.fnUntraced(function*<A, R>(
       yield* Effect.flatMap(claimed.acknowledge(position), metrics.skipped)
       return yield* log("a message is skipped")
     case "haltPartition":
+      yield* claimed.halt(entry)
       yield* log("a partition is halted at a message")
-      yield* subscribed.halt(entry)
       return yield* new BatchStopped({ reason: "halted" })
     case "stop":
       yield* log("stops at a message")

@@ -37,8 +37,7 @@ const backoff: { readonly [Reason in Left]?: number } = {
   wanted: 1500,
   paused: 1500,
   // depeche_db's consumers try each partition every 500 milliseconds.
-  shared: 550,
-  halted: Infinity
+  shared: 550
 }
 
 /** The same, when another consumer has the partition. */
@@ -62,6 +61,8 @@ export const run = <R>(
     const claims = yield* subscribed.claims(mode, options.owner)
     const fibers = yield* FiberSet.make<void, HandlerError | SqlError>()
     const workers = new Map<number, PartitionWorker>()
+    /** Partitions that are left alone, until they are stored as halted no more: reset, or carried on by another process. */
+    const halted = new Set<number>()
     /** When partitions that are left alone may be claimed again. */
     const backoffUntil = new Map<number, number>()
     /** When partitions that others have may be claimed. */
@@ -92,6 +93,7 @@ export const run = <R>(
           Effect.map(Moment.milliseconds, (now) => {
             const rest = backoff[left]
             if (rest !== undefined) backoffUntil.set(partition, now + rest)
+            if (left === "halted") halted.add(partition)
             if (left === "crowded") yielded.add(partition)
           })
         ),
@@ -124,21 +126,23 @@ export const run = <R>(
     /** Tells workers of their messages. Answers the partitions to claim, and when others come to that, in milliseconds. */
     const wakeWorkers = (
       pending: ReadonlyArray<PendingPartition>,
-      idleAt: ReadonlyMap<number, number>,
+      before: { readonly idleAt: ReadonlyMap<number, number>; readonly halted: ReadonlySet<number> },
       now: number
     ) => {
       const free = new Set<number>()
       let next = Infinity
-      for (const { checkpoint, partition } of pending) {
+      for (const { checkpoint, isHalted, partition } of pending) {
         const worker = workers.get(partition)
         const until = Math.max(backoffUntil.get(partition) ?? 0, refusedUntil.get(partition) ?? 0)
         if (worker !== undefined) {
           // Idle throughout, yet not at the stored checkpoint: the subscription was reset.
-          const wasReset = worker.state === "idle" && idleAt.get(partition) === worker.checkpoint &&
+          const wasReset = worker.state === "idle" && before.idleAt.get(partition) === worker.checkpoint &&
             worker.checkpoint !== checkpoint
           if (wasReset) worker.leave()
           else worker.wake()
-        } else if (until <= now) {
+        } else if (halted.has(partition) && (isHalted || !before.halted.has(partition))) continue
+        else if (until <= now) {
+          halted.delete(partition)
           backoffUntil.delete(partition)
           refusedUntil.delete(partition)
           free.add(partition)
@@ -155,9 +159,10 @@ export const run = <R>(
           state === "idle" && checkpoint !== undefined ? [[partition, checkpoint]] : []
         )
       )
+      const before = { idleAt, halted: new Set(halted) }
       const pending = yield* subscribed.pending
       yield* metrics.lag(unacknowledged(pending))
-      const { free, next } = wakeWorkers(pending, idleAt, yield* Moment.milliseconds)
+      const { free, next } = wakeWorkers(pending, before, yield* Moment.milliseconds)
       yielded = new Set(Array.from(yielded).filter((partition) => free.has(partition)))
       const first = yield* Random.shuffle(Array.from(free).filter((partition) => !yielded.has(partition)))
       let wanted: number | undefined

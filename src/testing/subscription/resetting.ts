@@ -1,8 +1,18 @@
 /** Subscriptions that are reset while they are at work: everything comes again, and nothing is acknowledged unhandled. */
 import { assert } from "@effect/vitest"
 import { Effect, Fiber, Latch } from "effect"
-import type { Part } from "../fixture.ts"
-import { type Account, during, type Handled, positions, recorder, subscribe, until } from "./fixture.ts"
+import { ClaimsOption, deposits, newStream, type Part } from "../fixture.ts"
+import {
+  type Account,
+  during,
+  failing,
+  type Handled,
+  newSubscription,
+  positions,
+  recorder,
+  subscribe,
+  until
+} from "./fixture.ts"
 
 /** A handler that waits at the first message that it gets, and a way to let it go on. */
 const held = () => {
@@ -73,6 +83,92 @@ export const resetting: Part = (it, { concurrentTransactions }) => {
       )
       assert.deepStrictEqual(record.seen(0).slice(-6), positions(6))
       assert.isAbove(record.handled.length, 6) // those in hand, and all of them again
+    }))
+
+  for (const acknowledge of ["message", "batch"] as const) {
+    it.effect(`acknowledge nothing of what a rebuild has put in the place of a batch in hand: by ${acknowledge}`, () =>
+      Effect.gen(function*() {
+        const { accounts } = yield* subscribe()
+        const [prefix, name] = [newStream(), newSubscription()]
+        let first = 0
+        const stream = yield* accounts.aggregatedStream({
+          name: `replaced_${name}`,
+          patterns: `${prefix}-%`,
+          partitioner: (stored) => Number(stored.stream.endsWith("1")) ^ first
+        })
+        yield* accounts.write(`${prefix}-0`, deposits(3))
+        yield* stream.projector.runOnce
+        const subscription = yield* stream.subscription({
+          name,
+          acknowledge,
+          concurrency: 1,
+          claims: yield* ClaimsOption
+        })
+        const { gate, handler, reached, record } = held()
+        const of = (origin: string) =>
+          record.handled.filter((delivery) => delivery.stream === origin).map(({ version }) => version)
+        yield* during(
+          subscription.run((message, delivery) => Effect.uninterruptible(handler(message, delivery))).pipe(
+            Effect.retry({ while: ({ _tag }) => _tag === "StreamRebuiltError" })
+          ),
+          Effect.gen(function*() {
+            yield* reached.await
+            first = 1 // the new messages are where those in hand have been
+            yield* accounts.write(`${prefix}-1`, deposits(3))
+            yield* stream.rebuild
+            yield* subscription.reset()
+            yield* gate.open
+            yield* until(Effect.map(subscription.lag, (lag) => lag === 0))
+          })
+        )
+        assert.deepStrictEqual(of(`${prefix}-1`), [1, 2, 3])
+        assert.deepStrictEqual(of(`${prefix}-0`).slice(-3), [1, 2, 3])
+      }))
+  }
+
+  it.effect("handle a halted partition again", () =>
+    Effect.gen(function*() {
+      const { make, write } = yield* subscribe({ onFailure: "haltPartition" })
+      yield* write(0, 3)
+      const subscription = yield* make()
+      const record = recorder()
+      let isBroken = true
+      yield* during(
+        subscription.run(failing(() => isBroken, record)),
+        Effect.gen(function*() {
+          const halted = Effect.map(subscription.status, ([status]) => status?.halted)
+          yield* until(Effect.map(halted, (halt) => halt?.position === 0))
+          isBroken = false
+          yield* subscription.reset()
+          assert.isUndefined(yield* halted)
+          yield* Effect.timeout(until(Effect.map(subscription.lag, (lag) => lag === 0)), "10 seconds")
+        })
+      )
+      assert.deepStrictEqual(record.seen(0), positions(3))
+    }))
+
+  it.effect("halt no partition at a message that was in hand", () =>
+    Effect.gen(function*() {
+      const { make, write } = yield* subscribe({ onFailure: "haltPartition" })
+      yield* write(0, 3)
+      const subscription = yield* make()
+      const record = recorder()
+      const [reached, gate] = [Latch.makeUnsafe(false), Latch.makeUnsafe(false)]
+      let calls = 0
+      yield* during(
+        subscription.run((message, delivery) =>
+          ++calls === 1
+            ? Effect.uninterruptible(reached.open.pipe(Effect.andThen(gate.await), Effect.andThen(Effect.fail("late"))))
+            : record.handler(message, delivery)
+        ),
+        Effect.gen(function*() {
+          yield* reached.await
+          yield* subscription.reset()
+          yield* gate.open
+          yield* Effect.timeout(until(Effect.map(subscription.lag, (lag) => lag === 0)), "10 seconds")
+        })
+      )
+      assert.deepStrictEqual(record.seen(0), positions(3))
     }))
 
   it.effect("are woken by a reset", () =>
