@@ -182,7 +182,7 @@ export const make = (sql: SqlClient, store: Store) => {
           order by t.global_position${order} limit ${limit}
         ) tagged(position) join ${table} m on m.global_position = tagged.position order by m.global_position${order}`
       return Effect.map(
-        page<Row & OfStream>("stream", found, limit),
+        page<Row & OfStream>("stream, ", found, limit),
         ({ more, rows }) => ({ messages: toStored(rows, (row) => row.stream), more })
       )
     },
