@@ -10,8 +10,8 @@ import { type AggregatedStorage, type AppendItem, type AppendOutcome, Storage } 
 import { type Signal, Wakeup } from "../storage/listeners.ts"
 import { append, freeStreams, withLock } from "./append.ts"
 import * as Claims from "./claims.ts"
-import * as HandlerTransactions from "./client/handlerTransactions.ts"
 import { snapshot } from "./client/snapshot.ts"
+import * as SpareConnections from "./client/spareConnections.ts"
 import { withTransaction } from "./client/transaction.ts"
 import * as Waiting from "./client/waiting.ts"
 import * as PostgresWakeup from "./client/wakeup.ts"
@@ -47,7 +47,7 @@ export const layer = (
       const sql = (yield* SqlClient.SqlClient).withoutTransforms()
       const wakeup = yield* Wakeup
       const claims = yield* Claims.ClaimHolder
-      const handlerTransactions = (yield* HandlerTransactions.HandlerTransactions).bound
+      const { bound, forWaiting } = yield* SpareConnections.SpareConnections
       const write = append(sql, store)
       const signalled = (writing: typeof write): typeof write => (items, how) =>
         Effect.tap(writing(items, how), (outcomes) => wakeup.signal(store.channel, signals(items, outcomes)))
@@ -76,16 +76,21 @@ export const layer = (
       return Storage.of({
         ...Queries.make(sql, store),
         append: (items, { atomic }) =>
-          Effect.withFiber((fiber) =>
-            isConditional(items)
-              ? callIf(items, { atomic, wait: true }) as Effect.Effect<ReadonlyArray<AppendOutcome>, SqlError>
-              : coalesced !== undefined && items.length === 1 &&
-                  Context.getOrUndefined(fiber.context, sql.transactionService) === undefined
-              ? Effect.map(coalesced(items[0]), Arr.of)
-              : call(items, { atomic, wait: true }) as Effect.Effect<ReadonlyArray<AppendOutcome>, SqlError>
-          ),
+          Effect.withFiber((fiber) => {
+            const inTransaction = Context.getOrUndefined(fiber.context, sql.transactionService) !== undefined
+            const isIf = isConditional(items)
+            if (!isIf && !inTransaction && coalesced !== undefined && items.length === 1) {
+              return Effect.map(coalesced(items[0]), Arr.of)
+            }
+            // It waits: every item has an outcome.
+            const appended = (isIf ? callIf : call)(items, { atomic, wait: true }) as Effect.Effect<
+              ReadonlyArray<AppendOutcome>,
+              SqlError
+            >
+            return inTransaction ? appended : forWaiting(appended)
+          }),
         withTransaction: withTransaction(sql),
-        handlerTransactions,
+        handlerTransactions: bound,
         inTransaction: Effect.map(Effect.serviceOption(sql.transactionService), Option.isSome),
         snapshot: snapshot(sql),
         listen: wakeup.listen(store.channel),
@@ -117,7 +122,7 @@ export const layer = (
         })
       })
     })
-  ).pipe(Layer.provide([PostgresWakeup.layer, Claims.layer, HandlerTransactions.layer]))
+  ).pipe(Layer.provide([PostgresWakeup.layer, Claims.layer, SpareConnections.layer]))
 
 /** The new heads of the streams, in the form that depeche_db's listeners expect. */
 const signals = (

@@ -23,14 +23,19 @@ export const waitUntilProcessed = (
       Effect.repeat({ until: (processed) => processed, schedule: polling }),
       Effect.timeoutOrElse({
         duration: timeout,
+        // The database may have answered nothing yet.
         orElse: () =>
-          Effect.fail(
-            new NotProcessedError({
-              subscription,
-              globalPosition,
-              isLinked: place !== undefined,
-              waited: Duration.toMillis(Duration.fromInputUnsafe(timeout))
-            })
+          Effect.flatMap(
+            place === undefined ? subscribed.place(globalPosition) : Effect.succeed(place),
+            (linked) =>
+              Effect.fail(
+                new NotProcessedError({
+                  subscription,
+                  globalPosition,
+                  isLinked: linked !== undefined,
+                  waited: Duration.toMillis(Duration.fromInputUnsafe(timeout))
+                })
+              )
           )
       }),
       Effect.asVoid
