@@ -1,7 +1,7 @@
 /** The process of one subject: does what the bench asks for. `child.ts SUBJECT DATABASE_URL` */
 import { NodeRuntime } from "@effect/platform-node"
 import { PgClient } from "@effect/sql-pg"
-import { Cause, Effect, Queue, Redacted } from "effect"
+import { Cause, Effect, Queue, Redacted, References } from "effect"
 import { SqlClient } from "effect/sql"
 import process from "node:process"
 import { type Case, cases, type Load } from "./cases.ts"
@@ -186,6 +186,7 @@ NodeRuntime.runMain(
   program.pipe(
     Effect.scoped,
     Effect.provide(PgClient.layer({ url: Redacted.make(url), maxConnections })),
+    Effect.provideService(References.MinimumLogLevel, "Warn"), // what a worker says when it starts is no result
     Effect.catchIf(Cause.isDone, () => Effect.void), // the parent has gone
     Effect.catchCause((cause) => Effect.sync(() => reply({ _tag: "Failed", reason: Cause.pretty(cause) })))
   ),
