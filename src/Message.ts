@@ -28,7 +28,7 @@ const nextMessageId = Effect.flatMap(
 
 /**
  * The two fields every message has, filled in by the constructor where they are not given: `messageId` (a UUIDv7,
- * rising within the process) and `occurredAt` (the present, from the `Clock`).
+ * rising within the process) and `occurredAt` (the present).
  *
  * **Details**
  *

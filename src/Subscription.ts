@@ -106,7 +106,8 @@ export interface Subscription<in out A> {
   readonly lag: Effect.Effect<number, StreamRebuiltError | SqlError>
   /**
    * Waits until the message of a global position, such as `write` returns, has been acknowledged or parked. Fails with a
-   * `NotProcessedError` if it takes longer, which says whether the message is linked.
+   * `NotProcessedError` if it takes longer, which says whether the message is linked. What `update` returns has no global
+   * position only where the stream has no message: then there is nothing to wait for.
    *
    * **Example** (read what you wrote)
    *
@@ -118,7 +119,7 @@ export interface Subscription<in out A> {
   readonly waitUntilProcessed: (
     globalPosition: number,
     timeout: Duration.Input
-  ) => Effect.Effect<void, NotProcessedError | SqlError>
+  ) => Effect.Effect<void, NotProcessedError | InvalidArgumentError | SqlError>
   /** The dead letters: parked messages, in the order of partitions and positions. */
   readonly parked: Effect.Effect<ReadonlyArray<ParkedMessage<A>>, SqlError>
   /**

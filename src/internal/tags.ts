@@ -224,7 +224,12 @@ export const checkQueries = (
     const hasAll = (type: string, one: Tags) => Object.keys(one).every((name) => declared?.byType.get(type)?.has(name))
     const without = types?.find((type) => !given.some((one) => hasAll(type, one)))
     if (without !== undefined) {
-      return yield* invalid("types", `must have the tags that are asked for: ${printable(without)} has not`)
+      const askedFor = given.map((one) => Object.keys(one).join(", ")).join(" or ")
+      const own = Array.from(declared?.byType.get(without) ?? []).join(", ")
+      return yield* invalid(
+        "types",
+        `must have the tags that are asked for (${printable(askedFor)}): ${printable(without)} has ${own || "none"}`
+      )
     }
     if (given.length > maximumLocks) return yield* invalid("tags", `must not be more than ${maximumLocks} sets`)
     const check = (one: Tags) => checkQuery(declared, one, types)

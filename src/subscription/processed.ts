@@ -1,7 +1,8 @@
 /** Waits until a subscription has processed a message. */
 import { Duration, Effect, Schedule } from "effect"
 import type { SqlError } from "effect/sql/SqlError"
-import { NotProcessedError } from "../errors.ts"
+import { type InvalidArgumentError, NotProcessedError } from "../errors.ts"
+import { checkWhole } from "../internal/checks.ts"
 import type { PartitionHead, SubscriptionStorage } from "../Storage.ts"
 
 const polling = Schedule.min([Schedule.exponential("5 millis", 1.5), Schedule.spaced("100 millis")])
@@ -12,14 +13,15 @@ export const waitUntilProcessed = (
   subscribed: SubscriptionStorage,
   globalPosition: number,
   timeout: Duration.Input
-): Effect.Effect<void, NotProcessedError | SqlError> =>
-  Effect.suspend(() => {
+): Effect.Effect<void, NotProcessedError | InvalidArgumentError | SqlError> =>
+  Effect.gen(function*() {
+    yield* Effect.fromResult(checkWhole("globalPosition", globalPosition, 0))
     let place: PartitionHead | undefined
     const isProcessed = Effect.gen(function*() {
       place ??= yield* subscribed.place(globalPosition)
       return place !== undefined && (yield* subscribed.checkpoint(place.partition)) >= place.position
     })
-    return isProcessed.pipe(
+    yield* isProcessed.pipe(
       Effect.repeat({ until: (processed) => processed, schedule: polling }),
       Effect.timeoutOrElse({
         duration: timeout,
@@ -37,7 +39,6 @@ export const waitUntilProcessed = (
                 })
               )
           )
-      }),
-      Effect.asVoid
+      })
     )
   })

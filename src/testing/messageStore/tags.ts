@@ -272,7 +272,8 @@ export const tags: Part = (it, { concurrentTransactions }) => {
       const closed = Fold.make<CourseEvent>()({ initial: 0, Closed: (sofar) => sofar + 1 })
       yield* failsWith(store.decide({ a: Decision.tagged({ course: a }, closed) }, () => []), {
         _tag: "InvalidArgumentError",
-        argument: "types"
+        argument: "types",
+        reason: "must have the tags that are asked for (course): Closed has none"
       })
     }).pipe(Effect.scoped))
 

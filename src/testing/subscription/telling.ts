@@ -112,5 +112,9 @@ export const telling: Part = (it) => {
         })
         assert.include(error.message, subscription.name)
       }
+      for (const position of [-1, 1.5, NaN]) {
+        const error = yield* Effect.flip(subscription.waitUntilProcessed(position, "10 seconds"))
+        assert.deepInclude(error, { _tag: "InvalidArgumentError", argument: "globalPosition" })
+      }
     }))
 }
