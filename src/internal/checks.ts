@@ -47,7 +47,7 @@ export const checkPattern = (pattern: string): Result.Result<string, InvalidArgu
 export const checkMessageId = (messageId: string): Result.Result<string, InvalidArgumentError> =>
   isMessageId(messageId)
     ? Result.succeed(messageId.toLowerCase())
-    : invalid("messageId", `must be a UUID, not ${printable(JSON.stringify(messageId))}`)
+    : invalid("messageId", `must be a UUID, not ${printable(String(JSON.stringify(messageId)))}`)
 
 const isMessageId = Schema.is(MessageId)
 

@@ -47,7 +47,8 @@ export const badInput: Part = (it) => {
         ]),
         "fromGlobalPosition: negative": Stream.runDrain(reader.readWildcard("%", { fromGlobalPosition: -1 })),
         "messageId: not a UUID": reader.getMessageById("1"),
-        "messageId: one of many": reader.getMessagesByIds([one.messageId, "x' or 1 = 1"])
+        "messageId: one of many": reader.getMessagesByIds([one.messageId, "x' or 1 = 1"]),
+        "messageId: none": accounts.write(stream, { ...one, messageId: undefined } as never)
       }
       for (const [name, effect] of Object.entries(refused)) {
         yield* failsWith(effect, { _tag: "InvalidArgumentError", argument: name.split(":")[0] }, name)
