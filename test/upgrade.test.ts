@@ -82,8 +82,19 @@ for (const [name, database] of [["PostgreSQL", databaseLayer()], ["PGlite", Pgli
             partition: 3,
             position: 1,
             attempts: 4,
-            messageId: messages[1]?.messageId ?? ""
+            messageId: messages[1]?.messageId ?? "",
+            error: { tag: "Error", message: "Boom: it was 0.1" }
           })
+          const place = { partition: 3, position: 1 }
+          const failing = () => Effect.fail("again")
+          assert.deepStrictEqual(yield* subscription.replay(failing, [place]), { handled: 0, failed: 1 })
+          const [again] = yield* subscription.parked
+          assert.deepInclude(again, { ...place, attempts: 5 })
+          assert.include(again?.error, { message: "again" })
+          const replayed: Array<number> = []
+          const replay = ({ amount }: Moved) => Effect.sync(() => replayed.push(amount))
+          assert.deepStrictEqual(yield* subscription.replay(replay), { handled: 1, failed: 0 })
+          assert.deepStrictEqual([replayed, yield* subscription.parked], [[2], []])
 
           // A process of 0.1 that runs still.
           assert.strictEqual(yield* append01("account-1", [moved(7), moved(8)]), 5)
