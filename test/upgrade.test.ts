@@ -11,12 +11,9 @@ import { type Moved, Transfers } from "./support/transfers.ts"
 
 const merged = { name: "merged", patterns: "account-%", partitioner: Partitioner.constant(3) }
 
-/** What 0.1 kept of a stream's definition. */
-const definition = JSON.stringify({
-  store: "depeche_msgs_transfers",
-  patterns: ["account-%"],
-  partitioner: Partitioner.constant(3)
-})
+/** What 0.1 kept of a stream's definition, letter by letter. */
+const definition =
+  "{\"store\":\"depeche_msgs_transfers\",\"patterns\":[\"account-%\"],\"partitioner\":{\"partition\":3,\"_tag\":\"Constant\"}}"
 
 /** The statement with which 0.1 appends; a batch of one stream. */
 const append01 = Effect.fnUntraced(function*(stream: string, messages: ReadonlyArray<Moved>) {
@@ -97,6 +94,10 @@ for (const [name, database] of [["PostgreSQL", databaseLayer()], ["PGlite", Pgli
           assert.deepStrictEqual([replayed, yield* subscription.parked], [[2], []])
 
           // A process of 0.1 that runs still.
+          const sql = yield* SqlClient.SqlClient
+          yield* sql`insert into effect_message_store_parked_consumer (partition, position, message_id, error, attempts)
+            values (3, 2, ${messages[2]?.messageId ?? ""}::uuid, ${"{\"it\": 0.1"}, 1)`
+          assert.deepInclude((yield* subscription.parked)[0]?.error, { tag: "Error", message: "{\"it\": 0.1" })
           assert.strictEqual(yield* append01("account-1", [moved(7), moved(8)]), 5)
           assert.strictEqual((yield* transfers.head("account-1")).version, 5)
           assert.include(yield* stream.projector.runOnce, { linked: 2 })

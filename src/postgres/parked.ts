@@ -1,5 +1,5 @@
 /** The dead letters of a subscription, and the partitions that it has halted. */
-import { Effect } from "effect"
+import { Effect, Predicate, Result } from "effect"
 import type { SqlClient } from "effect/sql/SqlClient"
 import type { EncodedParkedMessage, Failure, ParkedEntry, SubscriptionStorage } from "../Storage.ts"
 import { int8, milliseconds, toTime } from "./client/values.ts"
@@ -17,10 +17,12 @@ interface ParkedRow extends Row {
   readonly parked_at: number
 }
 
-/** What 0.1 parked is a text. */
-export const toFailure = (json: string): Failure => {
-  const error: string | Failure = JSON.parse(json)
-  return typeof error === "string" ? { tag: "Error", message: error } : error
+/** What 0.1 has parked is any text. */
+export const toFailure = (text: string): Failure => {
+  const parsed = Result.try((): unknown => JSON.parse(text))
+  return Result.isSuccess(parsed) && Predicate.hasProperty(parsed.success, "tag")
+    ? parsed.success as object as Failure
+    : { tag: "Error", message: text }
 }
 
 export const make = (
@@ -32,13 +34,13 @@ export const make = (
 
   const insert = ({ attempts, error, messageId, partition, position }: ParkedEntry) =>
     sql`insert into ${parked} (partition, position, message_id, error, attempts)
-      values (${partition}, ${position}, ${messageId}::uuid, ${JSON.stringify(error)}::text::jsonb, ${attempts})
+      values (${partition}, ${position}, ${messageId}::uuid, ${JSON.stringify(error)}, ${attempts})
       on conflict (partition, position) do update
       set error = excluded.error, attempts = excluded.attempts, parked_at = now() returning 1 as done`
 
   const update = ({ attempts, error, partition, position }: ParkedEntry) =>
     sql`update ${parked}
-      set error = ${JSON.stringify(error)}::text::jsonb, attempts = ${attempts}, parked_at = now()
+      set error = ${JSON.stringify(error)}, attempts = ${attempts}, parked_at = now()
       where partition = ${partition} and position = ${position} returning 1 as done`
 
   return {

@@ -10,6 +10,9 @@ import { type OfStream, type Row, sized, toStored } from "./messages.ts"
 import type { Store, StreamObjects } from "./objects.ts"
 import * as Projection from "./projection.ts"
 
+/** In the order in which 0.1 wrote them: definitions are compared as texts. */
+const describedKeys = ["store", "patterns", "partitioner", "path", "count", "partition", "_tag"]
+
 interface LinkedRow extends Row, OfStream {
   readonly position: number
 }
@@ -28,7 +31,10 @@ export const make = (
   const maxima = sql(stream.maximumTable)
   const page = sized(sql, store)
   const timeOf = timeParameter(sql)
-  const description = JSON.stringify({ store: store.table, patterns, partitioner: partitioner ?? "function" })
+  const description = JSON.stringify(
+    { store: store.table, patterns, partitioner: partitioner ?? "function" },
+    describedKeys
+  )
 
   return {
     ...Projection.make(sql, store, stream, definition, description, wakeup),

@@ -20,7 +20,7 @@ export const tables = (subscription: SubscriptionObjects): ReadonlyArray<string>
   partition int not null,
   position int not null,
   message_id uuid not null,
-  error text not null,
+  error text not null,          -- JSON; of 0.1, which may still run beside it: any text
   attempts int not null,
   parked_at timestamptz not null default now(),
   primary key (partition, position)

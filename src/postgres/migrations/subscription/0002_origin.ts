@@ -1,6 +1,6 @@
 /**
  * What had no column of its own gets one: the stream that a subscription belongs to, the token that holds a partition
- * (another than the last token, once a reset has fenced it), errors as JSON, halted partitions.
+ * (another than the last token, once a reset has fenced it), halted partitions.
  */
 import type { SubscriptionObjects } from "../../objects.ts"
 import { inSchemaOf } from "../schema.ts"
@@ -20,8 +20,6 @@ on conflict do nothing`,
   `alter table ${subscription.claimsTable}
   add column if not exists held_by bigint, -- the token of the claim that has the partition; null: free
   alter column owner drop not null`,
-  // depeche_db has no such table, and 0.1 has parked text: a JSON string from now on, where newer errors are objects.
-  `alter table ${subscription.parkedTable} alter column error type jsonb using to_jsonb(error)`,
   `create table if not exists ${subscription.haltedTable} (
   partition int primary key,
   position int not null,        -- of the message that could not be handled; behind it, the partition goes on
