@@ -123,29 +123,30 @@ export const make = (
         ([row]) => row?.position ?? -1
       ),
 
-    // A checkpoint that does not exist is at -1. The claim's row is locked until the commit, so that a reset waits for
-    // it, or comes first and raises the token: then it is read anew, and nothing is found. Claims and renewals do not
-    // wait for this lock.
-    advance: ({ partition, token }, from, to) =>
-      Effect.map(
-        sql<{ readonly is_wanted: boolean }>`
-          with claim as materialized (
-            select is_wanted from ${claimed}
-            where partition = ${partition} and token = ${int8(token)}::int8 and ${to}::int > ${from}::int
-            for key share
-          ), advanced as (
+    // A reset comes before or after: it deletes the checkpoint's row, for which an update waits, and then finds nothing. The
+    // first checkpoint has no row yet: there the claim's row is locked until the commit, so that a reset waits for it, or
+    // comes first and raises the token. Claims and renewals do not wait for that lock.
+    advance: ({ partition, token }, from, to) => {
+      const claim = sql`select is_wanted from ${claimed}
+        where partition = ${partition} and token = ${int8(token)}::int8 and ${to}::int > ${from}::int`
+      const advanced = from >= 0
+        ? sql`with claim as (${claim}), advanced as (
+            update ${checkpoints} set position = ${to}
+            where subscription_name::text = ${name}::text and partition = ${partition} and position = ${from}
+              and exists (select from claim)
+            returning 1
+          )`
+        : sql`with claim as materialized (${claim} for key share), advanced as (
             insert into ${checkpoints} as c (subscription_name, partition, position)
             select ${name}, ${partition}::int, ${to}::int from claim
-            where ${from}::int = -1 or exists (
-              select from ${checkpoints} where subscription_name::text = ${name}::text and partition = ${partition}
-            )
-            on conflict (subscription_name, partition) do update set position = excluded.position
-            where c.position = ${from}
+            on conflict (subscription_name, partition) do update set position = excluded.position where c.position = -1
             returning 1
-          )
-          select is_wanted from claim, advanced`,
+          )`
+      return Effect.map(
+        sql<{ readonly is_wanted: boolean }>`${advanced} select is_wanted from claim, advanced`,
         ([row]): Advance => row === undefined ? "Fenced" : row.is_wanted ? "Wanted" : "Advanced"
-      ),
+      )
+    },
 
     status: Effect.map(
       sql<StatusRow>`
