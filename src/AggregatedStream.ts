@@ -158,10 +158,11 @@ export const make = Effect.fnUntraced(function*<A>(
   })
   const projector = Projector.make(storage, stream, codec, time, name, partitioner)
 
-  const outsideTransaction = Effect.flatMap(storage.inTransaction, (inTransaction) =>
-    inTransaction
-      ? Effect.fromResult(invalid("drop and rebuild", "must not be called inside a transaction"))
-      : Effect.void)
+  const outsideTransaction = (call: string) =>
+    Effect.flatMap(storage.inTransaction, (inTransaction) =>
+      inTransaction
+        ? Effect.fromResult(invalid(call, "must not be called inside a transaction"))
+        : Effect.void)
 
   return {
     name,
@@ -189,8 +190,8 @@ export const make = Effect.fnUntraced(function*<A>(
       }
     }),
     subscription: (subscriptionOptions) => Subscription.make(storage, stream, codec, subscriptionOptions),
-    rebuild: Effect.andThen(outsideTransaction, Effect.andThen(stream.reset, projector.runOnce)),
-    drop: Effect.andThen(outsideTransaction, stream.drop)
+    rebuild: Effect.andThen(outsideTransaction("rebuild"), Effect.andThen(stream.reset, projector.runOnce)),
+    drop: Effect.andThen(outsideTransaction("drop"), stream.drop)
   }
 })
 

@@ -183,10 +183,11 @@ export const make = Effect.fnUntraced(function*<A>(
     onFailure: options.onFailure ?? "park"
   }
 
-  const outsideTransaction = Effect.flatMap(storage.inTransaction, (inTransaction) =>
-    inTransaction
-      ? Effect.fromResult(invalid("run and drop", "must not be called inside a transaction"))
-      : Effect.void)
+  const outsideTransaction = (call: string) =>
+    Effect.flatMap(storage.inTransaction, (inTransaction) =>
+      inTransaction
+        ? Effect.fromResult(invalid(call, "must not be called inside a transaction"))
+        : Effect.void)
 
   const consume = <R>(
     makeConsumer: (traced: Traced) => Consumer<A, R>,
@@ -194,7 +195,7 @@ export const make = Effect.fnUntraced(function*<A>(
     shutdownTimeout: Duration.Input = options.shutdownTimeout ?? "10 seconds"
   ): Effect.Effect<never, RunError, R> =>
     Effect.andThen(
-      outsideTransaction,
+      outsideTransaction("run"),
       untraced((traced) =>
         Effect.gen(function*() {
           const shutdown = new Shutdown()
@@ -243,7 +244,7 @@ export const make = Effect.fnUntraced(function*<A>(
     discard: subscribed.unpark,
     reset: (start = options.start ?? "beginning") =>
       storage.withTransaction(Effect.andThen(subscribed.reset, initialise(start))),
-    drop: Effect.andThen(outsideTransaction, subscribed.drop)
+    drop: Effect.andThen(outsideTransaction("drop"), subscribed.drop)
   }
 })
 

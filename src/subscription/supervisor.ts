@@ -197,7 +197,11 @@ export const run = <R>(
     })
 
     yield* Effect.logInfo(`subscription ${name} is running`).pipe(
-      Effect.annotateLogs({ owner: options.owner, claims: mode._tag, concurrency })
+      Effect.annotateLogs({
+        ...options.owner === undefined ? {} : { owner: options.owner },
+        claims: mode._tag === "Session" ? "session" : `lease of ${mode.milliseconds} ms`,
+        concurrency
+      })
     )
     const supervising = yield* Effect.forkScoped(supervise)
     // Workers learn of it at once, whatever the supervisor is doing.
