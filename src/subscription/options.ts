@@ -42,7 +42,7 @@ export interface Options {
   /**
    * What is done when it has failed for the last time. `"park"` (default) makes the message a dead letter, with the error, to be
    * replayed; `"skip"` acknowledges it; `"haltPartition"` leaves its partition alone, until the subscription runs again
-   * (other processes that run it try the message in their turn, and halt the partition too); `"stop"` makes `run` fail. A
+   * or is reset (other processes that run it try the message in their turn, and halt the partition too); `"stop"` makes `run` fail. A
    * message that cannot be decoded counts as one whose handler failed. Each is logged as an error.
    */
   readonly onFailure?: OnFailure | undefined
