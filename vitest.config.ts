@@ -9,6 +9,7 @@ export default defineConfig({
     globalSetup: ["test/support/globalSetup.ts"],
     reporters: ["default", new TallyReporter()],
     allowOnly: false,
+    silent: "passed-only", // what the workers under test log is of interest where a test fails
     maxWorkers: 2,
     testTimeout: 60_000,
     hookTimeout: 120_000,
