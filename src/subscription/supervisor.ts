@@ -140,8 +140,14 @@ export const run = <R>(
             worker.checkpoint !== checkpoint
           if (wasReset) worker.leave()
           else worker.wake()
-        } else if (halted.has(partition) && (isHalted || !before.halted.has(partition))) continue
-        else if (until <= now) {
+          // Behind what the worker has acknowledged: read before that, or reset while the worker was not idle, which shows
+          // only when it is.
+          if (worker.checkpoint !== undefined && checkpoint < worker.checkpoint) {
+            next = Math.min(next, contendedMilliseconds)
+          }
+        } else if (halted.has(partition) && (isHalted || !before.halted.has(partition))) {
+          continue
+        } else if (until <= now) {
           halted.delete(partition)
           backoffUntil.delete(partition)
           refusedUntil.delete(partition)
