@@ -47,7 +47,7 @@ export const layer = (
       const sql = (yield* SqlClient.SqlClient).withoutTransforms()
       const wakeup = yield* Wakeup
       const claims = yield* Claims.ClaimHolder
-      const { bound, forWaiting } = yield* SpareConnections.SpareConnections
+      const { bound } = yield* SpareConnections.SpareConnections
       const write = append(sql, store)
       const signalled = (writing: typeof write): typeof write => (items, how) =>
         Effect.tap(writing(items, how), (outcomes) => wakeup.signal(store.channel, signals(items, outcomes)))
@@ -87,7 +87,7 @@ export const layer = (
               ReadonlyArray<AppendOutcome>,
               SqlError
             >
-            return inTransaction ? appended : forWaiting(appended)
+            return inTransaction || bound === undefined ? appended : bound.inTurn(appended)
           }),
         withTransaction: withTransaction(sql),
         handlerTransactions: bound,

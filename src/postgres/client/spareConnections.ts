@@ -1,5 +1,5 @@
 /** What may have a connection of the pool for long leaves some to everything else in the process. */
-import { Context, Effect, identity, Layer, Semaphore } from "effect"
+import { Context, Effect, Layer, Semaphore } from "effect"
 import { SqlClient } from "effect/sql"
 import type { HandlerTransactions } from "../../Storage.ts"
 import { perClient } from "./perClient.ts"
@@ -11,10 +11,11 @@ const spare = 2
 const defaultConnections = 10
 
 export class SpareConnections extends Context.Service<SpareConnections, {
-  /** The bound of handlers' transactions. Undefined where the client does not say how many connections it has. */
+  /**
+   * Of handlers' transactions, and of statements that may wait for locks, together. Undefined where the client does not
+   * say how many connections it has.
+   */
   readonly bound: HandlerTransactions | undefined
-  /** Runs a statement that may wait for locks, together with the transactions within the same bound. */
-  readonly forWaiting: <A, E>(statement: Effect.Effect<A, E>) => Effect.Effect<A, E>
 }>()("effect-message-store/postgres/SpareConnections") {}
 
 export const layer = perClient(() =>
@@ -22,13 +23,10 @@ export const layer = perClient(() =>
     SpareConnections,
     Effect.map(SqlClient.SqlClient, (sql) => {
       const { config } = sql as { readonly config?: { readonly maxConnections?: number | undefined } }
-      if (config === undefined) return { bound: undefined, forWaiting: identity }
+      if (config === undefined) return { bound: undefined }
       const limit = Math.max(1, (config.maxConnections ?? defaultConnections) - spare)
       const turns = Semaphore.makeUnsafe(limit)
-      return {
-        bound: { limit, inTurn: (transaction) => turns.withPermit(transaction) },
-        forWaiting: (statement) => turns.withPermit(statement)
-      }
+      return { bound: { limit, inTurn: (transaction) => turns.withPermit(transaction) } }
     })
   )
 )
