@@ -1,12 +1,13 @@
 /**
- * A rule about two streams: what is ordered has to be in stock, and nothing is ordered while the shop is closed.
+ * A rule about two streams: what is ordered has to be in stock, and nothing is ordered while the shop is closed. It is tested
+ * by given, when, then, as it is.
  *
- *   node --conditions=@effect-message-store/source examples/16-several-streams.ts
+ *   npm test -- test/examples.test.ts -t shop
  */
-import { Console, Effect, Layer, Schema } from "effect"
+import { assert, describe, it } from "@effect/vitest"
+import { Effect, Result, Schema } from "effect"
 import { Decision, Fold, Message, MessageStore } from "effect-message-store"
-import { truncate } from "effect-message-store/testing/truncate"
-import { layerDatabase } from "./database.ts"
+import { Scenario } from "effect-message-store/testing"
 
 class Ordered extends Schema.TaggedClass<Ordered>()("Ordered", { ...Message.fields, quantity: Schema.Natural }) {}
 class Delivered extends Schema.TaggedClass<Delivered>()("Delivered", { ...Message.fields, quantity: Schema.Natural }) {}
@@ -39,20 +40,34 @@ const order = Effect.fn("order")(function*(product: string, quantity: number) {
   )
 })
 
-const program = Effect.gen(function*() {
-  const shop = yield* Shop
-  yield* truncate(shop) // so that this example starts afresh on a database where it ran before
+// Each scenario has a store of its own, in memory. Ids and times of messages do not count.
+describe("a shop", () => {
+  const { given } = Scenario.on(Shop, order)
+  const delivered = { stream: "product-lamp", messages: new Delivered({ quantity: 10 }) }
+  const ordered = (quantity: number) => ({ stream: "product-lamp", messages: new Ordered({ quantity }) })
 
-  yield* shop.write("product-lamp", new Delivered({ quantity: 10 }))
-  const orders = Effect.forEach([4, 4, 4], (quantity) =>
-    order("lamp", quantity).pipe(
-      Effect.as(`${quantity} lamps ordered`),
-      Effect.catchTag("CannotOrder", ({ reason }) => Effect.succeed(`no lamps: ${reason}`))
-    ), { concurrency: "unbounded" })
-  for (const answer of (yield* orders).toSorted()) yield* Console.log(answer)
+  it.effect("sells what it has", () => given(delivered, ordered(4)).when("lamp", 6).thenWrites(ordered(6)))
 
-  yield* shop.write("shop", new ShopClosed({}))
-  yield* order("lamp", 1).pipe(Effect.catchTag("CannotOrder", ({ reason }) => Console.log(`no lamps: ${reason}`)))
+  it.effect("sells nothing that it does not have", () =>
+    given(delivered, ordered(4)).when("lamp", 7).thenFails(new CannotOrder({ reason: "6 left" })))
+
+  it.effect("sells nothing while it is closed", () =>
+    given(delivered, { stream: "shop", messages: new ShopClosed({}) })
+      .when("lamp", 1)
+      .thenFails(new CannotOrder({ reason: "the shop is closed" })))
 })
 
-await program.pipe(Effect.provide(Layer.provide(Shop.layer, layerDatabase())), Effect.runPromise)
+describe("a shop with three customers at once", () => {
+  it.effect("sells to two of them what it has", () =>
+    Effect.gen(function*() {
+      const shop = yield* Shop
+      yield* shop.write("product-lamp", new Delivered({ quantity: 10 }))
+      const orders = yield* Effect.all([4, 4, 4].map((quantity) => Effect.result(order("lamp", quantity))), {
+        concurrency: "unbounded"
+      })
+      assert.lengthOf(orders.filter(Result.isSuccess), 2)
+      assert.strictEqual((yield* shop.head("product-lamp")).version, 3)
+      yield* shop.write("shop", new ShopClosed({}))
+      assert.deepInclude(yield* Effect.flip(order("lamp", 1)), { reason: "the shop is closed" })
+    }).pipe(Effect.provide(Shop.layerMemory)))
+})

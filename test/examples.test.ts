@@ -13,6 +13,7 @@ import "../examples/04-test-with-the-memory-layer.ts"
 import "../examples/10-decider.ts"
 import "../examples/13-http-api.ts"
 import "../examples/14-test-with-sql.ts"
+import "../examples/16-several-streams.ts"
 
 const examples = path.resolve(import.meta.dirname, "../examples")
 
@@ -180,17 +181,6 @@ describe("examples of decisions", () => {
     const finished = await run("11-unique-user-names.ts")
     assertSucceeded(finished)
     assert.deepStrictEqual(finished.lines, ["1 of 10 is ada", "ada is taken"])
-  })
-
-  it("16: orders what is in stock while the shop is open", async () => {
-    const finished = await run("16-several-streams.ts")
-    assertSucceeded(finished)
-    assert.deepStrictEqual(finished.lines, [
-      "4 lamps ordered",
-      "4 lamps ordered",
-      "no lamps: 2 left",
-      "no lamps: the shop is closed"
-    ])
   })
 })
 

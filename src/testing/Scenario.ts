@@ -1,7 +1,7 @@
 /**
- * Given, when, then: what a decider does, told by examples. No store, no clock, no database.
+ * Given, when, then: what a decider does, or a decision on several streams or tags, told by examples. No clock, no database.
  *
- * **Example**
+ * **Example** (a decider: `of`)
  *
  * ```ts
  * const { given } = Scenario.of(flight)
@@ -13,9 +13,11 @@
  *   }))
  * ```
  */
-import { Array as Arr, Cause, Effect, Equal, Exit, Formatter, Option, Predicate } from "effect"
+import { Array as Arr, Cause, Effect, Equal, Exit, Formatter, Layer, Option, Predicate, Stream } from "effect"
 import type { Decider } from "../Decider.ts"
 import type * as Fold from "../Fold.ts"
+import type { ServiceClass } from "../MessageStore.ts"
+import type { Path } from "../Partitioner.ts"
 
 /** What a command comes to: one of these says how the scenario has to end. */
 export interface Then<A, E, R> {
@@ -65,16 +67,10 @@ export const of = <S, Command, A, E, R, F>(
   return {
     given: (...messages) => ({
       when: (command) => {
-        const ends = (expected: Outcome) =>
-          Effect.suspend(() => {
-            const state = messages.reduce((sofar: S, message) => evolve(sofar, message), decider.initial)
-            return Effect.flatMap(Effect.exit(decider.decide(command, state)), (exit) => {
-              const actual = outcomeOf(exit)
-              return Equal.equals(expected, actual)
-                ? Effect.void
-                : Effect.die(new ScenarioError(messages.map(contentOf), command, expected, actual))
-            })
-          })
+        const decided = Effect.suspend(() =>
+          decider.decide(command, messages.reduce((sofar: S, message) => evolve(sofar, message), decider.initial))
+        )
+        const ends = endsOf(messages.map(contentOf), command, Effect.map(Effect.exit(decided), outcomeOf))
         return {
           thenWrites: (...expected) => ends({ writes: expected.map(contentOf) }),
           thenNothing: ends({ writes: [] }),
@@ -85,7 +81,83 @@ export const of = <S, Command, A, E, R, F>(
   }
 }
 
-type Outcome = { readonly writes: ReadonlyArray<unknown> } | { readonly fails: unknown } | { readonly dies: unknown }
+/** Messages of one stream, in their order. */
+export interface InStream<A> {
+  readonly stream: string
+  readonly messages: A | Arr.NonEmptyReadonlyArray<A>
+}
+
+/** Scenarios of a decision that is made on a store. */
+export interface StoreScenarios<Args extends ReadonlyArray<unknown>, A, E, R> {
+  /** What was written so far, in its order, to whatever streams; nothing: the store is empty. */
+  readonly given: (...written: ReadonlyArray<InStream<A>>) => {
+    /** Decides, with these arguments. */
+    readonly when: (...args: Args) => Then<InStream<A>, E, R>
+  }
+}
+
+/**
+ * Tells scenarios of what is done on a store: of `decide` on streams and tags, `update`, or whatever else writes. Each
+ * scenario has a store of its own, in memory. One that does not end as it has to is a defect: a {@link ScenarioError}.
+ *
+ * **Details**
+ *
+ * `thenWrites` expects what was written to the streams, in the order of global positions; ids, times and metadata do not
+ * count. `thenFails` and `thenNothing` expect that nothing was. Services beside the store are required by the scenario.
+ *
+ * **Example**
+ *
+ * ```ts
+ * const { given } = Scenario.on(Courses, subscribe) // (course: string, student: string) => Effect<…>
+ *
+ * it.effect("has a seat", () =>
+ *   given({ stream: "course-c1", messages: new CourseDefined({ course: "c1", capacity: 1 }) })
+ *     .when("c1", "Ada")
+ *     .thenWrites({ stream: "course-c1", messages: new Subscribed({ course: "c1", student: "Ada" }) }))
+ * ```
+ */
+export const on = <Self, Id extends string, A, P extends Path, Args extends ReadonlyArray<unknown>, E, R>(
+  store: ServiceClass<Self, Id, A, P>,
+  decide: (...args: Args) => Effect.Effect<unknown, E, R>
+): StoreScenarios<Args, A, E, Exclude<R, Self>> => ({
+  given: (...written) => ({
+    when: (...args) => {
+      const decided = Effect.gen(function*() {
+        const opened = yield* store
+        const positions = yield* Effect.orDie(opened.writeAll(written))
+        const exit = yield* Effect.exit(decide(...args))
+        const { readWildcard } = yield* Effect.orDie(opened.reader)
+        const fromGlobalPosition = Math.max(0, ...positions.map(({ globalPosition }) => globalPosition)) + 1
+        const added = yield* Effect.orDie(Stream.runCollect(readWildcard("%", { fromGlobalPosition })))
+        const writes = added.flatMap(({ message, stream }) => contentsOf({ stream, messages: message }))
+        return Exit.isSuccess(exit) ? { writes } : { ...outcomeOf(exit), ...writes.length > 0 && { writes } }
+      }).pipe(
+        Effect.scoped,
+        Effect.provide(Layer.fresh(Layer.orDie(store.layerMemory)))
+      ) as Effect.Effect<Outcome, never, Exclude<R, Self>> // less the scope
+      const ends = endsOf(written.flatMap(contentsOf), args.length === 1 ? args[0] : args, decided)
+      return {
+        thenWrites: (...expected) => ends({ writes: expected.flatMap(contentsOf) }),
+        thenNothing: ends({ writes: [] }),
+        thenFails: (error) => ends(failsWith(error))
+      }
+    }
+  })
+})
+
+type Outcome =
+  | { readonly writes: ReadonlyArray<unknown> }
+  | { readonly fails: unknown; readonly writes?: ReadonlyArray<unknown> }
+  | { readonly dies: unknown; readonly writes?: ReadonlyArray<unknown> }
+
+/** Whether a scenario ended as expected. */
+const endsOf =
+  <R>(given: ReadonlyArray<unknown>, command: unknown, outcome: Effect.Effect<Outcome, never, R>) =>
+  (expected: Outcome): Effect.Effect<void, never, R> =>
+    Effect.flatMap(outcome, (actual) =>
+      Equal.equals(expected, actual)
+        ? Effect.void
+        : Effect.die(new ScenarioError(given, command, expected, actual)))
 
 const outcomeOf = (exit: Exit.Exit<unknown, unknown>): Outcome => {
   if (Exit.isSuccess(exit)) return { writes: Arr.ensure(exit.value).map(contentOf) }
@@ -103,3 +175,7 @@ const contentOf = (message: unknown): unknown => {
   const { messageId: _id, occurredAt: _time, ...content } = message as Readonly<Record<string, unknown>>
   return content
 }
+
+/** The messages of a stream, each with the stream's name. */
+const contentsOf = <A>({ messages, stream }: InStream<A>): ReadonlyArray<unknown> =>
+  Arr.ensure(messages).map((message) => ({ stream, message: contentOf(message) }))

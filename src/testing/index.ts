@@ -16,7 +16,7 @@ export * as SubscriptionContract from "./SubscriptionContract.ts"
 /** The laws of a serializer. */
 export * as SerializerLaws from "./SerializerLaws.ts"
 
-/** Given, when, then for deciders. */
+/** Given, when, then for deciders, and for decisions on a store. */
 export * as Scenario from "./Scenario.ts"
 
 /** Begins anew. Outside of Vitest: `effect-message-store/testing/truncate`. */

@@ -87,3 +87,21 @@ void given(new Paid({}))
 void then.thenWrites(new Shipped({}))
 // @ts-expect-error -- the decider never fails so
 void then.thenFails(new Error("other"))
+
+// So are those on a store: its messages, the errors of what is done, and the services that it needs beside the store.
+declare const on: typeof Scenario.on
+const onOrders = on(Orders, (id: string, count: number) =>
+  Effect.gen(function*() {
+    const { max } = yield* Prices
+    if (count > max) return yield* new Full()
+    yield* Effect.orDie((yield* Orders).write(id, new Placed({ id })))
+  }))
+const thenOnOrders = onOrders.given({ stream: "s", messages: [new Placed({ id: "1" }), new Shipped({})] }).when("s", 2)
+is<typeof thenOnOrders, Scenario.Then<Scenario.InStream<Placed | Shipped>, Full, Prices>>(true)
+is<typeof thenOnOrders.thenNothing, Effect.Effect<void, never, Prices>>(true)
+// @ts-expect-error -- a message of another store
+void onOrders.given({ stream: "s", messages: new Paid({}) })
+// @ts-expect-error -- not what it is called with
+void onOrders.given().when("s")
+// @ts-expect-error -- it never fails so
+void thenOnOrders.thenFails(new Error("other"))
