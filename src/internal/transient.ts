@@ -1,5 +1,5 @@
 /** Transient failures, which trying again may mend: lost connections, a server that starts or stops, conflicts, locks. */
-import { Predicate, Schedule } from "effect"
+import { Cause, Predicate, Schedule } from "effect"
 import type { SqlError } from "effect/sql/SqlError"
 
 /**
@@ -28,3 +28,11 @@ export const isPermanent = (error: { readonly _tag: string }): error is SqlError
 export const retryTransient = Schedule.jittered(
   Schedule.min([Schedule.exponential("50 millis"), Schedule.spaced("5 seconds")])
 )
+
+/** Whether the database itself refused the statement, so that nothing of it was stored. */
+export const wasRefused = (cause: Cause.Cause<SqlError>): boolean =>
+  cause.reasons.length === 1 &&
+  cause.reasons.every((reason) =>
+    Cause.isFailReason(reason) && reason.error.reason._tag !== "ConnectionError" &&
+    Predicate.hasProperty(reason.error.reason.cause, "code")
+  )

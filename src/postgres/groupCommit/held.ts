@@ -8,9 +8,10 @@
  */
 import { Array as Arr, Cause, Effect, Exit, Fiber } from "effect"
 import type { SqlError } from "effect/sql/SqlError"
+import { wasRefused } from "../../internal/transient.ts"
 import type { AppendOutcome } from "../../Storage.ts"
 import type { Entry, Queues, StreamQueue } from "./queues.ts"
-import { type Append, type make as makeStatements, type Run, setOut, traced, wasRefused } from "./statements.ts"
+import { type Append, type make as makeStatements, type Run, setOut, traced } from "./statements.ts"
 
 export interface StreamLocks {
   /** Those of the streams whose locks are free. */

@@ -5,8 +5,9 @@
  * a batch, its items are appended one by one, so that only the culprit fails: each in a statement of its own, unless it
  * was withdrawn meanwhile. If the stream of an item is held, the later items of that stream wait behind it.
  */
-import { Array as Arr, Cause, Effect, Exit, Fiber, Predicate, Tracer } from "effect"
+import { Array as Arr, Effect, Exit, Fiber, Tracer } from "effect"
 import type { SqlError } from "effect/sql/SqlError"
+import { wasRefused } from "../../internal/transient.ts"
 import type { AppendItem, AppendOutcome } from "../../Storage.ts"
 import type { Entry, Statement } from "./queues.ts"
 
@@ -87,11 +88,3 @@ export const traced = (
   const { span } = entries[0]
   return span === undefined ? appended : Effect.provideService(appended, Tracer.ParentSpan, span)
 }
-
-/** Whether the database itself refused the statement, so that nothing of it was stored. */
-export const wasRefused = (cause: Cause.Cause<SqlError>): boolean =>
-  cause.reasons.length === 1 &&
-  cause.reasons.every((reason) =>
-    Cause.isFailReason(reason) && reason.error.reason._tag !== "ConnectionError" &&
-    Predicate.hasProperty(reason.error.reason.cause, "code")
-  )
