@@ -170,6 +170,12 @@ export interface StoredMessage<out A> extends MessagePosition {
   readonly metadata: Metadata
 }
 
+/** A message as it was read with `{ tags: true }`. */
+export interface TaggedMessage<out A> extends StoredMessage<A> {
+  /** What it can be found by, as the schema declares it (see {@link tag}): `name:value` each, none twice. */
+  readonly tags: ReadonlyArray<string>
+}
+
 /** A message in a partition of an aggregated stream. */
 export interface AggregatedMessage<out A> extends StoredMessage<A> {
   readonly partition: number

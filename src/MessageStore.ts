@@ -24,7 +24,7 @@ import type { InvalidArgumentError, InvalidNameError, MessageIdMismatchError, Se
 import type { Fold } from "./Fold.ts"
 import { checkEnding, checkName } from "./internal/names.ts"
 import * as MemoryStorage from "./memory/storage.ts"
-import type { Identified, MessagePosition, StoredMessage, StreamHead } from "./Message.ts"
+import type { Identified, MessagePosition, StoredMessage, StreamHead, TaggedMessage } from "./Message.ts"
 import type { FieldPath, Path } from "./Partitioner.ts"
 import * as Migrations from "./postgres/migrations/migrations.ts"
 import { run } from "./postgres/migrations/run.ts"
@@ -169,7 +169,8 @@ export interface MessageStore<in out A, P extends Path = Path> extends Aggregate
   ) => Effect.Effect<ReadonlyArray<MessagePosition>, DecideError | Effect.Error<Answer>, Effect.Services<Answer>>
 
   /**
-   * The messages of a stream, in the order of versions; in pages, with no connection held between them.
+   * The messages of a stream, in the order of versions; in pages, with no connection held between them. With `tags: true`
+   * each has its tags.
    *
    * **Example**
    *
@@ -177,10 +178,13 @@ export interface MessageStore<in out A, P extends Path = Path> extends Aggregate
    * orders.read("order-1", { direction: "backward", limit: 10 }).pipe(Stream.runCollect)
    * ```
    */
-  readonly read: (
-    stream: string,
-    options?: Reader.ReadOptions
-  ) => Stream.Stream<StoredMessage<A>, Reader.ReadError>
+  readonly read: {
+    (
+      stream: string,
+      options: Reader.ReadOptions & Reader.WithTags
+    ): Stream.Stream<TaggedMessage<A>, Reader.ReadError>
+    (stream: string, options?: Reader.ReadOptions): Stream.Stream<StoredMessage<A>, Reader.ReadError>
+  }
 
   /**
    * The messages that have all of these tags, or, of several sets of tags, all of any one, in the order of global positions,

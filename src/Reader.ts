@@ -18,12 +18,21 @@ import {
 } from "./internal/checks.ts"
 import * as Pages from "./internal/pages.ts"
 import { checkQueries } from "./internal/tags.ts"
-import type { StoredMessage, StreamHead, Tags } from "./Message.ts"
+import type { StoredMessage, StreamHead, TaggedMessage, Tags } from "./Message.ts"
 import type { MessageCodec } from "./Serializer.ts"
 import type { Direction, EncodedStoredMessage, Page, Storage, TaggedQuery } from "./Storage.ts"
 
+/** What is told of messages that are read. */
+export interface TagsOption {
+  /**
+   * Whether messages have their tags: those that the schema declares, taken from what is stored. Default `false`. A stored
+   * message whose tags could not be written today (too many, too long) is a `SerializationError` then.
+   */
+  readonly tags?: boolean | undefined
+}
+
 /** Which messages of a stream are read, and in which direction. */
-export interface ReadOptions {
+export interface ReadOptions extends TagsOption {
   /** The first version that is read, included; 1 or more. Default 1. */
   readonly fromVersion?: number | undefined
   /** The last version that is read, included; 0 or more. Default: the end of the stream, as it is when it is reached. */
@@ -35,7 +44,7 @@ export interface ReadOptions {
 }
 
 /** Which messages of several streams are read, and in which direction. */
-export interface ReadWildcardOptions {
+export interface ReadWildcardOptions extends TagsOption {
   /** The first global position that is read, included; 0 or more. Default 0. */
   readonly fromGlobalPosition?: number | undefined
   /** The last global position that is read, included; 0 or more. Default: the end. */
@@ -52,6 +61,11 @@ export interface ReadTaggedOptions<Type extends string = string> extends ReadWil
   readonly types?: Arr.NonEmptyReadonlyArray<Type> | undefined
 }
 
+/** Asks for the tags of messages, as well. */
+export interface WithTags {
+  readonly tags: true
+}
+
 /** The messages of these types. */
 export type OfType<A, Type extends string> = string extends Type ? A : Extract<A, { readonly _tag: Type }>
 
@@ -64,15 +78,20 @@ export type ReadError = InvalidArgumentError | SerializationError | SqlError
  */
 export interface Reader<out A> {
   /** The message of this id. */
-  readonly getMessageById: (
-    messageId: string
-  ) => Effect.Effect<StoredMessage<A>, MessageNotFoundError | ReadError>
+  readonly getMessageById: {
+    (messageId: string, options: WithTags): Effect.Effect<TaggedMessage<A>, MessageNotFoundError | ReadError>
+    (messageId: string, options?: TagsOption): Effect.Effect<StoredMessage<A>, MessageNotFoundError | ReadError>
+  }
   /** The messages of these ids, in the order asked; ids that are not stored are left out. */
-  readonly getMessagesByIds: (
-    messageIds: ReadonlyArray<string>
-  ) => Effect.Effect<ReadonlyArray<StoredMessage<A>>, ReadError>
+  readonly getMessagesByIds: {
+    (messageIds: ReadonlyArray<string>, options: WithTags): Effect.Effect<ReadonlyArray<TaggedMessage<A>>, ReadError>
+    (messageIds: ReadonlyArray<string>, options?: TagsOption): Effect.Effect<ReadonlyArray<StoredMessage<A>>, ReadError>
+  }
   /** The messages of one stream, in the order of versions. */
-  readonly read: (stream: string, options?: ReadOptions) => Stream.Stream<StoredMessage<A>, ReadError>
+  readonly read: {
+    (stream: string, options: ReadOptions & WithTags): Stream.Stream<TaggedMessage<A>, ReadError>
+    (stream: string, options?: ReadOptions): Stream.Stream<StoredMessage<A>, ReadError>
+  }
   /**
    * The messages of all streams whose names match a LIKE pattern, in the order of global positions: `%` stands for
    * any run of characters, `_` for any one, `\` takes the next one literally.
@@ -82,18 +101,24 @@ export interface Reader<out A> {
    * This is no way to follow a store: a transaction may commit late, at global positions below the last one that was
    * read. Aggregated streams are made for that.
    */
-  readonly readWildcard: (
-    pattern: string,
-    options?: ReadWildcardOptions
-  ) => Stream.Stream<StoredMessage<A>, ReadError>
+  readonly readWildcard: {
+    (pattern: string, options: ReadWildcardOptions & WithTags): Stream.Stream<TaggedMessage<A>, ReadError>
+    (pattern: string, options?: ReadWildcardOptions): Stream.Stream<StoredMessage<A>, ReadError>
+  }
   /**
    * The messages that have all of these tags, or, of several sets of tags, all of any one, in the order of global positions.
    * What there is when it begins is read, in one consistent view.
    */
-  readonly readTagged: <const Type extends string = string>(
-    tags: Tags | Arr.NonEmptyReadonlyArray<Tags>,
-    options?: ReadTaggedOptions<Type>
-  ) => Stream.Stream<StoredMessage<OfType<A, Type>>, ReadError>
+  readonly readTagged: {
+    <const Type extends string = string>(
+      tags: Tags | Arr.NonEmptyReadonlyArray<Tags>,
+      options: ReadTaggedOptions<Type> & WithTags
+    ): Stream.Stream<TaggedMessage<OfType<A, Type>>, ReadError>
+    <const Type extends string = string>(
+      tags: Tags | Arr.NonEmptyReadonlyArray<Tags>,
+      options?: ReadTaggedOptions<Type>
+    ): Stream.Stream<StoredMessage<OfType<A, Type>>, ReadError>
+  }
   /** The last position of a stream; version 0 when it has no message. */
   readonly head: (stream: string) => Effect.Effect<StreamHead, InvalidArgumentError | SqlError>
 }
@@ -118,13 +143,17 @@ const idsAtATime = 1000
  * @internal
  */
 export const make = <A>(storage: Storage["Service"], codec: MessageCodec<A>): Internal<A> => {
-  const decode = (row: EncodedStoredMessage) => decodeRow(codec, row)
+  const plain = (row: EncodedStoredMessage) => decodeRow(codec, row)
+  const withTags = (row: EncodedStoredMessage): Result.Result<TaggedMessage<A>, SerializationError> =>
+    Result.flatMap(plain(row), (stored) => Result.map(codec.tagsOf(row.data, row), (tags) => ({ ...stored, tags })))
+  // The overloads of the reads promise tags only where they are asked for.
+  const decoding = (options: TagsOption | undefined) => (options?.tags === true ? withTags : plain) as typeof withTags
 
-  const getMessagesByIds = Effect.fnUntraced(function*(messageIds: ReadonlyArray<string>) {
+  const getMessagesByIds = Effect.fnUntraced(function*(messageIds: ReadonlyArray<string>, options?: TagsOption) {
     const wanted = yield* Effect.fromResult(Result.all(messageIds.map(checkMessageId)))
-    const found = new Map<string, StoredMessage<A>>()
+    const found = new Map<string, TaggedMessage<A>>()
     for (const chunk of Arr.chunksOf(Arr.dedupe(wanted), idsAtATime)) {
-      const decoded = yield* Effect.fromResult(Pages.decodeAll(yield* storage.readByIds(chunk), decode))
+      const decoded = yield* Effect.fromResult(Pages.decodeAll(yield* storage.readByIds(chunk), decoding(options)))
       for (const stored of decoded) found.set(stored.messageId, stored)
     }
     return Arr.getSomes(wanted.map((id) => Option.fromUndefinedOr(found.get(id))))
@@ -132,13 +161,15 @@ export const make = <A>(storage: Storage["Service"], codec: MessageCodec<A>): In
 
   const pages = (
     range: Pages.Range,
+    options: TagsOption | undefined,
     position: (message: EncodedStoredMessage) => number,
     fetch: (range: Pages.Range) => Effect.Effect<Page, SqlError>
-  ) => Pages.read({ range, position, fetch, decode, inTransaction: storage.inTransaction })
+  ) => Pages.read({ range, position, fetch, decode: decoding(options), inTransaction: storage.inTransaction })
 
-  const readUpTo: Internal<A>["readUpTo"] = (queries, range = allPositions) =>
+  const tagged = (queries: TaggedQuery["queries"], range: Pages.Range, options?: TagsOption) =>
     pages(
       range,
+      options,
       (message) => message.globalPosition,
       ({ direction, from, limit, to }) =>
         storage.readTagged({ queries, fromPosition: from, toPosition: to, direction, limit })
@@ -146,23 +177,23 @@ export const make = <A>(storage: Storage["Service"], codec: MessageCodec<A>): In
 
   return {
     getMessagesByIds,
-    getMessageById: (messageId) =>
+    getMessageById: (messageId: string, options?: TagsOption) =>
       Effect.flatMap(
-        getMessagesByIds([messageId]),
+        getMessagesByIds([messageId], options),
         ([stored]) =>
           stored === undefined ? Effect.fail(new MessageNotFoundError({ messageId })) : Effect.succeed(stored)
       ),
-    read: (stream, options) =>
+    read: (stream: string, options?: ReadOptions) =>
       Stream.unwrap(
         Effect.map(Effect.fromResult(checkRead(stream, options)), (range) =>
-          pages(range, (message) =>
+          pages(range, options, (message) =>
             message.version, ({ direction, from, limit, to }) =>
             storage.readStream({ stream, fromVersion: from, toVersion: to, direction, limit })))
       ),
-    readWildcard: (pattern, options) =>
+    readWildcard: (pattern: string, options?: ReadWildcardOptions) =>
       Stream.unwrap(
         Effect.map(Effect.fromResult(checkReadWildcard(pattern, options)), (range) =>
-          pages(range, (message) =>
+          pages(range, options, (message) =>
             message.globalPosition, ({ direction, from, limit, to }) =>
             storage.readPattern({ pattern, fromPosition: from, toPosition: to, direction, limit })))
       ),
@@ -174,9 +205,9 @@ export const make = <A>(storage: Storage["Service"], codec: MessageCodec<A>): In
         const queries = yield* Effect.fromResult(checkQueries(codec.tags, tags, options.types))
         const range = yield* Effect.fromResult(checkPositions(options))
         const ends = yield* storage.ends([], queries.map((query) => query.tags[0]))
-        return readUpTo(Arr.map(queries, (query, i) => ({ ...query, upTo: ends.tags[i] ?? 0 })), range)
-      })) as Stream.Stream<StoredMessage<OfType<A, Type>>, ReadError>, // as the query says
-    readUpTo,
+        return tagged(Arr.map(queries, (query, i) => ({ ...query, upTo: ends.tags[i] ?? 0 })), range, options)
+      })) as Stream.Stream<TaggedMessage<OfType<A, Type>>, ReadError>, // as the query says
+    readUpTo: (queries, range = allPositions) => tagged(queries, range),
     head: (stream) => Effect.flatMap(Effect.fromResult(checkStreamName(stream)), storage.head)
   }
 }

@@ -116,6 +116,8 @@ export interface MessageCodec<A> {
   /** The same, with the tags of the message. */
   readonly encodeTagged: (message: A) => Result.Result<EncodedWithTags, SerializationError>
   readonly tags: Declared | undefined
+  /** The tags of stored data. */
+  readonly tagsOf: (data: Schema.Json, place: Place) => Result.Result<ReadonlyArray<string>, SerializationError>
   readonly decode: (data: Schema.Json, place: Place) => Result.Result<A, SerializationError>
 }
 
@@ -159,6 +161,12 @@ export const makeCodec = <A>(serializer: MessageSerializer<A>): MessageCodec<A> 
     return Result.isFailure(tagged) ? refuse(tagged.failure) : Result.succeed({ data, tagged: tagged.success })
   },
   tags: serializer.tags,
+  tagsOf: (data, { messageId, stream, version }) => {
+    const tagged = serializer.tags?.tagged(data) ?? Result.succeed(undefined)
+    if (Result.isSuccess(tagged)) return Result.succeed(tagged.success?.tags ?? [])
+    const place = { stream, version, messageId }
+    return Result.fail(new SerializationError({ operation: "deserialize", reason: tagged.failure, ...place }))
+  },
   decode: (data, { messageId, stream, version }) => {
     const message = attempt(() => serializer.deserialize(data))
     if (Result.isSuccess(message)) return Result.succeed(message.success)

@@ -4,6 +4,7 @@ import { Effect, Layer, Schema, Stream } from "effect"
 import { Decision, Fold, Message, MessageStore } from "effect-message-store"
 import { truncate } from "effect-message-store/testing/truncate"
 import { SqlClient } from "effect/sql"
+import { outsider } from "../src/testing/fixture.ts"
 import { databaseLayer } from "./support/database.ts"
 
 class Booked extends Schema.TaggedClass<Booked>()("Booked", { ...Message.fields, seat: Schema.String }) {}
@@ -39,6 +40,34 @@ describe("PostgreSQL", () => {
           })).pipe(Effect.provideService(SqlClient.BeginTransaction, `begin isolation level ${level}`))
           assert.deepStrictEqual([(yield* seats.head(a)).version, (yield* seats.head(b)).version], [2, 2])
         }))
+
+      it.effect(`under ${level} a decision on what was changed since is refused by the database, and can be retried`, () =>
+        Effect.scoped(Effect.gen(function*() {
+          const seats = yield* Seats
+          const sql = yield* SqlClient.SqlClient
+          const outside = yield* outsider
+          const [a, b] = [`a changed ${level}`, `b changed ${level}`]
+          const sources = { a: Decision.stream(a, count), b: Decision.stream(b, count) }
+          const both = seats.decide(sources, () => [
+            { stream: a, messages: booked() },
+            { stream: b, messages: booked() }
+          ])
+          const one = seats.update(b, count, () => Effect.succeed(booked()))
+          let written = 0
+          for (const decided of [both, one]) {
+            const attempt = sql.withTransaction(Effect.gen(function*() {
+              yield* seats.head(a) // the transaction sees nothing of what comes later
+              yield* outside(seats.write(b, booked()))
+              written++
+              yield* decided
+            })).pipe(Effect.provideService(SqlClient.BeginTransaction, `begin isolation level ${level}`))
+            const error = yield* Effect.flip(attempt)
+            assert(error._tag === "SqlError")
+            assert.isTrue(error.isRetryable)
+            assert.strictEqual(error.reason._tag, "SerializationError")
+          }
+          assert.deepStrictEqual([(yield* seats.head(a)).version, (yield* seats.head(b)).version], [0, written])
+        })))
     }
   })
 })

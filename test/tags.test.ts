@@ -70,6 +70,12 @@ describe("tags", () => {
     assert.deepStrictEqual(tagsOf(All, new Plain({ customer: "Ada" })), Result.succeed(undefined))
   })
 
+  it("are those of the type that a type of before is today", () => {
+    const { tags } = Serializer.fromSchema(All, { aliases: { Old: "Renamed" } })
+    const tagged = tags?.tagged({ _tag: "Old", c: "Ada" })
+    assert.deepStrictEqual(tagged, Result.succeed({ type: "Old", tags: ["customer:Ada"] }))
+  })
+
   it("are found inside an option", () => {
     const option = Schema.Struct({ _tag: Schema.tag("A"), at: Schema.Option(tag("at", Schema.String)) })
     assert.deepStrictEqual(
@@ -92,10 +98,12 @@ describe("tags", () => {
 
   it("cannot be what has no text of its own", () => {
     const fraction = Schema.Struct({ _tag: Schema.tag("A"), at: tag("at", Schema.Number) })
-    const point = Schema.Struct({ _tag: Schema.tag("A"), at: tag("at", Schema.Struct({ x: Schema.Int })) })
+    const point = Schema.Struct({ x: Schema.Int })
     assert.isTrue(Result.isSuccess(tagsOf(fraction, { _tag: "A", at: -7 })))
     assert.isTrue(Result.isFailure(tagsOf(fraction, { _tag: "A", at: 1.5 })))
-    assert.isTrue(Result.isFailure(tagsOf(point, { _tag: "A", at: { x: 1 } })))
+    const either = Schema.Struct({ _tag: Schema.tag("A"), at: tag("at", Schema.Union([Schema.Int, point])) })
+    assert.isTrue(Result.isSuccess(tagsOf(either, { _tag: "A", at: 1 })))
+    assert.isTrue(Result.isFailure(tagsOf(either, { _tag: "A", at: { x: 1 } })))
   })
 
   it("are refused where they would not be found", () => {
@@ -104,11 +112,20 @@ describe("tags", () => {
       at: Schema.Record(Schema.String, tag("at", Schema.String))
     })
     const nameless = Schema.Struct({ at: tag("at", Schema.String) })
-    assert.throws(() => Serializer.fromSchema(inRecord), "the tag \"at\" of A is declared where it is not found")
+    assert.throws(() => Serializer.fromSchema(inRecord), "the tag \"at\" of A is declared on what has no text")
     assert.throws(() => Serializer.fromSchema(Schema.Union([Order, inRecord])), "of A")
     assert.throws(() => Serializer.fromSchema(nameless), "no _tag")
     for (const name of ["", "a:b", "\0", "\ud800"]) assert.throws(() => tag(name, Schema.String), "a tag's name")
-    const whole = Schema.Struct({ _tag: Schema.tag("A"), at: tag("at", Schema.Option(Schema.String)) })
-    assert.isTrue(Result.isFailure(tagsOf(whole, { _tag: "A", at: Option.some("x") })))
+    const objects = [
+      Schema.Struct({ x: Schema.Int }),
+      Schema.NullOr(Schema.Struct({ x: Schema.Int })),
+      Schema.Array(Schema.Struct({ x: Schema.Int })),
+      Schema.Option(Schema.String),
+      Schema.Record(Schema.String, Schema.String)
+    ]
+    for (const object of objects) {
+      const whole = Schema.Struct({ _tag: Schema.tag("A"), at: tag("at", object) })
+      assert.throws(() => Serializer.fromSchema(whole), "the tag \"at\" is declared on what has no text of its own")
+    }
   })
 })

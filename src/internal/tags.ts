@@ -73,10 +73,7 @@ export const declaredIn = (
     const lost = Array.from(namesIn(member)).find((name) => !found.has(name))
     if (lost !== undefined) {
       throw new TypeError(
-        `the tag "${lost}" of ${
-          type ?? "a message"
-        } is declared where it is not found in stored messages: declare it on a ` +
-          "field that is a string, a number, a boolean, or an array of them, in its encoded form"
+        `the tag "${lost}" of ${type ?? "a message"} is declared on ${notFound}`
       )
     }
     if (place === undefined) continue
@@ -93,7 +90,7 @@ export const declaredIn = (
     tagged: (data) => {
       if (!Predicate.hasProperty(data, typeField)) return Result.succeed(undefined)
       const type = String(data[typeField])
-      const place = places.get(type)
+      const place = places.get(type) ?? places.get(aliases.get(type) ?? "")
       if (place === undefined) return Result.succeed(undefined)
       const tags = new Set<string>()
       const fault = collect(place, data, tags)
@@ -103,6 +100,23 @@ export const declaredIn = (
       return Result.succeed(first === undefined ? undefined : { type, tags: [first, ...others] })
     }
   }
+}
+
+/** Why a tag is refused. */
+const notFound =
+  "what has no text of its own in stored messages: declare it on a field that is a string, a number, a boolean, or an array of " +
+  "them, in its encoded form"
+
+/** Whether what is encoded is an object whatever its value, or an array of objects: neither can be a tag. */
+const isObject = (ast: SchemaAST.AST): boolean => {
+  const encoded = encodedOf(ast)
+  if (SchemaAST.isObjects(encoded)) return true
+  const parts = SchemaAST.isUnion(encoded)
+    ? encoded.types.filter((member) => !SchemaAST.isNull(member) && !SchemaAST.isUndefined(member))
+    : SchemaAST.isArrays(encoded)
+    ? [...encoded.elements, ...encoded.rest]
+    : []
+  return parts.length > 0 && parts.every(isObject)
 }
 
 const noPlaces: ReadonlyArray<Place> = []
@@ -139,6 +153,7 @@ const placeOf = (ast: SchemaAST.AST): Place | undefined => {
       return place === undefined ? [] : [[String(name), place]]
     })
     : []
+  if (tag !== undefined && isObject(encoded)) throw new TypeError(`the tag "${tag}" is declared on ${notFound}`)
   const place = {
     tag: tag ?? members.find((member) => member.tag !== undefined)?.tag,
     fields: [...fields, ...members.flatMap((member) => member.fields)],

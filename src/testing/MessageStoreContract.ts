@@ -16,6 +16,7 @@ import { reading } from "./messageStore/reading.ts"
 import { snapshots } from "./messageStore/snapshots.ts"
 import { synchronizing } from "./messageStore/synchronizing.ts"
 import { tags } from "./messageStore/tags.ts"
+import { tagValues } from "./messageStore/tagValues.ts"
 import { transactions } from "./messageStore/transactions.ts"
 import { updating } from "./messageStore/updating.ts"
 import { writing } from "./messageStore/writing.ts"
@@ -37,5 +38,6 @@ export const suite = makeSuite("message store", {
   "bad input": badInput,
   batches,
   conditions,
-  tags
+  tags,
+  "tag values": tagValues
 })

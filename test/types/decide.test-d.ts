@@ -72,6 +72,21 @@ is<typeof allTagged, Stream.Stream<Message.StoredMessage<Tagged | Added>, Reader
 const ofType = courses.readTagged([{ course: "c1" }, { course: 7n }], { types: ["Tagged"], limit: 1 })
 is<typeof ofType, Stream.Stream<Message.StoredMessage<Tagged>, Reader.ReadError>>(true)
 
+// Messages have their tags if they are asked for, and only then.
+const withTags = courses.readTagged({ course: "c1" }, { types: ["Tagged"], tags: true })
+is<typeof withTags, Stream.Stream<Message.TaggedMessage<Tagged>, Reader.ReadError>>(true)
+const readTags = courses.read("s", { tags: true, limit: 1 })
+is<typeof readTags, Stream.Stream<Message.TaggedMessage<Tagged | Added>, Reader.ReadError>>(true)
+const readPlain = courses.read("s", { tags: false, limit: 1 })
+is<typeof readPlain, Stream.Stream<Message.StoredMessage<Tagged | Added>, Reader.ReadError>>(true)
+declare const reader: Reader.Reader<Tagged | Added>
+const byId = Effect.map(reader.getMessageById("", { tags: true }), ({ tags }) => tags)
+is<Effect.Success<typeof byId>, ReadonlyArray<string>>(true)
+const byIds = reader.getMessagesByIds([""], { tags: true })
+is<Effect.Success<typeof byIds>, ReadonlyArray<Message.TaggedMessage<Tagged | Added>>>(true)
+// @ts-expect-error -- they were not asked for
+void Effect.map(reader.getMessageById(""), ({ tags }) => tags)
+
 const taken = Fold.make<Tagged>()({ initial: 0, Tagged: (sofar) => sofar + 1 })
 const subscribed = courses.decide(
   { taken: Decision.tagged({ course: "c1" }, taken), also: Decision.stream("s", taken) },

@@ -8,25 +8,25 @@ import * as MessageStore from "../../MessageStore.ts"
 import { Storage } from "../../Storage.ts"
 import { failsWith, newStream, outsider, type Part } from "../fixture.ts"
 
-class Opened extends Schema.TaggedClass<Opened>()("Opened", {
+export class Opened extends Schema.TaggedClass<Opened>()("Opened", {
   ...Message.fields,
   course: Message.tag("course", Schema.String),
   capacity: Schema.Natural
 }) {}
-class Subscribed extends Schema.TaggedClass<Subscribed>()("Subscribed", {
+export class Subscribed extends Schema.TaggedClass<Subscribed>()("Subscribed", {
   ...Message.fields,
   course: Message.tag("course", Schema.String),
   student: Message.tag("student", Schema.String)
 }) {}
-class Labelled extends Schema.TaggedClass<Labelled>()("Labelled", {
+export class Labelled extends Schema.TaggedClass<Labelled>()("Labelled", {
   ...Message.fields,
   labels: Message.tag("label", Schema.Array(Schema.Union([Schema.String, Schema.Int]))),
   course: Schema.optionalKey(Message.tag("course", Schema.NullOr(Schema.String)))
 }) {}
-class Closed extends Schema.TaggedClass<Closed>()("Closed", { ...Message.fields }) {}
+export class Closed extends Schema.TaggedClass<Closed>()("Closed", { ...Message.fields }) {}
 
 const CourseEvent = Schema.Union([Opened, Subscribed, Labelled, Closed])
-type CourseEvent = typeof CourseEvent.Type
+export type CourseEvent = typeof CourseEvent.Type
 
 class Courses extends MessageStore.Service<Courses>()("effect-message-store/testing/Courses", {
   name: "contract",
@@ -34,7 +34,7 @@ class Courses extends MessageStore.Service<Courses>()("effect-message-store/test
 }) {}
 
 /** The store of courses on the storage of the contract; each time another one, as another process has. */
-const courses = Effect.gen(function*() {
+export const courses = Effect.gen(function*() {
   const storage = yield* Storage
   const layer = Layer.fresh(Layer.provide(Courses.layerStorage, Layer.succeed(Storage, storage)))
   return yield* Effect.provide(Courses, yield* Layer.build(layer))
@@ -43,14 +43,14 @@ const courses = Effect.gen(function*() {
 let values = 0
 
 /** A value that no other test uses, with characters that mean something elsewhere. */
-const newValue = () => `${++values}:"{\\}",é🙂 ${globalThis.crypto.randomUUID()}`
+export const newValue = () => `${++values}:"{\\}",é🙂 ${globalThis.crypto.randomUUID()}`
 
 const course = Fold.make<CourseEvent>()({
   initial: { capacity: 0, taken: 0 },
   Opened: (state, { capacity }) => ({ ...state, capacity }),
   Subscribed: (state) => ({ ...state, taken: state.taken + 1 })
 })
-const count = Fold.make<CourseEvent>()({ initial: 0, Subscribed: (sofar) => sofar + 1 })
+export const count = Fold.make<CourseEvent>()({ initial: 0, Subscribed: (sofar) => sofar + 1 })
 
 class Full extends Error {
   readonly _tag = "Full"
