@@ -32,9 +32,11 @@ import { checkWhole, invalid, maximumPartition } from "./internal/checks.ts"
 import { checkName } from "./internal/names.ts"
 import * as Migrations from "./postgres/migrations/migrations.ts"
 import type { MessageCodec } from "./Serializer.ts"
-import type { AggregatedStorage, Failure, Halt, PartitionStatus, Storage } from "./Storage.ts"
+import type { AggregatedStorage, Failure, Halt, PartitionStatus, Pause, Storage } from "./Storage.ts"
 import type { DeliveryOptions, OnFailure } from "./subscription/attempt.ts"
 import { batches, type Consumer, each, type Traced, untraced } from "./subscription/consumer.ts"
+import * as Control from "./subscription/control.ts"
+import type { PauseOptions } from "./subscription/control.ts"
 import * as Deliver from "./subscription/delivery.ts"
 import { lag } from "./subscription/lag.ts"
 import * as Metrics from "./subscription/metrics.ts"
@@ -46,7 +48,19 @@ import { Shutdown } from "./subscription/shutdown.ts"
 import { positionsOf, type Start } from "./subscription/start.ts"
 import * as Supervisor from "./subscription/supervisor.ts"
 
-export type { Failure, Halt, OnFailure, Options, ParkedMessage, PartitionStatus, Place, Replayed, Start }
+export type {
+  Failure,
+  Halt,
+  OnFailure,
+  Options,
+  ParkedMessage,
+  PartitionStatus,
+  Pause,
+  PauseOptions,
+  Place,
+  Replayed,
+  Start
+}
 
 /** Why `run` ends: `onFailure: "stop"`; a permanent failure of the database; a transaction that is open. */
 export type RunError = HandlerError | StreamRebuiltError | InvalidArgumentError | SqlError
@@ -95,8 +109,8 @@ export interface Subscription<in out A> {
    */
   readonly messages: Stream.Stream<Unacknowledged<A>, RunError>
   /**
-   * Each partition with its last position, its checkpoint, what has claimed it, how many messages are parked, and where
-   * it is halted.
+   * Each partition with its last position, its checkpoint, what has claimed it, how many messages are parked, where it is
+   * halted, and since when it is paused.
    */
   readonly status: Effect.Effect<ReadonlyArray<PartitionStatus>, SqlError>
   /**
@@ -140,7 +154,27 @@ export interface Subscription<in out A> {
   /** Discards a parked message; returns whether it was parked. */
   readonly discard: (place: Place) => Effect.Effect<boolean, SqlError>
   /**
-   * Begins again, forgetting all checkpoints and parked messages. Running workers begin again too: what they handle
+   * Pauses the subscription, or one of its partitions, in all processes, until it is resumed: restarts do not end it. What
+   * was read of a partition before this returned may still be handled, but nothing more than the handlers that are under
+   * way once a second has gone by, unless a transaction has to end; `claimedBy` of `status` is undefined when that is over.
+   * Pausing again changes reason and name. In an open transaction, it holds from the commit on.
+   *
+   * **Example**
+   *
+   * ```ts
+   * yield* invoices.pause({ reason: "the printer is out of paper", by: "Ada" })
+   * ```
+   */
+  readonly pause: (options?: PauseOptions) => Effect.Effect<void, InvalidArgumentError | SqlError>
+  /**
+   * Lifts the pause of the subscription, or of a partition; whether it was paused. Partitions that were paused by
+   * themselves stay paused when the subscription is resumed.
+   */
+  readonly resume: (
+    options?: { readonly partition?: number | undefined }
+  ) => Effect.Effect<boolean, InvalidArgumentError | SqlError>
+  /**
+   * Begins again, forgetting all checkpoints and parked messages; what is paused stays so. Running workers begin again too: what they handle
    * meanwhile is not acknowledged, and may be handled twice.
    */
   readonly reset: (start?: Start) => Effect.Effect<void, InvalidArgumentError | SqlError>
@@ -242,6 +276,8 @@ export const make = Effect.fnUntraced(function*<A>(
     parked: Parked.list(subscribed, codec),
     replay: (handler, places) => Parked.replay(storage, subscribed, codec, delivery, metrics, handler, places),
     discard: subscribed.unpark,
+    pause: (pauseOptions) => Control.pause(subscribed, pauseOptions),
+    resume: (of) => Control.resume(subscribed, of),
     reset: (start = options.start ?? "beginning") =>
       storage.withTransaction(Effect.andThen(subscribed.reset, initialise(start))),
     drop: Effect.andThen(outsideTransaction("drop"), subscribed.drop)

@@ -87,7 +87,11 @@ it.live("no handler is called behind a lost claim, though the clock was set back
                     claim: (partition, options) =>
                       Effect.map(
                         claims.claim(partition, options),
-                        (claim) => claim && { ...claim, confirm: Effect.sync(() => ++confirmed > 1) }
+                        (claim) =>
+                          claim && {
+                            ...claim,
+                            confirm: Effect.sync(() => ++confirmed > 1 ? "Confirmed" as const : "Fenced" as const)
+                          }
                       )
                   }))
               }))

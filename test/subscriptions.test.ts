@@ -273,15 +273,15 @@ describe("PostgreSQL subscriptions", () => {
         const lease = yield* port("lease", "mixed", { _tag: "Lease", milliseconds: 60_000 })
         const first = (yield* session.claim(0)) ?? assert.fail("not claimed")
         assert.isUndefined(yield* lease.claim(0))
-        assert.isTrue(yield* first.confirm)
+        assert.strictEqual(yield* first.confirm, "Confirmed")
         yield* first.release
         const second = (yield* lease.claim(0)) ?? assert.fail("not claimed")
         assert.isUndefined(yield* session.claim(0))
         assert.lengthOf(yield* lockers("session"), 0)
-        assert.isTrue(yield* second.confirm)
-        assert.isFalse(yield* first.confirm)
+        assert.strictEqual(yield* second.confirm, "Confirmed")
+        assert.strictEqual(yield* first.confirm, "Fenced")
         yield* second.release
-        assert.isFalse(yield* second.confirm)
+        assert.strictEqual(yield* second.confirm, "Fenced")
         assert.isDefined(yield* session.claim(0))
       }))
 

@@ -71,6 +71,19 @@ export const checkWhole = (
     ? Result.succeed(value)
     : invalid(argument, `must be a whole number from ${minimum} to ${maximum}, not ${value}`)
 
+export const checkPartition = (partition: number): Result.Result<number, InvalidArgumentError> =>
+  checkWhole("partition", partition, 0, maximumPartition)
+
+/** Text that people write, for people. */
+export const checkText = (
+  argument: string,
+  text: string,
+  maximum: number
+): Result.Result<string, InvalidArgumentError> =>
+  typeof text === "string" && text.length > 0 && text.length <= maximum && !text.includes("\0") && text.isWellFormed()
+    ? Result.succeed(text)
+    : invalid(argument, `must be text of 1 to ${maximum} characters, without NUL and lone surrogates`)
+
 export const checkExpectedVersion = (
   expected: ExpectedVersion | undefined
 ): Result.Result<ExpectedVersion | undefined, InvalidArgumentError> =>

@@ -185,6 +185,12 @@ export const make = <Message extends SourceMessage>(
   /** What subscriptions ask. */
   const asked: MemorySubscription.Source = {
     partitions: heads((links) => links.length - 1),
+    readPartition: ({ fromPosition, limit, partition }) =>
+      Effect.sync(() => {
+        const links = streams.links(name).partitions.get(partition) ?? []
+        const { more, rows } = cut(stored(links, fromPosition), limit)
+        return { messages: rows.map(({ message, position }) => ({ ...source.read(message), position })), more }
+      }),
     place: (globalPosition) => {
       for (const [partition, links] of streams.links(name).partitions) {
         const position = links.findIndex((each) => each.globalPosition === globalPosition)
@@ -214,12 +220,7 @@ export const make = <Message extends SourceMessage>(
   }
 
   return {
-    readPartition: ({ fromPosition, limit, partition }) =>
-      Effect.sync(() => {
-        const links = streams.links(name).partitions.get(partition) ?? []
-        const { more, rows } = cut(stored(links, fromPosition), limit)
-        return { messages: rows.map(({ message, position }) => ({ ...source.read(message), position })), more }
-      }),
+    readPartition: asked.readPartition,
     partitions: asked.partitions,
     scan: (after, limit) =>
       Effect.flatMap(

@@ -10,6 +10,7 @@ import type {
   Halt,
   ParkedEntry,
   PartitionHead,
+  Pause,
   SubscriptionStorage
 } from "../Storage.ts"
 import * as Transaction from "./transaction.ts"
@@ -19,6 +20,8 @@ type Change =
   | { readonly _tag: "Park"; readonly entry: ParkedEntry; readonly parkedAt: DateTime.Utc }
   | { readonly _tag: "Unpark"; readonly partition: number; readonly position: number }
   | { readonly _tag: "Halt"; readonly partition: number; readonly halt: Halt }
+  | { readonly _tag: "Pause"; readonly partition: number | undefined; readonly pause: Pause }
+  | { readonly _tag: "Resume"; readonly partition: number | undefined }
   | { readonly _tag: "Begin"; readonly starts: ReadonlyArray<PartitionHead>; readonly numbering: number }
   | { readonly _tag: "Reset" }
 
@@ -33,6 +36,8 @@ class State {
   readonly checkpoints: Map<number, number>
   readonly parked: Map<string, Parked>
   readonly halted: Map<number, Halt>
+  /** Undefined: the subscription. */
+  readonly paused: Map<number | undefined, Pause>
   /** Of the stream, when this began. */
   numbering: number | undefined
 
@@ -40,7 +45,12 @@ class State {
     this.checkpoints = new Map(other?.checkpoints)
     this.parked = new Map(other?.parked)
     this.halted = new Map(other?.halted)
+    this.paused = new Map(other?.paused)
     this.numbering = other?.numbering
+  }
+
+  pauseOf(partition: number): Pause | undefined {
+    return this.paused.get(undefined) ?? this.paused.get(partition)
   }
 
   apply(changes: ReadonlyArray<Change>): void {
@@ -57,6 +67,12 @@ class State {
           break
         case "Halt":
           this.halted.set(change.partition, change.halt)
+          break
+        case "Pause":
+          this.paused.set(change.partition, change.pause)
+          break
+        case "Resume":
+          this.paused.delete(change.partition)
           break
         case "Begin":
           for (const { partition, position } of change.starts) this.checkpoints.set(partition, position)
@@ -124,7 +140,7 @@ export class Subscribed implements Transaction.Participant<Change> {
 }
 
 /** What a subscription asks of its aggregated stream. */
-export interface Source extends Pick<AggregatedStorage, "partitions"> {
+export interface Source extends Pick<AggregatedStorage, "partitions" | "readPartition"> {
   readonly place: (globalPosition: number) => PartitionHead | undefined
   /** The message, if the store has it still. */
   readonly read: (messageId: string) => EncodedStoredMessage | undefined
@@ -136,7 +152,7 @@ export interface Source extends Pick<AggregatedStorage, "partitions"> {
 export const make = (
   name: string,
   subscribed: Subscribed,
-  { numbering, partitions, place, read, wake }: Source,
+  { numbering, partitions, place, read, readPartition, wake }: Source,
   drop: () => void
 ): SubscriptionStorage => {
   const view = Effect.map(Transaction.current, (transaction) => subscribed.view(transaction))
@@ -183,20 +199,34 @@ export const make = (
                 token: holder.token,
                 lost: Effect.never,
                 confirm: Effect.sync(() =>
-                  subscribed.holders.get(partition) === holder && subscribed.tokens.get(partition) === holder.token
+                  subscribed.holders.get(partition) !== holder || subscribed.tokens.get(partition) !== holder.token
+                    ? "Fenced"
+                    : subscribed.state.pauseOf(partition) === undefined
+                    ? "Confirmed"
+                    : "Paused"
                 )
               }
           ),
         othersCannotAsk: false
       }),
+    read: (query) =>
+      Effect.flatMap(
+        view,
+        (state) =>
+          state.pauseOf(query.partition) === undefined
+            ? readPartition(query)
+            : Effect.succeed({ messages: [], more: false })
+      ),
     pending: Effect.gen(function*() {
-      const { checkpoints, halted, numbering: began } = yield* view
+      const state = yield* view
+      const { checkpoints, halted, numbering: began } = state
       if (began !== undefined && began !== numbering()) return yield* new StreamRebuiltError({ subscription: name })
       return (yield* partitions).flatMap((head) => {
         const checkpoint = checkpoints.get(head.partition) ?? -1
         const halt = halted.get(head.partition)
         const isHalted = halt !== undefined && halt.position > checkpoint
-        return head.position > checkpoint ? [{ ...head, checkpoint, isHalted }] : []
+        const isPaused = state.pauseOf(head.partition) !== undefined
+        return head.position > checkpoint || isPaused ? [{ ...head, checkpoint, isHalted, isPaused }] : []
       })
     }),
     checkpoint: (partition) => Effect.map(view, ({ checkpoints }) => checkpoints.get(partition) ?? -1),
@@ -209,7 +239,13 @@ export const make = (
               : undefined
           )),
         (advanced): Advance =>
-          !advanced ? "Fenced" : subscribed.holders.get(partition)?.isWanted === true ? "Wanted" : "Advanced"
+          !advanced
+            ? "Fenced"
+            : subscribed.state.pauseOf(partition) !== undefined
+            ? "Paused"
+            : subscribed.holders.get(partition)?.isWanted === true
+            ? "Wanted"
+            : "Advanced"
       ),
     park: (entry, { onlyIfParked = false } = {}) =>
       change(
@@ -248,8 +284,25 @@ export const make = (
             ? { _tag: "Unpark", partition: unparked.partition, position: unparked.position }
             : undefined
         )),
+    pause: (partition, why) =>
+      Effect.andThen(
+        change([`paused ${partition}`], ({ paused }) =>
+          Effect.map(Clock.currentTimeMillis, (now) => ({
+            _tag: "Pause",
+            partition,
+            pause: { since: paused.get(partition)?.since ?? DateTime.makeUnsafe(now), ...why }
+          }))),
+        wake
+      ),
+    resume: (partition) =>
+      Effect.tap(
+        change([`paused ${partition}`], ({ paused }) =>
+          Effect.succeed(paused.has(partition) ? { _tag: "Resume", partition } : undefined)),
+        wake
+      ),
     status: Effect.gen(function*() {
-      const { checkpoints, halted, parked } = yield* view
+      const state = yield* view
+      const { checkpoints, halted, parked } = state
       return (yield* partitions).map((head) => {
         const checkpoint = checkpoints.get(head.partition) ?? -1
         const halt = halted.get(head.partition)
@@ -258,7 +311,8 @@ export const make = (
           checkpoint,
           claimedBy: subscribed.holders.get(head.partition)?.owner,
           parked: Array.from(parked.values()).filter(({ partition }) => partition === head.partition).length,
-          halted: halt !== undefined && halt.position > checkpoint ? halt : undefined
+          halted: halt !== undefined && halt.position > checkpoint ? halt : undefined,
+          paused: state.pauseOf(head.partition)
         }
       })
     }),

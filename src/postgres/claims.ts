@@ -25,6 +25,7 @@ import { connectionOf, layer as sessionLayer, Session } from "./client/session.t
 import { type Int8, int8 } from "./client/values.ts"
 import * as Leases from "./leases.ts"
 import { lockKey, type OpenedSubscription } from "./objects.ts"
+import { confirmation, isPaused } from "./paused.ts"
 
 /** Makes the claims of a consumer, on the session that the consumers of a client share. */
 export class ClaimHolder extends Context.Service<
@@ -87,6 +88,7 @@ const bySession = Effect.fnUntraced(function*(
   owner: string
 ): Effect.fn.Return<Claims, never, Scope.Scope> {
   const table = subscription.claimsTable
+  const paused = isPaused(subscription, "c.partition")
   const locks = new Map<Lock, Deferred.Deferred<void>>()
   const forget = (lock: Lock) => locks.delete(lock) && locked.delete(lock.key)
   const connection = yield* connectionOf(session, () => {
@@ -141,12 +143,12 @@ const bySession = Effect.fnUntraced(function*(
           locks.has(lock)
             ? Effect.map(
               opened.query(
-                `select from ${table} where partition = $1::int and token = $2::int8`,
+                `select ${paused} as is_paused from ${table} c where partition = $1::int and token = $2::int8`,
                 [partition, int8(Number(token))]
               ),
-              ({ rows }) => rows.length > 0 && locks.has(lock)
+              ({ rows }) => locks.has(lock) ? confirmation(rows) : "Fenced"
             )
-            : Effect.succeed(false)
+            : Effect.succeed("Fenced")
         )
       }
     }

@@ -12,6 +12,7 @@ import type { Claim, Claims } from "../Storage.ts"
 import { connectionOf, type Session } from "./client/session.ts"
 import { type Int8, int8 } from "./client/values.ts"
 import { lockKey, type OpenedSubscription } from "./objects.ts"
+import { confirmation, isPaused } from "./paused.ts"
 
 /** The keys of the advisory locks of this database that are held. */
 export const lockedKeys = `select l.classid::bigint << 32 | l.objid::bigint from pg_locks l
@@ -33,6 +34,7 @@ export const make = Effect.fnUntraced(function*(
   owner: string
 ): Effect.fn.Return<Claims, never, Scope.Scope> {
   const table = subscription.claimsTable
+  const paused = isPaused(subscription, "c.partition")
   const leases = new Set<Lease>()
   const lose = (lease: Lease) => {
     leases.delete(lease)
@@ -75,10 +77,11 @@ export const make = Effect.fnUntraced(function*(
     const lost = Deferred.makeUnsafe<void>()
     const confirm = Effect.map(
       query(
-        `select from ${table} where partition = $1::int and token = $2::int8 and expires_at > clock_timestamp()`,
+        `select ${paused} as is_paused from ${table} c
+        where partition = $1::int and token = $2::int8 and expires_at > clock_timestamp()`,
         [partition, int8(token)]
       ),
-      (rows) => rows.length > 0
+      confirmation
     )
     const lease: Lease = { claim: { partition, token, lost: Deferred.await(lost), confirm }, lost, renewedAt: at }
     leases.add(lease)

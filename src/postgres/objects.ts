@@ -130,6 +130,7 @@ export interface SubscriptionObjects {
   readonly claimsTable: string
   readonly parkedTable: string
   readonly haltedTable: string
+  readonly pausedTable: string
   /** The stream that the subscription belongs to, and the numbering of its positions. */
   readonly originTable: string
   readonly locksTable: string
@@ -149,6 +150,7 @@ export const forSubscription = (name: string): Result.Result<SubscriptionObjects
     claimsTable: own("claims", n),
     parkedTable: own("parked", n),
     haltedTable: own("halted", n),
+    pausedTable: own("paused", n),
     originTable: own("origin", n),
     locksTable: own("locks", n),
     migrationsTable: own("subscribed", n)

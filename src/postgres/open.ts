@@ -84,7 +84,7 @@ export const openSubscription = Effect.fnUntraced(function*(
 ): Effect.fn.Return<Objects.OpenedSubscription, InvalidNameError | SetupError | SqlError, SqlClient.SqlClient> {
   const objects = yield* Effect.fromResult(Objects.forSubscription(name))
   const sql = (yield* SqlClient.SqlClient).withoutTransforms()
-  yield* requireTables(name, objects.table, objects.locksTable)
+  yield* requireTables(name, objects.table, objects.pausedTable)
   const [row] = yield* sql<{ readonly prefix: string }>`select prefix from ${sql(objects.locksTable)}`
   return { ...objects, lockPrefix: row?.prefix ?? "" }
 })

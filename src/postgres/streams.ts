@@ -1,8 +1,15 @@
 /** An aggregated stream on PostgreSQL: reads of its tables, and its projection. */
 import { DateTime, Effect } from "effect"
 import type { SqlClient } from "effect/sql/SqlClient"
+import type * as Statement from "effect/sql/Statement"
 import { earliestTime } from "../internal/checks.ts"
-import { type AggregatedStorage, type PartitionHead, PositionQuery, type StreamDefinition } from "../Storage.ts"
+import {
+  type AggregatedStorage,
+  type PartitionHead,
+  type PartitionQuery,
+  PositionQuery,
+  type StreamDefinition
+} from "../Storage.ts"
 import type { Wakeup } from "../storage/listeners.ts"
 import { withTransaction } from "./client/transaction.ts"
 import { type Int8, int8, milliseconds, timeParameter, toTime } from "./client/values.ts"
@@ -17,6 +24,34 @@ interface LinkedRow extends Row, OfStream {
   readonly position: number
 }
 
+/** Reads pages of partitions, as long as something holds that is asked in the same statement. */
+export const readPartition = (
+  sql: SqlClient,
+  store: Store,
+  stream: StreamObjects
+) => {
+  const page = sized(sql, store)
+  return (
+    { fromPosition, limit, partition }: PartitionQuery,
+    holds: Statement.Fragment = sql``
+  ): ReturnType<AggregatedStorage["readPartition"]> =>
+    Effect.map(
+      page<LinkedRow>(
+        "stream, position, ",
+        sql`, l.position from ${sql(stream.table)} l join ${sql(store.table)} m using (message_id)
+            where l.partition = ${partition} and l.position >= ${fromPosition}${holds} order by l.position`,
+        limit
+      ),
+      ({ more, rows }) => ({
+        messages: toStored(rows, (row) => row.stream).map((stored, i) => ({
+          ...stored,
+          position: rows[i]?.position ?? 0
+        })),
+        more
+      })
+    )
+}
+
 export const make = (
   sql: SqlClient,
   store: Store,
@@ -29,7 +64,7 @@ export const make = (
   const table = sql(stream.table)
   const messages = sql(store.table)
   const maxima = sql(stream.maximumTable)
-  const page = sized(sql, store)
+  const read = readPartition(sql, store, stream)
   const timeOf = timeParameter(sql)
   const description = JSON.stringify(
     { store: store.table, patterns, partitioner: partitioner ?? "function" },
@@ -39,22 +74,7 @@ export const make = (
   return {
     ...Projection.make(sql, store, stream, definition, description, wakeup),
 
-    readPartition: ({ fromPosition, limit, partition }) =>
-      Effect.map(
-        page<LinkedRow>(
-          "stream, position, ",
-          sql`, l.position from ${table} l join ${messages} m using (message_id)
-            where l.partition = ${partition} and l.position >= ${fromPosition} order by l.position`,
-          limit
-        ),
-        ({ more, rows }) => ({
-          messages: toStored(rows, (row) => row.stream).map((stored, i) => ({
-            ...stored,
-            position: rows[i]?.position ?? 0
-          })),
-          more
-        })
-      ),
+    readPartition: (query) => read(query),
 
     partitions: sql<PartitionHead>`select partition, max_position as position from ${maxima} order by partition`,
 

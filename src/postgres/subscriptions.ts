@@ -20,6 +20,8 @@ import {
   type SubscriptionObjects
 } from "./objects.ts"
 import * as Parked from "./parked.ts"
+import * as Paused from "./paused.ts"
+import { readPartition } from "./streams.ts"
 
 /** Two subscriptions of one name would share their checkpoints: it belongs to the stream that had it first. */
 export const claimName = Effect.fnUntraced(function*(
@@ -42,15 +44,19 @@ interface PendingRow {
   readonly position: number
   readonly checkpoint: number
   readonly is_halted: boolean
+  readonly is_paused: boolean
 }
 
-interface StatusRow extends Omit<PartitionStatus, "claimedBy" | "halted"> {
+interface StatusRow extends Omit<PartitionStatus, "claimedBy" | "halted" | "paused"> {
   readonly claimed_by: string | null
   readonly halted_at: number | null
   readonly halted_position: number
   readonly message_id: string
   readonly error: string
   readonly attempts: number
+  readonly paused_at: number | null
+  readonly reason: string | null
+  readonly paused_by: string | null
 }
 
 export const make = (
@@ -70,9 +76,32 @@ export const make = (
   const origin = sql(subscription.originTable)
   const heads = sql(stream.maximumTable)
   const projection = sql(stream.projectionTable)
+  const paused = sql(subscription.pausedTable)
+  const read = readPartition(sql, store, stream)
+
+  /** After the commit, with a payload that depeche_db's listeners understand. */
+  const wakeWorkers = Effect.flatMap(
+    sql<PartitionHead & { readonly message_id: string }>`
+      select l.partition, l.position, l.message_id from ${heads} h
+      join ${sql(stream.table)} l on l.partition = h.partition and l.position = h.max_position limit 1`,
+    (latest) =>
+      wakeup.signal(
+        stream.channel,
+        latest.map((payload) => ({ key: String(payload.partition), payload: { ...payload } }))
+      )
+  )
 
   return {
     ...Parked.make(sql, store, subscription),
+    ...Paused.make(sql, subscription, wakeWorkers),
+
+    // Asked once, and with the snapshot that the page is read with.
+    read: (query) =>
+      read(
+        query,
+        sql` and (select not ${sql.literal(Paused.isPaused(subscription, "l2.partition"))}
+      from (select ${query.partition}::int as partition) l2)`
+      ),
 
     initialise: (positions) =>
       transaction(Effect.gen(function*() {
@@ -102,17 +131,25 @@ export const make = (
           select o.numbering is null or o.numbering = n.numbering as is_current from ${origin} o, ${projection} n
         ) s left join (
           select h.partition, h.max_position as position, coalesce(c.position, -1) as checkpoint,
-            coalesce(s.position > coalesce(c.position, -1), false) as is_halted
-          from ${heads} h
+            coalesce(s.position > coalesce(c.position, -1), false) as is_halted,
+            a.is_paused or z.partition is not null as is_paused
+          from (select exists (select from ${paused} where partition is null) as is_paused) a cross join ${heads} h
           left join ${checkpoints} c on c.subscription_name::text = ${name}::text and c.partition = h.partition
           left join ${halted} s on s.partition = h.partition
-          where h.max_position > coalesce(c.position, -1)
+          left join ${paused} z on z.partition = h.partition
+          where h.max_position > coalesce(c.position, -1) or a.is_paused or z.partition is not null
         ) p on s.is_current`,
       (rows): Effect.Effect<ReadonlyArray<PendingPartition>, StreamRebuiltError> =>
         rows.some((row) => !row.is_current)
           ? Effect.fail(new StreamRebuiltError({ subscription: name }))
-          : Effect.succeed(rows.flatMap(({ checkpoint, is_halted: isHalted, partition, position }) =>
-            partition === null ? [] : [{ partition, position, checkpoint, isHalted }]
+          : Effect.succeed(rows.flatMap((row) =>
+            row.partition === null ? [] : [{
+              partition: row.partition,
+              position: row.position,
+              checkpoint: row.checkpoint,
+              isHalted: row.is_halted,
+              isPaused: row.is_paused
+            }]
           ))
     ),
 
@@ -127,7 +164,7 @@ export const make = (
     // first checkpoint has no row yet: there the claim's row is locked until the commit, so that a reset waits for it, or
     // comes first and raises the token. Claims and renewals do not wait for that lock.
     advance: ({ partition, token }, from, to) => {
-      const claim = sql`select is_wanted from ${claimed}
+      const claim = sql`select partition, is_wanted from ${claimed}
         where partition = ${partition} and token = ${int8(token)}::int8 and ${to}::int > ${from}::int`
       const advanced = from >= 0
         ? sql`with claim as (${claim}), advanced as (
@@ -143,8 +180,12 @@ export const make = (
             returning 1
           )`
       return Effect.map(
-        sql<{ readonly is_wanted: boolean }>`${advanced} select is_wanted from claim, advanced`,
-        ([row]): Advance => row === undefined ? "Fenced" : row.is_wanted ? "Wanted" : "Advanced"
+        sql<{ readonly is_wanted: boolean; readonly is_paused: boolean }>`${advanced}
+          select is_wanted, ${
+          sql.literal(Paused.isPaused(subscription, "claim.partition"))
+        } as is_paused from claim, advanced`,
+        ([row]): Advance =>
+          row === undefined ? "Fenced" : row.is_paused ? "Paused" : row.is_wanted ? "Wanted" : "Advanced"
       )
     },
 
@@ -153,13 +194,18 @@ export const make = (
         select h.partition, h.max_position as position, coalesce(c.position, -1) as checkpoint, o.owner as claimed_by,
           (select count(*) from ${parked} p where p.partition = h.partition)::int as parked,
           ${sql.literal(milliseconds("s.halted_at"))} as halted_at, s.position as halted_position, s.message_id,
-          s.error::text as error, s.attempts
+          s.error::text as error, s.attempts, ${sql.literal(milliseconds("z.paused_at"))} as paused_at, z.reason,
+          z.paused_by
         from ${heads} h
         left join ${checkpoints} c on c.subscription_name::text = ${name}::text and c.partition = h.partition
         left join ${claimed} o on o.partition = h.partition and o.held_by is not null and (
           o.expires_at > clock_timestamp() or o.lock_key in (${sql.literal(lockedKeys)})
         )
         left join ${halted} s on s.partition = h.partition and s.position > coalesce(c.position, -1)
+        left join lateral (
+          select * from ${paused} z where z.partition is null or z.partition = h.partition
+          order by z.partition nulls first limit 1
+        ) z on true
         order by h.partition`,
       (rows) =>
         rows.map((row): PartitionStatus => ({
@@ -174,6 +220,11 @@ export const make = (
             error: Parked.toFailure(row.error),
             attempts: row.attempts,
             since: toTime(row.halted_at)
+          },
+          paused: row.paused_at === null ? undefined : {
+            since: toTime(row.paused_at),
+            reason: row.reason ?? undefined,
+            by: row.paused_by ?? undefined
           }
         }))
     ),
@@ -198,18 +249,11 @@ export const make = (
       yield* sql`delete from ${checkpoints} where subscription_name::text = ${name}::text`
       yield* sql`delete from ${parked}`
       yield* sql`delete from ${halted}`
-      // Workers are woken, with a payload that depeche_db's listeners understand.
-      const latest = yield* sql<PartitionHead & { readonly message_id: string }>`
-        select l.partition, l.position, l.message_id from ${heads} h
-        join ${sql(stream.table)} l on l.partition = h.partition and l.position = h.max_position limit 1`
-      yield* wakeup.signal(
-        stream.channel,
-        latest.map((payload) => ({ key: String(payload.partition), payload: { ...payload } }))
-      )
+      yield* wakeWorkers
     })),
 
     drop: Effect.asVoid(
-      sql`drop table if exists ${checkpoints}, ${claimed}, ${parked}, ${halted}, ${origin},
+      sql`drop table if exists ${checkpoints}, ${claimed}, ${parked}, ${halted}, ${paused}, ${origin},
         ${sql(subscription.locksTable)}, ${sql(subscription.migrationsTable)}`
     )
   }

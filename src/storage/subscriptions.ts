@@ -11,13 +11,16 @@ import type { SqlError } from "effect/sql/SqlError"
 import type { StreamRebuiltError } from "../errors.ts"
 import type { EncodedStoredMessage } from "./messages.ts"
 import type { PartitionHead } from "./partitions.ts"
+import type { EncodedLinkedMessage, PartitionQuery } from "./streams.ts"
 
-/** A partition that has messages behind its checkpoint. */
+/** A partition that has messages behind its checkpoint, or is paused. */
 export interface PendingPartition extends PartitionHead {
   /** The position that was acknowledged last; -1: none. */
   readonly checkpoint: number
   /** Whether it is halted at a message behind the checkpoint. */
   readonly isHalted: boolean
+  /** Whether it, or the subscription, is paused. */
+  readonly isPaused: boolean
 }
 
 /** A partition and its fencing token, which an acknowledgement names. The later of two claims has the higher token. */
@@ -30,9 +33,15 @@ export interface ClaimToken {
 export interface Claim extends ClaimToken {
   /** Ends when the claim is lost: another consumer may have the partition. */
   readonly lost: Effect.Effect<void>
-  /** Whether the claim stands: the lock is held or the lease has not ended, and nothing has fenced it. */
-  readonly confirm: Effect.Effect<boolean, SqlError>
+  /**
+   * Whether the claim stands: the lock is held or the lease has not ended, and nothing has fenced it; and if so, whether
+   * its partition is paused.
+   */
+  readonly confirm: Effect.Effect<Confirmation, SqlError>
 }
+
+/** Whether a claim stands. */
+export type Confirmation = "Confirmed" | "Paused" | "Fenced"
 
 /** How claims are held: by the locks of a database session, or for a time, in milliseconds, that is renewed. */
 export type ClaimMode = { readonly _tag: "Session" } | { readonly _tag: "Lease"; readonly milliseconds: number }
@@ -51,8 +60,11 @@ export interface Claims {
   readonly othersCannotAsk: boolean
 }
 
-/** The outcome of an acknowledgement. `Fenced`: there was a later claim or a reset, or the checkpoint is elsewhere. */
-export type Advance = "Advanced" | "Wanted" | "Fenced"
+/**
+ * The outcome of an acknowledgement. `Wanted` and `Paused` are acknowledged too. `Fenced`: there was a later claim or a
+ * reset, or the checkpoint is elsewhere.
+ */
+export type Advance = "Advanced" | "Wanted" | "Paused" | "Fenced"
 
 /** A failure as JSON, as it is stored with a parked message: about 20,000 characters at most. */
 export interface Failure {
@@ -92,6 +104,13 @@ export interface Halt {
   readonly since: DateTime.Utc
 }
 
+/** Since when a partition is paused, or its whole subscription, and what whoever paused it has said. */
+export interface Pause {
+  readonly since: DateTime.Utc
+  readonly reason: string | undefined
+  readonly by: string | undefined
+}
+
 /** The progress of a subscription in a partition. */
 export interface PartitionStatus extends PartitionHead {
   /** The position that was acknowledged last; -1: none. */
@@ -105,6 +124,8 @@ export interface PartitionStatus extends PartitionHead {
   readonly parked: number
   /** Undefined unless the partition is halted. It stays so until the message is acknowledged, by whoever tries again. */
   readonly halted: Halt | undefined
+  /** Undefined unless the partition is paused, or the whole subscription is: that comes first. */
+  readonly paused: Pause | undefined
 }
 
 /** The checkpoints, claims and parked messages of one subscription. */
@@ -115,6 +136,13 @@ export interface SubscriptionStorage {
   ) => Effect.Effect<void, E | SqlError>
   /** For one consumer, until the scope closes. `status` shows the label. */
   readonly claims: (mode: ClaimMode, label: string | undefined) => Effect.Effect<Claims, never, Scope.Scope>
+  /**
+   * A page of a partition, as `readPartition` of the stream has it. Empty while the partition is paused: a read that begins
+   * after a pause was committed finds nothing.
+   */
+  readonly read: (
+    query: PartitionQuery
+  ) => Effect.Effect<{ readonly messages: ReadonlyArray<EncodedLinkedMessage>; readonly more: boolean }, SqlError>
   /** In any order. Fails if the stream was rebuilt since the checkpoints were stored. */
   readonly pending: Effect.Effect<ReadonlyArray<PendingPartition>, StreamRebuiltError | SqlError>
   /** The position that was acknowledged last; -1: none. */
@@ -137,12 +165,23 @@ export interface SubscriptionStorage {
   ) => Effect.Effect<ReadonlyArray<EncodedParkedMessage>, SqlError>
   /** Notes that the partition is halted at a message, unless the claim is fenced. Whether it is noted. */
   readonly halt: (claim: ClaimToken, entry: ParkedEntry) => Effect.Effect<boolean, SqlError>
+  /**
+   * Pauses a partition, or the subscription; one that is paused stays so since then, and takes the new reason. After the
+   * commit, listeners of the stream are woken, here and by `resume`.
+   */
+  readonly pause: (
+    partition: number | undefined,
+    why: { readonly reason: string | undefined; readonly by: string | undefined }
+  ) => Effect.Effect<void, SqlError>
+  /** Lifts a pause; whether there was one. Of the subscription and of a partition, each is lifted by itself. */
+  readonly resume: (partition: number | undefined) => Effect.Effect<boolean, SqlError>
   /** In the order of partitions. */
   readonly status: Effect.Effect<ReadonlyArray<PartitionStatus>, SqlError>
   /** Where the message of this global position is in the aggregated stream, if it is linked. */
   readonly place: (globalPosition: number) => Effect.Effect<PartitionHead | undefined, SqlError>
   /**
-   * Forgets all checkpoints, parked messages and halts, and fences every claim; `initialise` stores new checkpoints.
+   * Forgets all checkpoints, parked messages and halts, and fences every claim; `initialise` stores new checkpoints. What
+   * is paused stays so.
    * After the commit, listeners of the stream are woken.
    */
   readonly reset: Effect.Effect<void, SqlError>

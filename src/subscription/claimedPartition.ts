@@ -4,9 +4,12 @@ import type { SqlError } from "effect/sql/SqlError"
 import * as Moment from "../internal/moment.ts"
 import type { Claim, ParkedEntry, SubscriptionStorage } from "../Storage.ts"
 
-/** Why a batch ends before its end, other than by a failure: its claim was fenced or lost, or its partition is halted. */
+/**
+ * Why a batch ends before its end, other than by a failure: its claim was fenced or lost, or its partition is halted or
+ * paused. What was handled before may be acknowledged, unless it is fenced.
+ */
 export class BatchStopped extends Data.TaggedError("BatchStopped")<{
-  readonly reason: "fenced" | "halted"
+  readonly reason: "fenced" | "halted" | "paused"
 }> {}
 
 export class ClaimedPartition {
@@ -15,6 +18,8 @@ export class ClaimedPartition {
   checkpoint: number
   /** Whether another consumer has asked for it. */
   isWanted = false
+  /** Whether nothing more should be handled. */
+  isPaused = false
   private readonly subscribed: SubscriptionStorage
   /** When the claim was last known to stand. */
   private confirmedAt: Moment.Moment
@@ -39,19 +44,33 @@ export class ClaimedPartition {
 
   /** Fails if the claim does not stand. */
   readonly confirm: Effect.Effect<void, BatchStopped | SqlError> = Effect.suspend(() =>
-    this.orStopped(this.claim.confirm, (stands) => stands)
+    this.orStopped(this.claim.confirm, (confirmed) => {
+      if (confirmed === "Paused") this.isPaused = true
+      return confirmed !== "Fenced"
+    })
   )
 
-  /** Before a handler is called: a process that was stopped may have lost the claim without having noticed. */
+  private readonly unlessPaused: Effect.Effect<void, BatchStopped> = Effect.suspend(() =>
+    this.isPaused ? Effect.fail(new BatchStopped({ reason: "paused" })) : Effect.void
+  )
+
+  /**
+   * Before a handler is called: a process that was stopped may have lost the claim without having noticed; and a batch that
+   * takes long notices a pause.
+   */
   readonly ensureClaimed: Effect.Effect<void, BatchStopped | SqlError> = Effect.flatMap(
     Moment.now,
-    (now) => Moment.elapsed(this.confirmedAt, now) < this.validity ? Effect.void : this.confirm
+    (now) =>
+      Moment.elapsed(this.confirmedAt, now) < this.validity
+        ? this.unlessPaused
+        : Effect.andThen(this.confirm, this.unlessPaused)
   )
 
   /** Stores a checkpoint, in the transaction that is open: it counts once `checkpointCommitted` says so. */
   advance(to: number): Effect.Effect<void, BatchStopped | SqlError> {
     return this.orStopped(this.subscribed.advance(this.claim, this.checkpoint, to), (advanced) => {
       if (advanced === "Wanted") this.isWanted = true
+      if (advanced === "Paused") this.isPaused = true
       return advanced !== "Fenced"
     })
   }

@@ -13,7 +13,8 @@
  *   (`wanted`), or one may want it that cannot ask (`shared`);
  * - *fenced*: the claim is another's, or a reset has refused it;
  * - *halted*: at a message that could not be handled;
- * - *paused*: by a transient failure of the database;
+ * - *paused*: as an operator has said;
+ * - *disturbed*: by a transient failure of the database;
  * - *stopped*: the consumer shuts down.
  */
 import { Array as Arr, Effect, Latch, Random } from "effect"
@@ -21,7 +22,7 @@ import type { SqlError } from "effect/sql/SqlError"
 import type { HandlerError } from "../errors.ts"
 import * as Moment from "../internal/moment.ts"
 import { isTransient } from "../internal/transient.ts"
-import type { AggregatedStorage, Claim, SubscriptionStorage } from "../Storage.ts"
+import type { Claim, SubscriptionStorage } from "../Storage.ts"
 import { ClaimedPartition } from "./claimedPartition.ts"
 import type { Deliver } from "./delivery.ts"
 import type { Metrics } from "./metrics.ts"
@@ -31,7 +32,7 @@ import type { Shutdown } from "./shutdown.ts"
 export type State = "claimed" | "reading" | "handling" | "idle"
 
 /** Why a worker has left; the first four have yielded. */
-export type Left = "idle" | "crowded" | "wanted" | "shared" | "fenced" | "halted" | "paused" | "stopped"
+export type Left = "idle" | "crowded" | "wanted" | "shared" | "fenced" | "halted" | "paused" | "disturbed" | "stopped"
 
 /** How long an idle worker keeps its claim, in milliseconds. */
 const idleMilliseconds = 30_000
@@ -49,7 +50,6 @@ const busyMilliseconds = [8000, 24_000] as const
 /** What workers of a subscription share. */
 export interface WorkerOptions<R> {
   readonly name: string
-  readonly stream: AggregatedStorage
   readonly subscribed: SubscriptionStorage
   readonly batchSize: number
   /** How long a claim is good for once it was confirmed, in milliseconds. */
@@ -100,16 +100,14 @@ export class PartitionWorker {
       Effect.catchIf(isTransient, (error) =>
         Effect.as(
           Effect.logWarning(`subscription ${options.name}: a partition is given up for a while`, error),
-          "paused" as const
+          "disturbed" as const
         )),
       Effect.annotateLogs({ partition: claim.partition })
     )
   }
 
   private work<R>(
-    { batchSize, deliver, isCrowded, metrics, othersCannotAsk, shutdown, stream, subscribed, validity }: WorkerOptions<
-      R
-    >,
+    { batchSize, deliver, isCrowded, metrics, othersCannotAsk, shutdown, subscribed, validity }: WorkerOptions<R>,
     claim: Claim,
     claimedAt: Moment.Moment
   ) {
@@ -123,7 +121,8 @@ export class PartitionWorker {
         if (shutdown.isRequested) return "stopped"
         this.state = "reading"
         this.news.closeUnsafe()
-        const { messages, more } = yield* stream.readPartition({
+        // A page that was read before a pause is a batch in hand; after it, there is none.
+        const { messages, more } = yield* subscribed.read({
           partition,
           fromPosition: claimed.checkpoint + 1,
           limit: batchSize
@@ -132,6 +131,7 @@ export class PartitionWorker {
           this.state = "handling"
           const [took] = yield* Effect.timed(deliver(claimed, messages))
           yield* metrics.batchTook(took)
+          if (claimed.isPaused) return "paused"
           if ((yield* Moment.since(claimedAt)) >= fairMilliseconds) {
             if (claimed.isWanted) return "wanted"
             if (isCrowded()) return "crowded"
@@ -140,6 +140,7 @@ export class PartitionWorker {
           if (more) continue
         }
         if (isCrowded()) return "crowded"
+        if (this.hasToLeave) return "idle"
         this.state = "idle"
         const hasNews = yield* this.news.await.pipe(
           Effect.as(true),

@@ -35,7 +35,7 @@ export interface SupervisorOptions<R> {
 /** How long a partition is left alone, in milliseconds, when its worker has left for this reason. */
 const backoff: { readonly [Reason in Left]?: number } = {
   wanted: 1500,
-  paused: 1500,
+  disturbed: 1500,
   // depeche_db's consumers try each partition every 500 milliseconds.
   shared: 550
 }
@@ -73,7 +73,6 @@ export const run = <R>(
     const slotFreed = Latch.makeUnsafe(false)
     const workerOptions: WorkerOptions<R> = {
       name,
-      stream,
       subscribed,
       batchSize,
       validity: mode._tag === "Lease" ? Math.min(validityMilliseconds, mode.milliseconds / 3) : validityMilliseconds,
@@ -131,8 +130,12 @@ export const run = <R>(
     ) => {
       const free = new Set<number>()
       let next = Infinity
-      for (const { checkpoint, isHalted, partition } of pending) {
+      for (const { checkpoint, isHalted, isPaused, partition } of pending) {
         const worker = workers.get(partition)
+        if (isPaused) {
+          worker?.leave() // behind the batch in hand
+          continue
+        }
         const until = Math.max(backoffUntil.get(partition) ?? 0, refusedUntil.get(partition) ?? 0)
         if (worker !== undefined) {
           // Idle throughout, yet not at the stored checkpoint: the subscription was reset.

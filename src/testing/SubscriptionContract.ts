@@ -6,6 +6,7 @@ import { claiming } from "./subscription/claiming.ts"
 import { failures } from "./subscription/failing.ts"
 import { handling } from "./subscription/handling.ts"
 import { observing } from "./subscription/observing.ts"
+import { pausing } from "./subscription/pausing.ts"
 import { resetting } from "./subscription/resetting.ts"
 import { stopping } from "./subscription/stopping.ts"
 import { telling } from "./subscription/telling.ts"
@@ -17,6 +18,7 @@ export const suite = makeSuite("subscriptions", {
   failures,
   claiming,
   resetting,
+  pausing,
   stopping,
   observing,
   telling

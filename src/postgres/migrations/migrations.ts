@@ -25,6 +25,7 @@ import * as Stream3 from "./stream/0003_projection.ts"
 import * as Subscription1 from "./subscription/0001_tables.ts"
 import * as Subscription2 from "./subscription/0002_origin.ts"
 import * as Subscription3 from "./subscription/0003_locks.ts"
+import * as Subscription4 from "./subscription/0004_control.ts"
 
 export type { Migration, PayloadType }
 
@@ -63,5 +64,6 @@ export const forSubscription = (name: string): Result.Result<ReadonlyArray<Migra
       statements: [...Subscription3.locks(subscription), ...Subscription1.tables(subscription)]
     },
     { id: 2, name: "origin", statements: Subscription2.origin(subscription) },
-    { id: 3, name: "locks", statements: Subscription3.locks(subscription) }
+    { id: 3, name: "locks", statements: Subscription3.locks(subscription) },
+    { id: 4, name: "control", statements: Subscription4.control(subscription) }
   ])
