@@ -1,6 +1,6 @@
 /** Which tags a schema declares, and which ones an encoded message has. */
 import { assert, describe, it } from "@effect/vitest"
-import { Option, Result, Schema } from "effect"
+import { Option, Result, Schema, SchemaTransformation } from "effect"
 import { Message, Serializer } from "effect-message-store"
 
 const { tag } = Message
@@ -94,6 +94,33 @@ describe("tags", () => {
     assert.deepStrictEqual(Array.from(tags?.byType.get("Renamed") ?? []), ["customer"])
     assert.deepStrictEqual(tags?.storedNames("Renamed"), ["Renamed", "Old", "Older"])
     assert.deepStrictEqual(Array.from(tags?.types ?? []), ["Order", "Renamed", "Plain"])
+  })
+
+  it("of a type with older shapes are those of today's, and are looked for where the older ones have them", () => {
+    const Placed = Schema.TaggedStruct("Placed", { customer: tag("customer", Schema.String), gift: Schema.Boolean })
+    const old = (name: typeof Schema.String) =>
+      Schema.Struct({ _tag: Schema.tag("Placed"), client: name }).pipe(
+        Schema.decodeTo(
+          Placed,
+          SchemaTransformation.transform({
+            decode: ({ _tag, client }) => ({ _tag, customer: client, gift: Boolean(client) }),
+            encode: ({ _tag, customer }) => ({ _tag, client: customer })
+          })
+        )
+      )
+    const message = { _tag: "Placed", customer: "Ada", gift: true } as const
+    const tagged = Result.succeed({ type: "Placed", tags: ["customer:Ada"] as const })
+    const plain = Schema.Union([Placed, old(Schema.String)])
+    assert.deepStrictEqual(tagsOf(plain, message), tagged)
+    const both = Schema.Union([Placed, old(tag("customer", Schema.String))])
+    assert.deepStrictEqual(tagsOf(both, message), tagged)
+    const paths = (schema: Serializer.MessageSchema) =>
+      Serializer.fromSchema(schema).tags?.paths.map(({ isRequired, path }) => ({ path, isRequired }))
+    assert.deepStrictEqual(paths(plain), [{ path: ["customer"], isRequired: true }])
+    assert.deepStrictEqual(paths(both), [
+      { path: ["customer"], isRequired: true },
+      { path: ["client"], isRequired: true }
+    ])
   })
 
   it("cannot be what has no text of its own", () => {

@@ -4,12 +4,13 @@
  * A tag is `name:value`. The value of a field is its encoded form, a string, a boolean or a whole number; of an array each
  * element gives a tag, and a field that is absent or null gives none. Fields of fields are found as well.
  */
-import { Predicate, Result, SchemaAST } from "effect"
-import type { Array as Arr, Schema } from "effect"
+import { Predicate, Result } from "effect"
+import type { Array as Arr, Schema, SchemaAST } from "effect"
 import type { InvalidArgumentError } from "../errors.ts"
-import { tagAnnotation, type Tags } from "../Message.ts"
+import type { Tags } from "../Message.ts"
 import { invalid } from "./checks.ts"
 import { printable } from "./printable.ts"
+import { type TagPath, tagPathsOf, valuesAt } from "./tagPaths.ts"
 
 /** What a message is found by: the name of its type, as it is stored, and its tags, none twice. */
 export interface Tagged {
@@ -36,6 +37,8 @@ export interface Declared {
   readonly typeField: string
   /** The names that a type has in stored data. */
   readonly storedNames: (type: string) => ReadonlyArray<string>
+  /** Where the tags are in stored data, under each name that their types have there. */
+  readonly paths: ReadonlyArray<TagPath>
 }
 
 /** How many tags a message may have. */
@@ -47,13 +50,6 @@ export const maximumTagLength = 255
 /** The locks of one write: as for streams, each tag has one. */
 const maximumLocks = 500
 
-/** Where tags are in encoded data. */
-interface Place {
-  readonly tag: string | undefined
-  readonly fields: ReadonlyArray<readonly [key: string, place: Place]>
-  readonly element: Place | undefined
-}
-
 /**
  * Reads what a schema declares; undefined: nothing. Throws if a tag is declared where it would not be found.
  */
@@ -62,159 +58,57 @@ export const declaredIn = (
   typeField: string,
   aliases: ReadonlyMap<string, string>
 ): Declared | undefined => {
-  const places = new Map<string, Place>()
-  const types = new Set<string>()
-  for (const member of membersOf(ast)) {
-    const encoded = encodedOf(member)
-    const type = typeOf(encoded)
-    if (type !== undefined) types.add(type)
-    const place = placeOf(encoded)
-    const found = new Set(place === undefined ? [] : namesOf(place))
-    const lost = Array.from(namesIn(member)).find((name) => !found.has(name))
-    if (lost !== undefined) {
-      throw new TypeError(
-        `the tag "${lost}" of ${type ?? "a message"} is declared on ${notFound}`
-      )
-    }
-    if (place === undefined) continue
-    if (type === undefined) throw new TypeError("a tag is declared in a message that has no _tag, which names its type")
-    places.set(type, place)
-  }
-  if (places.size === 0) return undefined
-  const byType = new Map(Array.from(places, ([type, place]) => [type, new Set(namesOf(place))]))
+  const places = tagPathsOf(ast)
+  const byType = new Map(
+    Array.from(places, ([type, found]) => [type, new Set(found.map(({ tag }) => tag))] as const)
+      .filter(([, names]) => names.size > 0)
+  )
+  if (byType.size === 0) return undefined
+  const storedNames = (type: string) => [
+    type,
+    ...Array.from(aliases).flatMap(([old, today]) => today === type ? [old] : [])
+  ]
+  const paths = Array.from(places).flatMap(([today, found]) =>
+    storedNames(today).flatMap((type) => found.map((place): TagPath => ({ ...place, type, typeField })))
+  )
   return {
-    types,
+    types: new Set(places.keys()),
     byType,
     typeField,
-    storedNames: (type) => [type, ...Array.from(aliases).flatMap(([old, today]) => today === type ? [old] : [])],
+    storedNames,
+    paths,
     tagged: (data) => {
       if (!Predicate.hasProperty(data, typeField)) return Result.succeed(undefined)
       const type = String(data[typeField])
-      const place = places.get(type) ?? places.get(aliases.get(type) ?? "")
-      if (place === undefined) return Result.succeed(undefined)
-      const tags = new Set<string>()
-      const fault = collect(place, data, tags)
-      if (fault !== undefined) return Result.fail(fault)
-      if (tags.size > maximumTags) return Result.fail(`it has ${tags.size} tags, more than ${maximumTags}`)
-      const [first, ...others] = tags
-      return Result.succeed(first === undefined ? undefined : { type, tags: [first, ...others] })
+      const found = places.get(type) ?? places.get(aliases.get(type) ?? "")
+      return found === undefined ? Result.succeed(undefined) : tagsAt(found, type, data)
     }
   }
 }
 
-/** Why a tag is refused. */
-const notFound =
-  "what has no text of its own in stored messages: declare it on a field that is a string, a number, a boolean, or an array of " +
-  "them, in its encoded form"
-
-/** Whether what is encoded is an object whatever its value, or an array of objects: neither can be a tag. */
-const isObject = (ast: SchemaAST.AST): boolean => {
-  const encoded = encodedOf(ast)
-  if (SchemaAST.isObjects(encoded)) return true
-  const parts = SchemaAST.isUnion(encoded)
-    ? encoded.types.filter((member) => !SchemaAST.isNull(member) && !SchemaAST.isUndefined(member))
-    : SchemaAST.isArrays(encoded)
-    ? [...encoded.elements, ...encoded.rest]
-    : []
-  return parts.length > 0 && parts.every(isObject)
-}
-
-const noPlaces: ReadonlyArray<Place> = []
-
-const membersOf = (ast: SchemaAST.AST): ReadonlyArray<SchemaAST.AST> =>
-  SchemaAST.isUnion(ast) && ast.encoding === undefined ? ast.types.flatMap(membersOf) : [ast]
-
-/** What stands at the far end of an encoding. */
-const encodedOf = (ast: SchemaAST.AST): SchemaAST.AST => {
-  const link = ast.encoding?.at(-1)
-  return link === undefined ? ast : encodedOf(link.to)
-}
-
-const tagOf = SchemaAST.resolveAt<string>(tagAnnotation)
-
-const typeOf = (ast: SchemaAST.AST): string | undefined => {
-  if (!SchemaAST.isObjects(ast)) return undefined
-  const type = ast.propertySignatures.find(({ name }) => name === "_tag")?.type
-  const literal = type === undefined ? undefined : encodedOf(type)
-  return literal !== undefined && SchemaAST.isLiteral(literal) ? String(literal.literal) : undefined
-}
-
-/** A field's own annotation counts, and that of its members or elements. */
-const placeOf = (ast: SchemaAST.AST): Place | undefined => {
-  const tag = tagOf(ast)
-  const encoded = encodedOf(ast)
-  const members = SchemaAST.isUnion(encoded) ? encoded.types.flatMap((member) => placeOf(member) ?? noPlaces) : noPlaces
-  const elements = SchemaAST.isArrays(encoded)
-    ? [...encoded.elements, ...encoded.rest].flatMap((element) => placeOf(element) ?? noPlaces)
-    : noPlaces
-  const fields = SchemaAST.isObjects(encoded)
-    ? encoded.propertySignatures.flatMap(({ name, type }): ReadonlyArray<readonly [string, Place]> => {
-      const place = placeOf(type)
-      return place === undefined ? [] : [[String(name), place]]
-    })
-    : []
-  if (tag !== undefined && isObject(encoded)) throw new TypeError(`the tag "${tag}" is declared on ${notFound}`)
-  const place = {
-    tag: tag ?? members.find((member) => member.tag !== undefined)?.tag,
-    fields: [...fields, ...members.flatMap((member) => member.fields)],
-    element: elements[0] ?? members.find(({ element }) => element !== undefined)?.element
-  }
-  return place.tag === undefined && place.fields.length === 0 && place.element === undefined ? undefined : place
-}
-
-const namesOf = (place: Place): ReadonlyArray<string> => [
-  ...place.tag === undefined ? [] : [place.tag],
-  ...place.fields.flatMap(([, field]) => namesOf(field)),
-  ...place.element === undefined ? [] : namesOf(place.element)
-]
-
-/** The names of all tags that are declared anywhere in a schema. */
-const namesIn = (ast: SchemaAST.AST): ReadonlySet<string> => {
-  const names = new Set<string>()
-  const seen = new Set<SchemaAST.AST>()
-  const visit = (node: SchemaAST.AST): void => {
-    if (seen.has(node)) return
-    seen.add(node)
-    const tag = tagOf(node)
-    if (tag !== undefined) names.add(tag)
-    for (const link of node.encoding ?? []) visit(link.to)
-    if (SchemaAST.isUnion(node)) node.types.forEach(visit)
-    else if (SchemaAST.isArrays(node)) [...node.elements, ...node.rest].forEach(visit)
-    else if (SchemaAST.isDeclaration(node)) node.typeParameters.forEach(visit)
-    else if (SchemaAST.isObjects(node)) {
-      for (const { type } of node.propertySignatures) visit(type)
-      for (const { type } of node.indexSignatures) visit(type)
+/** The tags that a message of a type has at given places, if it has any; or why it cannot have them. */
+export const tagsAt = (
+  places: ReadonlyArray<Pick<TagPath, "tag" | "path">>,
+  type: string,
+  data: Schema.Json
+): Result.Result<Tagged | undefined, string> => {
+  const tags = new Set<string>()
+  for (const { path, tag: name } of places) {
+    for (const value of valuesAt(data, path)) {
+      const text = textOf(value)
+      if (text === undefined) {
+        return Result.fail(`its tag "${name}" is neither a string, nor a boolean, nor a whole number`)
+      }
+      const tag = `${name}:${text}`
+      if (tag.length > maximumTagLength && Array.from(tag).length > maximumTagLength) {
+        return Result.fail(`its tag "${name}" has more than ${maximumTagLength} characters, its name included`)
+      }
+      tags.add(tag)
     }
   }
-  visit(ast)
-  return names
-}
-
-/** Adds the tags at a place to those of the message, or says why it cannot. */
-const collect = (place: Place, data: Schema.Json | undefined, tags: Set<string>): string | undefined => {
-  if (data === undefined || data === null) return undefined
-  if (Array.isArray(data)) {
-    const { element = place } = place
-    const each = { ...element, tag: element.tag ?? place.tag }
-    for (const value of data as ReadonlyArray<Schema.Json>) {
-      const fault = collect(each, value, tags)
-      if (fault !== undefined) return fault
-    }
-    return undefined
-  }
-  for (const [key, field] of place.fields) {
-    const fault = collect(field, Predicate.hasProperty(data, key) ? data[key] as Schema.Json : undefined, tags)
-    if (fault !== undefined) return fault
-  }
-  if (place.tag === undefined) return undefined
-  const text = textOf(data)
-  if (text === undefined) return `its tag "${place.tag}" is neither a string, nor a boolean, nor a whole number`
-  const tag = `${place.tag}:${text}`
-  if (tag.length > maximumTagLength && Array.from(tag).length > maximumTagLength) {
-    return `its tag "${place.tag}" has more than ${maximumTagLength} characters, its name included`
-  }
-  tags.add(tag)
-  return undefined
+  if (tags.size > maximumTags) return Result.fail(`it has ${tags.size} tags, more than ${maximumTags}`)
+  const [first, ...others] = tags
+  return Result.succeed(first === undefined ? undefined : { type, tags: [first, ...others] })
 }
 
 const textOf = (value: unknown): string | undefined =>
