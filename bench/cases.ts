@@ -1,40 +1,8 @@
 /** What is measured, and of whom. */
-import type { SubjectName } from "./subjects/index.ts"
-import type { LinkWork, ReadWork, StreamWork, SubscribeWork, WriteWork } from "./work.ts"
+import { batch, byDecide, byHand, type Case, jit, jsonb, type Load, of, ours, single } from "./Case.ts"
+import { decisions } from "./decisionCases.ts"
+import type { LinkWork, SubscribeWork, WriteWork } from "./work.ts"
 
-/** What is stored before. */
-export interface Load {
-  readonly streams: number
-  readonly length: number
-}
-
-export interface Case {
-  readonly name: string
-  readonly title: string
-  readonly work: WriteWork | ReadWork | StreamWork
-  readonly load?: Load
-  /** The first is the one that the others are compared with. */
-  readonly subjects: readonly [baseline: SubjectName, ...others: ReadonlyArray<SubjectName>]
-  readonly unit: "messages/s" | "reads/s" | "ms" | "statements"
-  /** When it runs: always, not with `--quick`, only when asked for by name. */
-  readonly runs: "always" | "notQuick" | "asked"
-}
-
-const ours = "effect-message-store"
-const jit = "effect-message-store (JIT)"
-const byHand = "effect-message-store (by hand)"
-const jsonb = "effect-message-store (jsonb)"
-
-const of = (
-  name: string,
-  title: string,
-  work: WriteWork | ReadWork | StreamWork,
-  subjects: Case["subjects"],
-  options?: Partial<Pick<Case, "load" | "unit" | "runs">>
-): Case => ({ name, title, work, subjects, unit: "messages/s", runs: "always", ...options })
-
-const single = (fibers: number): WriteWork => ({ kind: "write", fibers, size: 1, streams: "own" })
-const batch = (size: number, fibers = 1): WriteWork => ({ kind: "write", fibers, size, streams: "own" })
 const link = (partitioner: LinkWork["partitioner"]): Case =>
   of(`project-${partitioner}`, `100,000 messages are linked, by ${partitioner}`, { kind: "link", partitioner }, [
     "sql-pg",
@@ -151,7 +119,8 @@ export const cases: ReadonlyArray<Case> = [
     "hot-expected",
     "64 fibers on one stream: read the version, write expecting it, again on conflict",
     { kind: "writeExpecting", fibers: 64 },
-    ["sql-pg", ours, byHand, "pg", "Emmett", "message-db"]
+    ["sql-pg", ours, byDecide, byHand, "pg", "Emmett", "message-db"],
+    { group: "decide" }
   ),
   of("batch-10", "10 at a time to one stream", batch(10), ["sql-pg unnest", "sql-pg", ours, "Emmett", "message-db"]),
   of("batch-100", "100 at a time to one stream", batch(100), ["sql-pg unnest", "sql-pg", ours, "Emmett", "message-db"]),
@@ -223,13 +192,14 @@ export const cases: ReadonlyArray<Case> = [
   ...growth(1_000_000, 1_000_000, "notQuick"),
   ...growth(5_000_000, 1, "asked"),
   ...growth(5_000_000, 1000, "asked"),
-  ...growth(5_000_000, 1_000_000, "asked")
+  ...growth(5_000_000, 1_000_000, "asked"),
+  ...decisions
 ]
 
 /** Those that a word stands for: the one of that name, else all whose names contain it. */
 export const casesNamed = (word: string): ReadonlyArray<Case> => {
   const exact = cases.filter(({ name }) => name === word)
-  return exact.length > 0 ? exact : cases.filter(({ name }) => name.includes(word))
+  return exact.length > 0 ? exact : cases.filter(({ group, name }) => name.includes(word) || group === word)
 }
 
 /** Those asked for; without words, those of a normal or a quick run. Of the subjects, those named, if any are. */
@@ -248,6 +218,8 @@ export const selectCases = (
     const [baseline, ...others] = each.subjects.filter((name) =>
       options.subjects.length === 0 || options.subjects.includes(name)
     )
-    return runs && baseline !== undefined ? [{ ...each, subjects: [baseline, ...others] }] : []
+    const less = options.quick && each.quickLoad
+    const title = less ? `${each.title}: of ${less.streams * less.length} here` : each.title
+    return runs && baseline !== undefined ? [{ ...each, title, subjects: [baseline, ...others] }] : []
   })
 }

@@ -4,12 +4,14 @@ import { PgClient } from "@effect/sql-pg"
 import { Cause, Effect, Queue, Redacted, References } from "effect"
 import { SqlClient } from "effect/sql"
 import process from "node:process"
-import { type Case, cases, type Load } from "./cases.ts"
+import { type Case, type Load, loadOf } from "./Case.ts"
+import { cases } from "./cases.ts"
 import { measure, type Measurement } from "./measure.ts"
 import type { Reply, Request } from "./protocol.ts"
 import { type SubjectName, subjectNamed } from "./subjects/index.ts"
-import { rangeOf, storedStream, type Subject } from "./subjects/Subject.ts"
-import type { ReadWork, StreamWork, WriteWork } from "./work.ts"
+import { type Question, rangeOf, storedStream, type Subject } from "./subjects/Subject.ts"
+import { anyCustomer, hot, makeOwn, matchesOf } from "./tagged.ts"
+import type { DecideWork, ReadWork, StreamWork, UpdateWork, WriteWork } from "./work.ts"
 
 const [subjectName, url = ""] = process.argv.slice(2)
 
@@ -48,9 +50,9 @@ const makeHandler = (subject: Subject, sql: SqlClient.SqlClient) => {
   let round = 0
   let rate = 0 // operations per second, by the last measurement
 
-  const prepare = Effect.fnUntraced(function*(caseName: string) {
+  const prepare = Effect.fnUntraced(function*(caseName: string, quick: boolean) {
     current = cases.find(({ name }) => name === caseName)
-    const load = current?.load
+    const load = current && loadOf(current, quick)
     round = 0
     rate = 0
     if (load === undefined || load.streams !== loaded?.streams || load.length !== loaded.length) {
@@ -64,27 +66,52 @@ const makeHandler = (subject: Subject, sql: SqlClient.SqlClient) => {
     expected = (yield* audit(subject, sql)).messages
   })
 
-  const anyStored = ({ load }: Case) => storedStream(1 + Math.floor(Math.random() * (load?.streams ?? 1)))
+  const anyStored = () => storedStream(1 + Math.floor(Math.random() * (loaded?.streams ?? 1)))
+  const storedMessages = () => loaded === undefined ? 0 : loaded.streams * loaded.length
 
-  const runWrites = Effect.fnUntraced(function*(of: Case, work: WriteWork, milliseconds: number) {
+  const makeWrite = (work: WriteWork, fiber: number): Effect.Effect<unknown, unknown> => {
+    switch (work.kind) {
+      case "write": {
+        const stream = work.streams === "one"
+          ? `hot${round}-1`
+          : work.streams === "own"
+          ? `own${round}x${fiber}-1`
+          : anyStored()
+        return demand(subject.write)(stream, work.size)
+      }
+      case "writeExpecting":
+        return demand(subject.writeExpecting)(`hot${round}-1`)
+      case "appendIf":
+        return demand(subject.appendIf)(questionOf(work, fiber))
+      case "decide": {
+        const decided = demand(subject.decide)(questionOf(work, fiber))
+        const { boundary } = work
+        return boundary === "own" || boundary === "hot"
+          ? decided
+          : Effect.tap(decided, (found) => verify(found, matchesOf(boundary, storedMessages())))
+      }
+    }
+  }
+
+  const questionOf = ({ boundary }: DecideWork, fiber: number): Question => {
+    const own = makeOwn(boundary === "hot" ? `${hot}${round}` : undefined)
+    const { customer, order } = own
+    const asked = boundary === "own" || boundary === "hot"
+      ? [{ order }, { customer }]
+      : [{ customer: anyCustomer(boundary, storedMessages()) }]
+    return { stream: `own${round}x${fiber}-1`, own, asked }
+  }
+
+  const runWrites = Effect.fnUntraced(function*(work: WriteWork, milliseconds: number) {
     const { fibers } = work
     const size = work.kind === "write" ? work.size : 1
-    const streamOf = (fiber: number) =>
-      work.kind === "writeExpecting" || work.streams === "one"
-        ? `hot${round}-1`
-        : work.streams === "own"
-        ? `own${round}x${fiber}-1`
-        : anyStored(of)
-    const make = (fiber: number) =>
-      work.kind === "write"
-        ? demand(subject.write)(streamOf(fiber), size)
-        : demand(subject.writeExpecting)(streamOf(fiber))
-    // Twice as many as the last measurement makes expect; to begin with, enough to find out.
+    // Twice as many as the last measurement makes expect; to begin with, enough to find out. And some for each, where few of
+    // many get through.
     const count = rate === 0 ? 20 + 1000 / size : 2 * rate * milliseconds / 1000
-    const supplies = rangeOf(fibers, () => ({ taken: 0, writes: new Array<Effect.Effect<void, unknown>>() }))
+    const supplies = rangeOf(fibers, () => ({ taken: 0, writes: new Array<Effect.Effect<unknown, unknown>>() }))
     // In the order in which they will be run, so that ids rise as they do in life.
-    for (let i = 0; i <= count / fibers; i++) {
-      for (const [fiber, { writes }] of supplies.entries()) writes.push(make(fiber))
+    for (let i = 0; i <= Math.max(count / fibers, fibers > 1 ? 10 : 0); i++) {
+      for (const [fiber, { writes }] of supplies.entries()) writes.push(makeWrite(work, fiber))
     }
     globalThis.gc?.()
     const next = (fiber: number) => {
@@ -99,23 +126,33 @@ const makeHandler = (subject: Subject, sql: SqlClient.SqlClient) => {
   })
 
   /** A read that verifies how many messages it found, and answers what it counts for. */
-  const read = (of: Case, work: ReadWork): Effect.Effect<number, unknown> => {
-    const { length, streams } = demand(of.load)
+  const read = (work: ReadWork): Effect.Effect<number, unknown> => {
+    const { length, streams } = demand(loaded)
     const verified = (found: Effect.Effect<number, unknown>, wanted: number) =>
       Effect.tap(found, (number) => verify(number, wanted))
     switch (work.kind) {
       case "read":
-        return verified(demand(subject.read)(anyStored(of)), length)
+        return verified(demand(subject.read)(anyStored()), length)
       case "readAll":
         return verified(demand(subject.readAll)("stored"), length * streams)
       case "readTail":
-        return Effect.as(verified(demand(subject.readTail)(anyStored(of), work.size), Math.min(work.size, length)), 1)
+        return Effect.as(verified(demand(subject.readTail)(anyStored(), work.size), Math.min(work.size, length)), 1)
+      case "readTagged":
+        return verified(
+          Effect.suspend(() => demand(subject.readTagged)(anyCustomer(work.matches, length * streams))),
+          matchesOf(work.matches, length * streams)
+        )
     }
   }
 
   /** As often as the time allows; what has to be made ready before each is not measured. */
-  const runStream = Effect.fnUntraced(function*(work: StreamWork, milliseconds: number) {
+  const runStream = Effect.fnUntraced(function*(work: StreamWork | UpdateWork, milliseconds: number) {
     globalThis.gc?.()
+    if (work.kind === "update") {
+      const measurement = yield* demand(subject.update)(work, demand(loaded).streams)
+      expected = (yield* audit(subject, sql)).messages
+      return measurement
+    }
     let total: Measurement = { units: 0, seconds: 0 }
     for (let times = 1; total.seconds * 1000 < milliseconds; times++) {
       const { seconds, units } = yield* demand(subject.stream)(work)
@@ -126,16 +163,25 @@ const makeHandler = (subject: Subject, sql: SqlClient.SqlClient) => {
     return total
   })
 
-  const run = Effect.fnUntraced(function*(of: Case, milliseconds: number) {
+  const run = Effect.fnUntraced(function*({ work }: Case, milliseconds: number) {
     round++
-    const { work } = of
-    if (work.kind === "write" || work.kind === "writeExpecting") return yield* runWrites(of, work, milliseconds)
-    if (work.kind === "read" || work.kind === "readTail" || work.kind === "readAll") {
-      globalThis.gc?.()
-      const { measurement } = yield* measure({ fibers: work.fibers, milliseconds, next: () => read(of, work) })
-      return measurement
+    switch (work.kind) {
+      case "write":
+      case "writeExpecting":
+      case "appendIf":
+      case "decide":
+        return yield* runWrites(work, milliseconds)
+      case "read":
+      case "readAll":
+      case "readTail":
+      case "readTagged": {
+        globalThis.gc?.()
+        const { measurement } = yield* measure({ fibers: work.fibers, milliseconds, next: () => read(work) })
+        return measurement
+      }
+      default:
+        return yield* runStream(work, milliseconds)
     }
-    return yield* runStream(work, milliseconds)
   })
 
   const check = Effect.gen(function*() {
@@ -147,7 +193,7 @@ const makeHandler = (subject: Subject, sql: SqlClient.SqlClient) => {
   return (request: Request): Effect.Effect<Reply, unknown> => {
     switch (request._tag) {
       case "Prepare":
-        return Effect.as(prepare(request.caseName), { _tag: "Done" })
+        return Effect.as(prepare(request.caseName, request.quick), { _tag: "Done" })
       case "Analyze":
         return Effect.as(sql`analyze`.unprepared, { _tag: "Done" })
       case "Check":
@@ -161,17 +207,30 @@ const makeHandler = (subject: Subject, sql: SqlClient.SqlClient) => {
   }
 }
 
-/** How many messages are stored, and how many streams have versions that are not dense. */
-const audit = Effect.fnUntraced(function*({ table }: Subject, sql: SqlClient.SqlClient) {
-  const version = sql.literal(table.version)
-  const [row] = yield* sql<{ readonly messages: number; readonly broken: number }>`
-    select coalesce(sum(count), 0)::int as messages,
-      count(*) filter (where first <> ${table.firstVersion} or last - first + 1 <> count)::int as broken
-    from (
-      select count(*) as count, min(${version}) as first, max(${version}) as last
-      from ${sql.literal(table.name)} group by ${sql.literal(table.stream)}
-    ) streams`
-  return row ?? { messages: 0, broken: 0 }
+/**
+ * How many messages are stored, and what is wrong with them: streams whose versions are not dense, and tags on which fibers
+ * have decided at the same time, one of them on less than there was.
+ */
+const audit = Effect.fnUntraced(function*({ table: { decided, name, streams } }: Subject, sql: SqlClient.SqlClient) {
+  /** How many groups of messages have numbers that are not those from the first one on. */
+  const notDense = (group: string, number: string, first: number, where = "true") =>
+    Effect.map(
+      sql<{ readonly groups: number }>`
+        select count(*)::int as groups from (
+          select count(distinct ${sql.literal(number)}) as count, count(*) as "all", min(${
+        sql.literal(number)
+      }) as first,
+            max(${sql.literal(number)}) as last
+          from ${sql.literal(name)} where ${sql.literal(where)} group by ${sql.literal(group)}
+        ) groups where "all" <> count or first <> ${first} or last - first + 1 <> count`,
+      ([row]) => row?.groups ?? 0
+    )
+  const [row] = yield* sql<{ readonly messages: number }>`select count(*)::int as messages from ${sql.literal(name)}`
+  const torn = streams === undefined ? 0 : yield* notDense(streams.name, streams.version, streams.first)
+  const wrong = decided === undefined
+    ? 0
+    : yield* notDense(decided.customer, decided.number, 1, `${decided.customer} like '${hot}%'`)
+  return { messages: row?.messages ?? 0, broken: torn + wrong }
 })
 
 const verify = (found: number, wanted: number) =>

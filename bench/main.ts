@@ -6,9 +6,11 @@ import * as fs from "node:fs"
 import * as os from "node:os"
 import * as path from "node:path"
 import process from "node:process"
+import { pathToFileURL } from "node:url"
 import { parseArgs } from "node:util"
 import { startServer } from "../test/support/server.ts"
-import { type Case, cases, casesNamed, selectCases } from "./cases.ts"
+import type { Case } from "./Case.ts"
+import { cases, casesNamed, selectCases } from "./cases.ts"
 import { rotate } from "./measure.ts"
 import { type RemoteSubject, startSubject, type SubjectError } from "./remote.ts"
 import { caseTable, growthTable, isGrowth, jsonRows, type Result } from "./report.ts"
@@ -24,7 +26,8 @@ const usage = `usage: npm run bench -- [CASE ...] [--only CASE,CASE] [--subjects
   --subjects   measure these alone: ${Object.keys(subjects).join(", ")}
   --rounds N   how often each subject is measured; 5, with --quick 2
   --quick      a rough picture in less than two minutes
-  --against DIR  measure this library as it is in another checkout as well, in the same rounds: what a change costs
+  --against DIR  measure this library as it is in another checkout as well, in the same rounds: what a change costs;
+               cases that it does not have are measured without it
   --json FILE  write the results there`
 
 interface Options {
@@ -106,9 +109,10 @@ const program = Effect.fnUntraced(function*(options: Options) {
     return subject
   })
 
+  const known = options.against === undefined ? [] : yield* casesOf(options.against)
   const results: Array<Result> = []
   for (const measured of selected) {
-    const result = yield* runCase(measured, options, start)
+    const result = yield* runCase(measured, options, known, start)
     results.push(result)
     yield* progress("")
     if (!isGrowth(result)) console.log(`${caseTable(result)}\n`)
@@ -118,25 +122,36 @@ const program = Effect.fnUntraced(function*(options: Options) {
   if (options.json !== undefined) fs.writeFileSync(options.json, `${JSON.stringify(jsonRows(results), null, 2)}\n`)
 })
 
+/** The cases of another checkout, which may not have all of ours. */
+const casesOf = (checkout: string) =>
+  Effect.promise(async () => {
+    const module: { readonly cases: ReadonlyArray<Case> } = await import(
+      pathToFileURL(path.join(checkout, "bench/cases.ts")).href
+    )
+    return module.cases
+  })
+
 const milliseconds = ({ quick }: Options) => quick ? 200 : 1200
 
 const runCase = Effect.fnUntraced(function*(
   measured: Case,
   options: Options,
+  known: ReadonlyArray<Case>,
   start: (name: SubjectName, checkout?: string) => Effect.Effect<RemoteSubject, SubjectError | SqlError, Scope.Scope>
 ) {
   const say = (text: string) => progress(`${measured.name}: ${text}`)
   const contestants: Array<RemoteSubject> = []
+  const others = known.find(({ name }) => name === measured.name)?.subjects.filter((name) =>
+    name.startsWith("effect-message-store")
+  )
   const names = measured.subjects.flatMap((name): ReadonlyArray<readonly [SubjectName, checkout?: string]> =>
-    options.against !== undefined && name.startsWith("effect-message-store")
-      ? [[name], [name, options.against]]
-      : [[name]]
+    options.against !== undefined && others?.includes(name) ? [[name], [name, options.against]] : [[name]]
   )
   for (const [name, checkout] of names) {
     yield* say(`${name} gets ready`)
     const subject = yield* start(name, checkout)
     contestants.push(subject)
-    yield* subject.prepare(measured.name)
+    yield* subject.prepare(measured.name, options.quick)
     // Warm up as long as a round is; the first time, so few writes are ready that it ends early.
     for (let warm = 0; warm < milliseconds(options) / 1000;) {
       warm += (yield* subject.measure(milliseconds(options))).seconds

@@ -33,7 +33,7 @@ let made = 0
 const processId = randomBytes(6).toString("hex")
 
 /** A UUIDv7, as the constructor would fill it in, but at no cost worth counting: making messages is not measured. */
-const makeId = (): string => {
+export const makeId = (): string => {
   const time = Date.now().toString(16).padStart(12, "0")
   const count = (made++ % 0x1000000).toString(16).padStart(6, "0")
   return `${time.slice(0, 8)}-${time.slice(8)}-7${count.slice(0, 3)}-8${count.slice(3)}-${processId}`

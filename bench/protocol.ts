@@ -2,8 +2,8 @@
 import type { Measurement } from "./measure.ts"
 
 export type Request =
-  /** Make the store ready for a case. */
-  | { readonly _tag: "Prepare"; readonly caseName: string }
+  /** Make the store ready for a case; in a quick run, with less in it. */
+  | { readonly _tag: "Prepare"; readonly caseName: string; readonly quick: boolean }
   | { readonly _tag: "Measure"; readonly milliseconds: number }
   /** Bring the planner's statistics up to date. */
   | { readonly _tag: "Analyze" }

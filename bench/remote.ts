@@ -15,7 +15,7 @@ export class SubjectError extends Data.TaggedError("SubjectError")<{ readonly me
 export interface RemoteSubject {
   /** As in the tables. */
   readonly name: string
-  readonly prepare: (caseName: string) => Effect.Effect<void, SubjectError>
+  readonly prepare: (caseName: string, quick: boolean) => Effect.Effect<void, SubjectError>
   readonly measure: (milliseconds: number) => Effect.Effect<Measurement, SubjectError>
   readonly analyze: Effect.Effect<void, SubjectError>
   readonly check: Effect.Effect<void, SubjectError>
@@ -57,7 +57,7 @@ export const startSubject = Effect.fnUntraced(function*(
   yield* nextReply(child, name)
   return {
     name,
-    prepare: (caseName) => Effect.asVoid(ask({ _tag: "Prepare", caseName })),
+    prepare: (caseName, quick) => Effect.asVoid(ask({ _tag: "Prepare", caseName, quick })),
     analyze: Effect.asVoid(ask({ _tag: "Analyze" })),
     check: Effect.asVoid(ask({ _tag: "Check" })),
     measure: (milliseconds) =>

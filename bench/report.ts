@@ -1,5 +1,5 @@
 /** What is printed: a Markdown table for each case, and one for how speed holds as the store grows. */
-import type { Case } from "./cases.ts"
+import { type Case, ours } from "./Case.ts"
 import { median, ratio } from "./measure.ts"
 
 export interface Result {
@@ -8,18 +8,17 @@ export interface Result {
   readonly rates: ReadonlyMap<string, ReadonlyArray<number>>
 }
 
-const ours = "effect-message-store"
-
 export const caseTable = ({ measured, rates }: Result): string => {
   const baseline = rates.get(measured.subjects[0]) ?? []
+  const library = measured.subjects.find((name) => name.startsWith(ours)) ?? ours
+  const own = rates.get(library)
   const rows = Array.from(rates, ([subject, values]) => {
-    const own = rates.get(ours)
     return [
       subject,
       whole(median(values)),
       `${whole(Math.min(...values))} - ${whole(Math.max(...values))}`,
       ratio(values, baseline).toFixed(2),
-      own === undefined || subject === ours ? "" : `${ratio(own, values).toFixed(2)} x`
+      own === undefined || subject === library ? "" : `${ratio(own, values).toFixed(2)} x`
     ]
   })
   const heads = ["subject", measured.unit, "min - max", `to ${measured.subjects[0]}`, "this library is at"]

@@ -10,12 +10,35 @@ export type WriteWork =
   }
   /** Fibers append to one stream, expecting the version that they read before. */
   | { readonly kind: "writeExpecting"; readonly fibers: number }
+  | DecideWork
+
+/**
+ * Fibers decide, one message each: they read what their tags have, fold it, and append if it is unchanged. Or they append on
+ * a condition that is known beforehand, and read nothing.
+ */
+export interface DecideWork {
+  readonly kind: "decide" | "appendIf"
+  readonly fibers: number
+  /** Two new tags; a new one, and one that all fibers have; or a stored one, while the message has two new ones. */
+  readonly boundary: "own" | "hot" | Matches
+}
+
+/** Stored tags: 10 messages have it, 1,000, or a tenth of all. */
+export type Matches = "10" | "1000" | "tenth"
 
 export type ReadWork =
   /** Fibers read loaded streams, whole or their last `size` messages, or all streams in the order of positions. */
   | { readonly kind: "read"; readonly fibers: number }
   | { readonly kind: "readTail"; readonly fibers: number; readonly size: number }
   | { readonly kind: "readAll"; readonly fibers: number }
+  /** Fibers read all messages of stored tags. */
+  | { readonly kind: "readTagged"; readonly fibers: number; readonly matches: Matches }
+
+/** A loaded stream is updated, one update at a time: one that was never updated before, or the same one again and again. */
+export interface UpdateWork {
+  readonly kind: "update"
+  readonly stream: "new" | "same"
+}
 
 /** All stored messages are linked anew. */
 export interface LinkWork {

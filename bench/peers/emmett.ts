@@ -97,6 +97,6 @@ export const make = (database: Database) =>
         )
       },
       clear: Effect.tryPromise(() => store.schema.dangerous.truncate()),
-      table: { name: "emt_messages", stream: "stream_id", version: "stream_position", firstVersion: 1 }
+      table: { name: "emt_messages", streams: { name: "stream_id", version: "stream_position", first: 1 } }
     } satisfies Subject
   })

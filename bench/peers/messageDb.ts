@@ -125,6 +125,6 @@ export const make = (database: Database) =>
           from generate_series(1, ${length}::int) v, generate_series(1, ${streams}::int) s`)
       },
       clear: sql`truncate message_store.messages`,
-      table: { name: "message_store.messages", stream: "stream_name", version: "position", firstVersion: 0 }
+      table: { name: "message_store.messages", streams: { name: "stream_name", version: "position", first: 0 } }
     } satisfies Subject
   })

@@ -2,7 +2,8 @@
 import type { Effect, Scope } from "effect"
 import type { SqlClient } from "effect/sql"
 import type { Measurement } from "../measure.ts"
-import type { StreamWork } from "../work.ts"
+import type { Own, Tag } from "../tagged.ts"
+import type { StreamWork, UpdateWork } from "../work.ts"
 
 /** A new, empty database. */
 export interface Database {
@@ -22,12 +23,20 @@ export interface Subject {
   readonly write?: (stream: string, size: number) => Effect.Effect<void, unknown>
   /** Appends a message to a stream: reads the version, writes expecting it, begins again on a conflict. */
   readonly writeExpecting?: (stream: string) => Effect.Effect<void, unknown>
+  /** Reads what has the tags, decides on it and appends, again on a conflict; tells how many messages it decided on. */
+  readonly decide?: (question: Question) => Effect.Effect<number, unknown>
+  /** Appends if nothing was added to the tags since they were loaded. */
+  readonly appendIf?: (question: Question) => Effect.Effect<void, unknown>
+  /** Updates loaded streams of which there are so many; says how many milliseconds an update takes. */
+  readonly update?: (work: UpdateWork, streams: number) => Effect.Effect<Measurement, unknown>
   /** Reads a stream from its beginning, and tells how many messages there were. */
   readonly read?: (stream: string) => Effect.Effect<number, unknown>
   /** Reads the last messages of a stream. */
   readonly readTail?: (stream: string, size: number) => Effect.Effect<number, unknown>
   /** Reads all streams whose names begin so, in the order of global positions. */
   readonly readAll?: (prefix: string) => Effect.Effect<number, unknown>
+  /** Reads all messages that have a tag. */
+  readonly readTagged?: (customer: string) => Effect.Effect<number, unknown>
   /** Links messages to partitions, and hands them to handlers; says how much of it in which time. */
   readonly stream?: (work: StreamWork) => Effect.Effect<Measurement, unknown>
   /** Stores messages in streams named by {@link storedStream}, `length` in each. The store is empty. */
@@ -36,12 +45,20 @@ export interface Subject {
   readonly table: Table
 }
 
+/** The tags on which is decided whether a message goes to a stream, and the two that the message has. */
+export interface Question {
+  readonly stream: string
+  readonly own: Own
+  readonly asked: ReadonlyArray<Tag>
+}
+
 /** Where the messages end up: to be counted. */
 export interface Table {
   readonly name: string
-  readonly stream: string
-  readonly version: string
-  readonly firstVersion: number
+  /** Absent: there are no streams. */
+  readonly streams?: { readonly name: string; readonly version: string; readonly first: number }
+  /** Of what was decided on one hot tag, the tag and the number that the decision gave to its message: 1, 2, 3, … */
+  readonly decided?: { readonly customer: string; readonly number: string }
 }
 
 export interface SubjectDefinition {

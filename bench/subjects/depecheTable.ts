@@ -7,7 +7,7 @@ import type { Database, Subject, Table } from "./Subject.ts"
 export const tableName = `depeche_msgs_${storeName}`
 export const sequenceName = `${tableName}_global_seq`
 
-const table: Table = { name: tableName, stream: "stream", version: "version", firstVersion: 1 }
+const table: Table = { name: tableName, streams: { name: "stream", version: "version", first: 1 } }
 
 /** The table and its functions, as the library's migrations make them. */
 export const migrate = ({ sql }: Database) =>

@@ -1,16 +1,17 @@
 /** This library through its public API: messages validated, encoded, decoded. */
 import { Effect, Layer, Stream } from "effect"
-import type { MessageStore } from "effect-message-store"
+import { Decision, type MessageStore } from "effect-message-store"
 import { SqlClient } from "effect/sql"
 import { makeMessage, type OrderPlaced, Orders, type OrderShipped, OrdersJsonb } from "../message.ts"
 import { stored } from "./depecheTable.ts"
 import { makeStreams } from "./streams.ts"
 import { type Database, rangeOf, type Subject } from "./Subject.ts"
+import { makeUpdate } from "./update.ts"
 
 export interface Options {
   readonly payload: "json" | "jsonb"
-  /** Who tries again when another write got in between: the library, or a loop of the bench's own. */
-  readonly retries: "update" | "byHand"
+  /** What reads, writes, and tries again when another write got in between; by hand, it is a loop of the bench's own. */
+  readonly retries: "update" | "decide" | "byHand"
 }
 
 export const make = (database: Database, options: Options) =>
@@ -23,6 +24,9 @@ export const make = (database: Database, options: Options) =>
     const orders = { initial: 0, evolve: (sofar: number) => sofar + 1 }
     const update = (stream: string, message: OrderPlaced) =>
       Effect.asVoid(store.update(stream, orders, () => Effect.succeed(message)))
+
+    const decide = (stream: string, message: OrderPlaced) =>
+      Effect.asVoid(store.decide({ orders: Decision.stream(stream, orders) }, () => ({ stream, messages: message })))
 
     const byHand = (stream: string, message: OrderPlaced): Effect.Effect<void, unknown> =>
       store.head(stream).pipe(
@@ -41,13 +45,16 @@ export const make = (database: Database, options: Options) =>
       },
       writeExpecting: (stream) => {
         const message = makeMessage()
-        return Effect.suspend(() => (options.retries === "update" ? update : byHand)(stream, message))
+        return Effect.suspend((): Effect.Effect<void, unknown> =>
+          ({ update, decide, byHand })[options.retries](stream, message)
+        )
       },
       read: (stream) => count(store.read(stream)),
       readTail: (stream, size) => count(store.read(stream, { direction: "backward", limit: size })),
       readAll: (prefix) =>
         Effect.scoped(Effect.flatMap(store.reader, (reader) => count(reader.readWildcard(`${prefix}%`)))),
       stream: makeStreams(store, database.sql),
+      update: makeUpdate((stream) => update(stream, makeMessage())),
       ...stored(database, options.payload)
     } satisfies Subject
   })

@@ -33,11 +33,24 @@ export const subjects = {
     () => import("./effectMessageStore.ts"),
     (module, database) => module.make(database, { ...defaults, retries: "byHand" })
   ),
+  "effect-message-store (decide)": define(
+    () => import("./effectMessageStore.ts"),
+    (module, database) => module.make(database, { ...defaults, retries: "decide" })
+  ),
+  "effect-message-store (tags)": define(() => import("./tagged.ts"), (module, database) => module.make(database)),
   "sql-pg": define(() => import("./sqlPg.ts"), (module, database) => module.make(database)),
   "sql-pg unnest": define(() => import("./sqlPg.ts"), (module, database) => module.makeUnnest(database)),
   pg: define(() => import("../peers/pg.ts"), (module, database) => module.make(database)),
   Emmett: define(() => import("../peers/emmett.ts"), (module, database) => module.make(database)),
-  "message-db": define(() => import("../peers/messageDb.ts"), (module, database) => module.make(database))
+  "message-db": define(() => import("../peers/messageDb.ts"), (module, database) => module.make(database)),
+  "@dcb-es": define(
+    () => import("../peers/dcbEs.ts"),
+    (module, database) => module.make(database, { inTurns: false })
+  ),
+  "@dcb-es (in turns)": define(
+    () => import("../peers/dcbEs.ts"),
+    (module, database) => module.make(database, { inTurns: true })
+  )
 } satisfies Record<string, SubjectDefinition>
 
 export type SubjectName = keyof typeof subjects

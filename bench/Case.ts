@@ -1,0 +1,50 @@
+/** A case: what is measured, of whom, and when. */
+import type { SubjectName } from "./subjects/index.ts"
+import type { ReadWork, StreamWork, UpdateWork, WriteWork } from "./work.ts"
+
+/** What is stored before. */
+export interface Load {
+  readonly streams: number
+  readonly length: number
+}
+
+export type Work = WriteWork | ReadWork | StreamWork | UpdateWork
+
+export interface Case {
+  readonly name: string
+  readonly title: string
+  readonly work: Work
+  readonly load?: Load
+  /** What is stored before with `--quick`, if it is less. */
+  readonly quickLoad?: Load
+  /** The first is the one that the others are compared with. */
+  readonly subjects: readonly [baseline: SubjectName, ...others: ReadonlyArray<SubjectName>]
+  readonly unit: "messages/s" | "reads/s" | "decisions/s" | "ms" | "statements"
+  /** When it runs: always, not with `--quick`, only when asked for by name. */
+  readonly runs: "always" | "notQuick" | "asked"
+  /** A word that asks for it, beside its name. */
+  readonly group?: "decide"
+}
+
+export const ours = "effect-message-store"
+export const jit = "effect-message-store (JIT)"
+export const byHand = "effect-message-store (by hand)"
+export const jsonb = "effect-message-store (jsonb)"
+export const byDecide = "effect-message-store (decide)"
+export const tags = "effect-message-store (tags)"
+export const dcb = "@dcb-es"
+export const dcbInTurns = "@dcb-es (in turns)"
+
+export const of = (
+  name: string,
+  title: string,
+  work: Work,
+  subjects: Case["subjects"],
+  options?: Partial<Pick<Case, "load" | "quickLoad" | "unit" | "runs" | "group">>
+): Case => ({ name, title, work, subjects, unit: "messages/s", runs: "always", ...options })
+
+export const single = (fibers: number): WriteWork => ({ kind: "write", fibers, size: 1, streams: "own" })
+export const batch = (size: number, fibers = 1): WriteWork => ({ kind: "write", fibers, size, streams: "own" })
+
+/** What is stored before, in a run that may be quick. */
+export const loadOf = ({ load, quickLoad = load }: Case, quick: boolean): Load | undefined => quick ? quickLoad : load

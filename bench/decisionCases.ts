@@ -1,0 +1,105 @@
+/** The cases of `decide`: tags, decisions on them, and long streams. What each is made of says the README. */
+import { batch, type Case, dcb, dcbInTurns, type Load, of, ours, single, tags } from "./Case.ts"
+import type { DecideWork, Matches, UpdateWork } from "./work.ts"
+
+const callers = (fibers: number) => fibers === 1 ? "one at a time" : `${fibers} at a time`
+
+const decide = (
+  name: string,
+  title: string,
+  work: DecideWork,
+  subjects: Case["subjects"],
+  options?: Pick<Case, "load" | "quickLoad">
+): Case => of(name, title, work, subjects, { unit: "decisions/s", runs: "notQuick", ...options })
+
+const untaggedBeside = (fibers: number): Case =>
+  of(
+    `decide-write-${fibers}`,
+    `writes with two tags each beside writes with none, no condition, ${callers(fibers)}`,
+    single(fibers),
+    [ours, tags, dcb],
+    { runs: "notQuick" }
+  )
+
+const ownBoundaries = (fibers: number): ReadonlyArray<Case> => [
+  decide(
+    `decide-append-${fibers}`,
+    `appends on a condition of two new tags, ${callers(fibers)}; the condition is known, nothing is read`,
+    { kind: "appendIf", fibers, boundary: "own" },
+    [dcb, tags]
+  ),
+  decide(
+    `decide-own-${fibers}`,
+    `decisions on two new tags, ${callers(fibers)}: read, fold, decide, append`,
+    { kind: "decide", fibers, boundary: "own" },
+    [dcb, tags]
+  )
+]
+
+const hotBoundary = (fibers: number): Case =>
+  decide(
+    `decide-hot-${fibers}`,
+    `decisions on one tag that all have, and one of their own, ${callers(fibers)}, until each has succeeded`,
+    { kind: "decide", fibers, boundary: "hot" },
+    [dcbInTurns, dcb, tags]
+  )
+
+const amongMillion = (matches: Matches): ReadonlyArray<Case> => {
+  const load: Load = { streams: 1000, length: 1000 }
+  const quickLoad: Load = { streams: 1000, length: 100 }
+  const number = matches === "tenth" ? 100_000 : Number(matches)
+  const found = `a tag with ${number.toLocaleString("en")} matches among 1,000,000 messages`
+  return [
+    decide(
+      `decide-append-tag-${number}`,
+      `appends on the condition of ${found}, one at a time; the condition is known, nothing is read`,
+      { kind: "appendIf", fibers: 1, boundary: matches },
+      [dcb, tags],
+      { load, quickLoad }
+    ),
+    decide(
+      `decide-tag-${number}`,
+      `decisions on ${found}, one at a time: read, fold, decide, append`,
+      { kind: "decide", fibers: 1, boundary: matches },
+      [dcb, tags],
+      { load, quickLoad }
+    ),
+    of(
+      `decide-read-${number}`,
+      `reading ${found}, one read at a time`,
+      { kind: "readTagged", fibers: 1, matches },
+      [dcb, tags],
+      { load, quickLoad, runs: "notQuick" }
+    )
+  ]
+}
+
+const longStream = (stream: UpdateWork["stream"]): Case =>
+  of(
+    `decide-update-${stream}`,
+    `an update of a stream of 35,000 messages, ${stream === "new" ? "the first one" : "again and again"}`,
+    { kind: "update", stream },
+    [ours],
+    {
+      load: { streams: 12, length: 35_000 },
+      quickLoad: { streams: 4, length: 35_000 },
+      unit: "ms",
+      runs: "notQuick"
+    }
+  )
+
+export const decisions: ReadonlyArray<Case> = [
+  ...[1, 8, 64].map(untaggedBeside),
+  of(
+    "decide-batch-100",
+    "100 messages with two tags each beside 100 with none, no condition, at a time to one stream",
+    batch(100),
+    [ours, tags, dcb],
+    { runs: "notQuick" }
+  ),
+  ...[1, 8, 64].flatMap(ownBoundaries),
+  ...[8, 64].map(hotBoundary),
+  ...(["10", "1000", "tenth"] as const).flatMap(amongMillion),
+  longStream("new"),
+  longStream("same")
+]
