@@ -27,9 +27,8 @@ import type { Array as Arr } from "effect"
 import type { SqlClient } from "effect/sql/SqlClient"
 import type { SqlError } from "effect/sql/SqlError"
 import { type AppendItem, AppendOutcome } from "../Storage.ts"
-import { withTransaction } from "./client/transaction.ts"
 import { type Int8, timeParameter } from "./client/values.ts"
-import { type Objects, type Store, streamLockKey } from "./objects.ts"
+import type { Objects } from "./objects.ts"
 
 /** How the function's `_expected` says that any version will do, or any but 0: arrays of nulls have no type to bind. */
 const anyVersion = -2
@@ -95,26 +94,6 @@ export const itemArrays = (items: ReadonlyArray<AppendItem>, timeOf: ReturnType<
   }
   return { streams, previous, expected, metadata, last, item, ids, occurred, data, ascending }
 }
-
-/** Runs an effect in a transaction that has the lock of a stream. */
-export const withLock =
-  (sql: SqlClient, store: Store) =>
-  <A>(stream: string, effect: Effect.Effect<A, SqlError>): Effect.Effect<A, SqlError> =>
-    withTransaction(sql)(Effect.andThen(
-      sql`select pg_advisory_xact_lock(${sql.literal(streamLockKey(store, "locked.stream"))}) from (
-        select ${stream}::text as stream
-      ) locked`,
-      effect
-    ))
-
-/** Those of the streams whose locks are free. */
-export const freeStreams =
-  (sql: SqlClient, store: Store) => (streams: ReadonlyArray<string>): Effect.Effect<ReadonlyArray<string>, SqlError> =>
-    Effect.map(
-      sql<{ readonly stream: string }>`select asked.stream from unnest(${streams}::text[]) asked(stream)
-        where pg_try_advisory_xact_lock(${sql.literal(streamLockKey(store, "asked.stream"))})`,
-      (rows) => rows.map(({ stream }) => stream)
-    )
 
 const toOutcome = (row: Row): AppendOutcome | undefined => {
   switch (row.outcome) {

@@ -20,6 +20,7 @@ import type { SqlError } from "effect/sql/SqlError"
 import { type AppendItem, AppendOutcome, type TagQuery } from "../Storage.ts"
 import { itemArrays } from "./append.ts"
 import { type Int8, int8, timeParameter } from "./client/values.ts"
+import { tagLocksOf } from "./locks.ts"
 import type { Objects } from "./objects.ts"
 
 interface Row {
@@ -37,12 +38,6 @@ interface Row {
   readonly message_id: string | null
   readonly query: number | null
 }
-
-/** Whether an append has need of this function. */
-export const isConditional = (items: ReadonlyArray<AppendItem>): boolean =>
-  items.some(({ conditions = [], messages }) =>
-    conditions.length > 0 || messages.length === 0 || messages.some(({ tagged }) => tagged !== undefined)
-  )
 
 /** Calls the function, as `append` calls its own. */
 export const decide = (sql: SqlClient, objects: Objects) => {
@@ -62,25 +57,23 @@ export const decide = (sql: SqlClient, objects: Objects) => {
     const askedEarlier: Array<boolean> = []
     const written = new Set<string>()
     const queries = items.flatMap(({ conditions = [] }) => conditions)
-    for (const { conditions = [], messages } of items) {
-      const own = new Set<string>()
+    for (const item of items) {
+      const { conditions = [], messages } = item
       for (const { tagged } of messages) {
         types.push(tagged?.type ?? "")
         for (const tag of tagged?.tags ?? []) {
           tags.push(tag)
           tagMessage.push(types.length)
-          own.add(tag)
         }
       }
-      const asked = new Set(conditions.map((condition) => condition.tags[0]))
-      for (const tag of new Set([...own, ...asked])) {
-        locks.push(tag)
-        alone.push(own.has(tag))
-      }
-      lastLock.push(locks.length)
       for (const condition of conditions) askedEarlier.push(written.has(condition.tags[0]))
       lastQuery.push(askedEarlier.length)
-      for (const tag of own) written.add(tag)
+      for (const [tag, isAlone] of tagLocksOf(item)) {
+        locks.push(tag)
+        alone.push(isAlone)
+        if (isAlone) written.add(tag)
+      }
+      lastLock.push(locks.length)
     }
     const asked = queryArrays(queries)
     return Effect.map(

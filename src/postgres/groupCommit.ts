@@ -7,8 +7,8 @@
  * **Guarantees**
  *
  * - Each item has its own outcome, as if it had been appended alone; items of one stream keep the order they came in.
- * - A stream is in one batch at a time, and nobody waits behind a stream that another transaction holds: a batch takes the
- *   locks that are free; the items of the other streams wait apart, without keeping a connection of the pool.
+ * - A stream is in one batch at a time, and nobody waits behind a stream or a tag that another transaction holds: a batch
+ *   takes the locks that are free; items that need others wait apart, without keeping a connection of the pool.
  * - When the database refuses a batch, only the culprit fails. When the connection is lost, each item fails with that
  *   error: whether it was stored is unknown.
  * - An item whose fiber is interrupted is not written, unless the statement that writes it is under way already.
@@ -20,8 +20,9 @@ import type { Scope } from "effect"
 import type { SqlError } from "effect/sql/SqlError"
 import type { AppendItem, AppendOutcome } from "../Storage.ts"
 import * as Held from "./groupCommit/held.ts"
-import { type Entry, Queues } from "./groupCommit/queues.ts"
+import { type Entry, type Leaving, Queues } from "./groupCommit/queues.ts"
 import * as Statements from "./groupCommit/statements.ts"
+import { isConditional, tagLocksOf } from "./locks.ts"
 
 /** Batches on their way at once: one is written while the next is being sent. */
 const maximumLanes = 2
@@ -32,7 +33,7 @@ const maximumLanes = 2
  */
 export const make = Effect.fnUntraced(function*(
   append: Statements.Append,
-  locks: Held.StreamLocks
+  locks: Held.Locks
 ): Effect.fn.Return<(item: AppendItem) => Effect.Effect<AppendOutcome, SqlError>, never, Scope.Scope> {
   const unanswered = new Set<Entry>()
   let isClosed = false
@@ -62,8 +63,8 @@ export const make = Effect.fnUntraced(function*(
     run(lane(open === 1))
   }
 
-  const settled = (streams: ReadonlyArray<string>, left: ReadonlyArray<Entry>): void => {
-    for (const queue of queues.settle(streams, left)) held.hold(queue)
+  const settled = (items: ReadonlyArray<Leaving>, left: ReadonlyArray<Entry>): void => {
+    for (const queue of queues.settle(items, left)) held.hold(queue)
     wake()
   }
 
@@ -82,7 +83,7 @@ export const make = Effect.fnUntraced(function*(
       wake() // another lane may take the rest
       const left = yield* statements.send(batch)
       busy-- // this lane takes again: no other one opens for items that arrive now
-      settled(batch.map(({ item }) => item.stream), left)
+      settled(batch, left)
       gathers = batch.length > 1
     }
   })
@@ -90,7 +91,7 @@ export const make = Effect.fnUntraced(function*(
   return (item) =>
     Effect.uninterruptibleMask((restore) =>
       Effect.withFiber((fiber) => {
-        const { stream } = item
+        const leaving = { item, tagLocks: tagLocksOf(item) }
         const span = Context.getOrUndefined(fiber.context, Tracer.ParentSpan)
 
         /** Lets the item gather, and waits for its outcome. */
@@ -98,7 +99,8 @@ export const make = Effect.fnUntraced(function*(
           if (isClosed) return Effect.interrupt
           const answered = Deferred.makeUnsafe<AppendOutcome, SqlError>()
           const entry: Entry = {
-            item,
+            ...leaving,
+            isConditional: isConditional(item),
             size: item.messages.reduce((sum, { data }) => sum + data.length, 0),
             span,
             answer: (outcome) => {
@@ -113,7 +115,7 @@ export const make = Effect.fnUntraced(function*(
           return Effect.onInterrupt(restore(Deferred.await(answered)), () => withdraw(entry))
         }
 
-        if (isClosed || open > 0 || !queues.reserve(stream)) {
+        if (isClosed || open > 0 || !queues.reserve(leaving)) {
           return gather((entry) => {
             queues.add(entry)
             wake()
@@ -125,27 +127,27 @@ export const make = Effect.fnUntraced(function*(
           onFailure: (cause) => {
             open--
             busy--
-            settled([stream], [])
+            settled([leaving], [])
             return Effect.failCause(cause)
           },
           onSuccess: ([outcome]) => {
             open--
             busy--
-            if (outcome === undefined) return gather((entry) => settled([stream], [entry]))
-            settled([stream], [])
+            if (outcome === undefined) return gather((entry) => settled([leaving], [entry]))
+            settled([leaving], [])
             return Effect.succeed(outcome)
           }
         })
       })
     )
 
-  /** Its fiber was interrupted: a statement that no other fiber waits for is cancelled, a queue without items forgotten. */
+  /** Its fiber was interrupted: a statement that no other fiber waits for is cancelled. */
   function withdraw(entry: Entry): Effect.Effect<void> {
     entry.isWithdrawn = true
     unanswered.delete(entry)
     const { statement } = entry
     if (statement !== undefined) return --statement.wanted === 0 ? Fiber.interrupt(statement.fiber) : Effect.void
-    const forgotten = queues.remove(entry)
-    return forgotten === undefined ? Effect.void : held.abandon(forgotten)
+    const queue = queues.remove(entry)
+    return queue === undefined ? Effect.void : held.abandon(queue)
   }
 })

@@ -49,6 +49,8 @@ export interface Store extends Objects {
   readonly timeZone: string
   /** Prefixes the names of streams in the keys of their locks. */
   readonly lockPrefix: string
+  /** Where its tables are. */
+  readonly schema: string
 }
 
 export const forStore = (name: string): Result.Result<Objects, InvalidNameError> =>
@@ -72,6 +74,10 @@ export const forStore = (name: string): Result.Result<Objects, InvalidNameError>
 export const streamLockKey = ({ lockPrefix }: Store, stream: string): string =>
   `left('x'::text operator(pg_catalog.||) md5(${literal(lockPrefix)}::text operator(pg_catalog.||) ${stream}), 17)` +
   "::bit(64)::bigint"
+
+/** The key that who writes a tag has alone, and who asks about it shares: as in the function that decides. */
+export const tagLockKey = ({ schema, tagsTable }: Store, tag: string): string =>
+  `hashtextextended(${literal(`${schema}.${tagsTable}:`)}::text operator(pg_catalog.||) ${tag}, 0::bigint)`
 
 /** The exact time at which a message was added; of messages that Python wrote, the local time is known. */
 export const timeAdded = ({ timeZone }: Store, row: string): string =>

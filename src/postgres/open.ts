@@ -14,6 +14,7 @@ interface Found {
   readonly version: number
   readonly time_zone: string
   readonly lock_prefix: string
+  readonly schema: string
   readonly cache: number
 }
 
@@ -42,7 +43,9 @@ export const openStore = Effect.fnUntraced(function*(
   const [row] = yield* sql<Found>`
     select version, time_zone, lock_prefix,
       (select s.seqcache::int from pg_catalog.pg_sequence s
-        where s.seqrelid operator(pg_catalog.=) ${sequence}::text::regclass::oid) as cache
+        where s.seqrelid operator(pg_catalog.=) ${sequence}::text::regclass::oid) as cache,
+      (select c.relnamespace::pg_catalog.regnamespace::text from pg_catalog.pg_class c
+        where c.oid operator(pg_catalog.=) ${table}::text::regclass::oid) as schema
     from ${sql(settingsTable)}`
   if (row === undefined || row.version < currentVersion) {
     return yield* new SetupError({
@@ -58,7 +61,7 @@ export const openStore = Effect.fnUntraced(function*(
         `positions from a stock would never be projected. Run "alter sequence ${sequence} cache 1", and start again`
     })
   }
-  return { ...objects, timeZone: row.time_zone, lockPrefix: row.lock_prefix }
+  return { ...objects, timeZone: row.time_zone, lockPrefix: row.lock_prefix, schema: row.schema }
 })
 
 /** Of two stores that want a stream of one name, the first one has it: its functions link the messages of that one. */

@@ -8,16 +8,17 @@ import type { InvalidNameError, SetupError } from "../errors.ts"
 import type { Declared } from "../internal/tags.ts"
 import { type AggregatedStorage, type AppendItem, type AppendOutcome, Storage } from "../Storage.ts"
 import { type Signal, Wakeup } from "../storage/listeners.ts"
-import { append, freeStreams, withLock } from "./append.ts"
+import { append } from "./append.ts"
 import * as Claims from "./claims.ts"
 import { snapshot } from "./client/snapshot.ts"
 import * as SpareConnections from "./client/spareConnections.ts"
 import { withTransaction } from "./client/transaction.ts"
 import * as Waiting from "./client/waiting.ts"
 import * as PostgresWakeup from "./client/wakeup.ts"
-import { decide, isConditional } from "./decide.ts"
+import { decide } from "./decide.ts"
 import * as GroupCommit from "./groupCommit.ts"
-import type { StreamLocks } from "./groupCommit/held.ts"
+import type { Locks } from "./groupCommit/held.ts"
+import { busyLocks, isConditional, withLock } from "./locks.ts"
 import * as Queries from "./messages.ts"
 import * as Migrations from "./migrations/run.ts"
 import { checkStoreName, checkStreamName, checkSubscriptionName } from "./names.ts"
@@ -48,42 +49,42 @@ export const layer = (
       const wakeup = yield* Wakeup
       const claims = yield* Claims.ClaimHolder
       const { bound } = yield* SpareConnections.SpareConnections
-      const write = append(sql, store)
-      const signalled = (writing: typeof write): typeof write => (items, how) =>
-        Effect.tap(writing(items, how), (outcomes) => wakeup.signal(store.channel, signals(items, outcomes)))
-      const call = signalled(write)
-      const callIf = signalled(decide(sql, store))
+      /** Writes, and tells listeners once that is committed. */
+      const writer = (client: SqlClient.SqlClient) => {
+        const [plain, conditional] = [append(client, store), decide(client, store)]
+        return (...[items, how]: Parameters<typeof plain>) =>
+          (items.some(isConditional) ? conditional : plain)(items, how)
+      }
+      const write = writer(sql)
+      const call: typeof write = (items, how) =>
+        Effect.tap(write(items, how), (outcomes) => wakeup.signal(store.channel, signals(items, outcomes)))
       const waiting = yield* Waiting.make(sql)
-      const locks: StreamLocks = {
-        free: freeStreams(sql, store),
-        append: waiting && ((stream, appending) =>
+      const writeWaiting = waiting && writer(waiting)
+      const locks: Locks = {
+        busy: busyLocks(sql, store),
+        append: waiting && writeWaiting && ((lock, appending) =>
           Effect.suspend(() => {
             let written: ReadonlyArray<AppendItem> = []
-            const appendWaiting = append(waiting, store)
-            const appended = withLock(waiting, store)(
-              stream,
-              appending((items) => {
-                written = items
-                return appendWaiting(items, { atomic: false, wait: true })
-              })
-            )
+            const appended = withLock(waiting, store)(lock)(appending((items) => {
+              written = items
+              return writeWaiting(items, together)
+            }))
             return Effect.tap(appended, (outcomes) => wakeup.signal(store.channel, signals(written, outcomes)))
           }))
       }
       const coalesced = options?.coalesce === false
         ? undefined
-        : yield* GroupCommit.make((items) => call(items, { atomic: false, wait: false }), locks)
+        : yield* GroupCommit.make((items) => call(items, together), locks)
       return Storage.of({
         ...Queries.make(sql, store),
         append: (items, { atomic }) =>
           Effect.withFiber((fiber) => {
             const inTransaction = Context.getOrUndefined(fiber.context, sql.transactionService) !== undefined
-            const isIf = isConditional(items)
-            if (!isIf && !inTransaction && coalesced !== undefined && items.length === 1) {
+            if (!inTransaction && coalesced !== undefined && items.length === 1) {
               return Effect.map(coalesced(items[0]), Arr.of)
             }
             // It waits: every item has an outcome.
-            const appended = (isIf ? callIf : call)(items, { atomic, wait: true }) as Effect.Effect<
+            const appended = call(items, { atomic, wait: true }) as Effect.Effect<
               ReadonlyArray<AppendOutcome>,
               SqlError
             >
@@ -123,6 +124,9 @@ export const layer = (
       })
     })
   ).pipe(Layer.provide([PostgresWakeup.layer, Claims.layer, SpareConnections.layer]))
+
+/** How the items of a group commit are appended: those whose locks are free, each for itself. */
+const together = { atomic: false, wait: false }
 
 /** The new heads of the streams, in the form that depeche_db's listeners expect. */
 const signals = (

@@ -1,34 +1,43 @@
 /**
- * The queues whose streams are held by the locks of other transactions.
+ * The queues whose first items need locks that other transactions hold, of a stream or of a tag.
  *
- * However many streams are held, their queues take no connection of the pool: one small statement asks which of the locks
- * are free, after a backoff that grows from 1 to 100 milliseconds for each queue. A client that only asks never gets a
- * lock for which writers of other processes wait in line, so the queue that has waited longest waits in line too, on the
- * one connection that a store has for this, outside of the pool.
+ * However many there are, they take no connection of the pool: one small statement asks which of the locks are free, after
+ * a backoff that grows from 1 to 100 milliseconds for each queue. A client that only asks never gets a lock for which
+ * others wait in line, so the queue that has waited longest waits in line too, on the one connection that a store has for
+ * this, outside of the pool.
+ *
+ * It waits for one lock, that which was not free, and has no other meanwhile: so it keeps nobody from anything, and cannot
+ * be part of a deadlock. When it has that lock, the items are appended as in any batch, if the others are free.
  */
 import { Array as Arr, Cause, Effect, Exit, Fiber } from "effect"
 import type { SqlError } from "effect/sql/SqlError"
 import { wasRefused } from "../../internal/transient.ts"
-import type { AppendOutcome } from "../../Storage.ts"
-import type { Entry, Queues, StreamQueue } from "./queues.ts"
+import type { AppendItem, AppendOutcome } from "../../Storage.ts"
+import type { Lock } from "../locks.ts"
+import type { Entry, Leaving, Queues, StreamQueue } from "./queues.ts"
 import { type Append, type make as makeStatements, type Run, setOut, traced } from "./statements.ts"
 
-export interface StreamLocks {
-  /** Those of the streams whose locks are free. */
-  readonly free: (streams: ReadonlyArray<string>) => Effect.Effect<ReadonlyArray<string>, SqlError>
-  /**
-   * Waits for the lock of a stream, then appends in the same transaction. Absent if there is no connection outside of
-   * the pool.
-   */
+export interface Locks {
+  /** Of each item a lock that is not free; undefined: all are. */
+  readonly busy: (items: ReadonlyArray<AppendItem>) => Effect.Effect<ReadonlyArray<Lock | undefined>, SqlError>
+  /** Waits for a lock, then appends in the same transaction. Absent if there is no connection outside of the pool. */
   readonly append:
     | ((
-      stream: string,
+      lock: Lock,
       appending: (append: Append) => Effect.Effect<Outcomes, SqlError>
     ) => Effect.Effect<Outcomes, SqlError>)
     | undefined
 }
 
 type Outcomes = ReadonlyArray<AppendOutcome | undefined>
+
+/** A queue that stands in line, for a lock that its first item needs. */
+interface InLine {
+  readonly queue: StreamQueue
+  readonly lock: Lock
+  readonly first: Entry | undefined
+  readonly fiber: Fiber.Fiber<unknown, unknown>
+}
 
 /** The longest backoff, in milliseconds. */
 const longestPause = 100
@@ -40,10 +49,10 @@ const pauseAfterFailure = 1000
 export const make = (
   run: Run,
   queues: Queues,
-  locks: StreamLocks,
+  locks: Locks,
   { conclude }: ReturnType<typeof makeStatements>,
-  /** Called when the items that were away for the streams have their outcomes, except `busy`, and when a queue may be sent. */
-  settled: (streams: ReadonlyArray<string>, busy: ReadonlyArray<Entry>) => void
+  /** Called when items that were away have their outcomes, except those that are busy, and when a queue may be sent. */
+  settled: (items: ReadonlyArray<Leaving>, busy: ReadonlyArray<Entry>) => void
 ) => {
   /** The longest waiting first. */
   const held = new Set<StreamQueue>()
@@ -51,7 +60,7 @@ export const make = (
   let due: Array<StreamQueue> = []
   let isAsking = false
   let isInLine = false
-  let inLine: { readonly queue: StreamQueue; readonly fiber: Fiber.Fiber<unknown, unknown> } | undefined
+  let inLine: InLine | undefined
 
   const isHeld = (queue: StreamQueue): boolean => queue.state === "held"
 
@@ -67,10 +76,13 @@ export const make = (
     run(standInLine(locks.append))
   }
 
-  /** No fiber waits for its items any more. */
+  /** An item was taken out: the others need the lock of the stream, but perhaps not the one that this item waits for. */
   const abandon = (queue: StreamQueue): Effect.Effect<void> => {
-    held.delete(queue)
-    return inLine?.queue === queue ? Fiber.interrupt(inLine.fiber) : Effect.void
+    const [first] = queue.entries
+    if (first === undefined) held.delete(queue)
+    if (queue.waitsFor?.of === "tag") queue.waitsFor = undefined // it is asked for again
+    if (inLine?.queue !== queue || inLine.first === first) return Effect.void
+    return first === undefined || inLine.lock.of === "tag" ? Fiber.interrupt(inLine.fiber) : Effect.void
   }
 
   const askLater = (queue: StreamQueue) =>
@@ -87,11 +99,13 @@ export const make = (
       const asked = due.filter(isHeld)
       due = []
       if (asked.length === 0) continue
-      const exit = yield* Effect.exit(locks.free(asked.map(({ stream }) => stream)))
-      const free = new Set(Exit.isSuccess(exit) ? exit.value : [])
-      for (const queue of asked.filter(isHeld)) {
+      const firsts = asked.flatMap(({ entries: [first] }) => first === undefined ? [] : [first])
+      const exit = yield* Effect.exit(locks.busy(firsts.map(({ item }) => item)))
+      for (const [i, queue] of asked.entries()) {
+        if (!isHeld(queue)) continue
         if (Exit.isFailure(exit)) fail(queue, queue.entries.slice(), exit.cause)
-        else if (free.has(queue.stream)) release(queue)
+        else if (queue.entries[0] !== firsts[i]) hold(queue) // it was withdrawn: the next one is asked for
+        else if ((queue.waitsFor = exit.value[i]) === undefined) release(queue)
         else hold(queue)
       }
     }
@@ -110,11 +124,11 @@ export const make = (
     if (!isHeld(queue)) held.delete(queue)
   }
 
-  const standInLine = (append: Exclude<StreamLocks["append"], undefined>) =>
+  const standInLine = (append: Exclude<Locks["append"], undefined>) =>
     Effect.gen(function*() {
-      for (let queue; (queue = longest()) !== undefined;) {
+      for (let longest; (longest = longestWaiting()) !== undefined;) {
         const waiting = Array.from(held, (each) => [each, each.entries.slice()] as const)
-        const exit = yield* waitFor(append, queue)
+        const exit = yield* waitFor(append, ...longest)
         // A `lock_timeout` that has passed for one has passed for all that have waited as long.
         if (Exit.isFailure(exit) && wasRefused(exit.cause)) {
           for (const [each, entries] of waiting) {
@@ -126,33 +140,35 @@ export const make = (
       isInLine = false
     })
 
-  const longest = (): StreamQueue | undefined => {
+  /** Of those that know what they wait for. */
+  const longestWaiting = (): readonly [StreamQueue, Lock] | undefined => {
     for (const queue of held) {
-      if (isHeld(queue)) return queue
-      held.delete(queue)
+      if (!isHeld(queue)) held.delete(queue)
+      else if (queue.waitsFor !== undefined) return [queue, queue.waitsFor]
     }
     return undefined
   }
 
   /** Appends the items of a queue when its lock is free. What is returned is of the lock alone. */
   const waitFor = Effect.fnUntraced(function*(
-    append: Exclude<StreamLocks["append"], undefined>,
-    queue: StreamQueue
+    append: Exclude<Locks["append"], undefined>,
+    queue: StreamQueue,
+    lock: Lock
   ) {
     let batch: ReadonlyArray<Entry> = []
-    const fiber: Fiber.Fiber<Outcomes, SqlError> = run(append(queue.stream, (locked) =>
+    const fiber: Fiber.Fiber<Outcomes, SqlError> = run(append(lock, (locked) =>
       Effect.suspend(() => {
         batch = queues.takeHeld(queue)
         if (!Arr.isReadonlyArrayNonEmpty(batch)) return Effect.succeed([]) // its lock was found free meanwhile
         setOut(batch, fiber)
         return traced(batch, locked)
       })))
-    inLine = { queue, fiber }
+    inLine = { queue, lock, first: queue.entries[0], fiber }
     const exit = yield* Fiber.await(fiber)
     inLine = undefined
     if (batch.length === 0) return Exit.asVoid(exit)
-    held.delete(queue)
-    settled([queue.stream], yield* conclude(batch, exit))
+    settled(batch, yield* conclude(batch, exit))
+    if (!isHeld(queue)) held.delete(queue)
     return Exit.void
   })
 

@@ -2,20 +2,35 @@
  * The items that wait to be sent, in a queue for each stream.
  *
  * A queue is `ready`, `away` (its first items are in a statement, and no others leave until that has its outcomes) or
- * `held` (another transaction has the lock of its stream). It is forgotten when it is empty and nothing of it is away.
+ * `held` (another transaction has a lock that its first item needs). It is forgotten when it is empty and nothing of it
+ * is away. A ready queue is passed over while a statement is under way that has a tag of its first item: that statement
+ * would keep the other from it.
+ *
+ * The items of a batch are written by one function: all of them are conditional, or none is.
  */
 import type { Effect, Fiber, Tracer } from "effect"
 import type { SqlError } from "effect/sql/SqlError"
 import type { AppendItem, AppendOutcome } from "../../Storage.ts"
+import type { Lock, TagLocks } from "../locks.ts"
+import { TagsAway } from "./tagsAway.ts"
 
 /** Bounds of a batch. A larger item is sent alone. */
 export const maximumItems = 128
 const maximumCharacters = 4 * 1024 * 1024
+/** The server has a table of locks, by default of 6400, for all that is under way. */
+const maximumLocks = 512
+
+/** What leaves in a batch. */
+export interface Leaving {
+  readonly item: AppendItem
+  readonly tagLocks: TagLocks
+}
 
 /** An item whose fiber waits for its outcome. */
-export interface Entry {
-  readonly item: AppendItem
+export interface Entry extends Leaving {
   readonly size: number
+  /** Whether it needs the function that decides. */
+  readonly isConditional: boolean
   readonly span: Tracer.AnySpan | undefined
   readonly answer: (outcome: Effect.Effect<AppendOutcome, SqlError>) => void
   /** Its fiber was interrupted: it must not be sent any more. */
@@ -36,6 +51,8 @@ export class StreamQueue {
   state: "ready" | "away" | "held" = "ready"
   /** How long to wait, in milliseconds, before its lock is asked for again. */
   pause = 0
+  /** The lock that its first item was last seen to wait for. */
+  waitsFor: Lock | undefined
 
   constructor(stream: string) {
     this.stream = stream
@@ -48,6 +65,9 @@ export class Queues {
   private readonly ready = new Set<StreamQueue>()
   /** How many items the ready queues have. */
   private waiting = 0
+  private readonly tags = new TagsAway()
+  /** Ready, but for the tags of their first items. */
+  private readonly passedOver = new Set<StreamQueue>()
 
   get hasReady(): boolean {
     return this.ready.size > 0
@@ -56,15 +76,15 @@ export class Queues {
   add(entry: Entry): void {
     const queue = this.queue(entry.item.stream)
     queue.entries.push(entry)
-    if (queue.state !== "ready") return
-    this.ready.add(queue)
-    this.waiting++
+    if (this.ready.has(queue)) this.waiting++
+    else if (queue.state === "ready" && queue.entries.length === 1) this.makeReady(queue)
   }
 
-  /** Marks a stream as away without any items, until it is settled; false if items wait, or the stream has a queue. */
-  reserve(stream: string): boolean {
-    if (this.hasReady || this.byStream.has(stream)) return false
+  /** Marks an item as away without a queue, until it is settled; false if items wait, or what it needs is away. */
+  reserve({ item: { stream }, tagLocks }: Leaving): boolean {
+    if (this.hasReady || this.byStream.has(stream) || !this.tags.areFree(tagLocks)) return false
     this.queue(stream).state = "away"
+    this.tags.leave(tagLocks)
     return true
   }
 
@@ -72,33 +92,44 @@ export class Queues {
   take(shares: number): ReadonlyArray<Entry> {
     // A stream is in one batch at a time: there is nothing to share of a single one.
     const most = this.ready.size === 1 ? maximumItems : Math.min(Math.ceil(this.waiting / shares), maximumItems)
-    const batch: Array<Entry> = []
-    let size = 0
+    const batch = new Batch(most)
     for (const queue of this.ready) {
-      const before = batch.length
-      size = moveInto(batch, queue, size, most)
-      if (batch.length === before) break
-      this.leave(queue, batch.length - before)
+      const [first] = queue.entries
+      if (first === undefined || (batch.entries[0]?.isConditional ?? first.isConditional) !== first.isConditional) {
+        continue
+      }
+      const waiting = queue.entries.length
+      if (!this.tags.areFree(first.tagLocks)) {
+        this.passedOver.add(queue)
+      } else if (batch.moveFrom(queue, ({ tagLocks }) => this.tags.areFree(tagLocks)) > 0) {
+        queue.state = "away"
+      } else break
+      this.ready.delete(queue)
+      this.waiting -= waiting
     }
-    return batch
+    for (const { tagLocks } of batch.entries) this.tags.leave(tagLocks)
+    return batch.entries
   }
 
   /** The next batch of a queue that was held; nothing if it is not any more. */
   takeHeld(queue: StreamQueue): ReadonlyArray<Entry> {
-    const batch: Array<Entry> = []
-    if (queue.state !== "held") return batch
+    if (queue.state !== "held") return []
+    const batch = new Batch(maximumItems)
+    batch.moveFrom(queue, () => true)
     queue.state = "away"
-    moveInto(batch, queue, 0, maximumItems)
-    return batch
+    for (const { tagLocks } of batch.entries) this.tags.leave(tagLocks)
+    return batch.entries
   }
 
-  /** The items that were away have their outcomes, except these, whose stream is held: they are first in their queue again. */
-  settle(streams: Iterable<string>, busy: ReadonlyArray<Entry>): ReadonlyArray<StreamQueue> {
+  /** The items have their outcomes, except those that are busy, which are first in their queues again. Those are held. */
+  settle(settled: ReadonlyArray<Leaving>, busy: ReadonlyArray<Entry>): ReadonlyArray<StreamQueue> {
     const left = busy.length === 0 ? undefined : Map.groupBy(busy, (entry) => entry.item.stream)
     const held: Array<StreamQueue> = []
-    for (const stream of streams) {
+    for (const { item: { stream }, tagLocks } of settled) {
+      this.tags.comeBack(tagLocks)
       const queue = this.byStream.get(stream)
       if (queue?.state !== "away") continue
+      queue.waitsFor = undefined
       const entries = left?.get(stream)
       if (entries === undefined) {
         queue.pause = 0
@@ -109,10 +140,11 @@ export class Queues {
         held.push(queue)
       }
     }
+    for (const queue of Array.from(this.passedOver)) this.makeReady(queue)
     return held
   }
 
-  /** The stream is not held any more. */
+  /** What its first item needs is free. */
   release(queue: StreamQueue): void {
     if (queue.state === "held") this.makeReady(queue)
   }
@@ -123,15 +155,14 @@ export class Queues {
     if (queue.entries.length === 0) this.release(queue)
   }
 
-  /** Takes an item out. Returns its queue if that is forgotten now. */
+  /** Takes an item out of its queue, if it is in one. */
   remove(entry: Entry): StreamQueue | undefined {
     const queue = this.byStream.get(entry.item.stream)
     const index = queue?.entries.indexOf(entry) ?? -1
     if (queue === undefined || index < 0) return undefined
     queue.entries.splice(index, 1)
-    if (queue.state === "ready") this.waiting--
-    if (queue.entries.length > 0 || queue.state === "away") return undefined
-    this.forget(queue)
+    if (this.ready.has(queue)) this.waiting--
+    if (queue.entries.length === 0 && queue.state !== "away") this.forget(queue)
     return queue
   }
 
@@ -143,35 +174,53 @@ export class Queues {
 
   private makeReady(queue: StreamQueue): void {
     queue.state = "ready"
-    if (queue.entries.length === 0) return this.forget(queue)
-    this.ready.add(queue)
-    this.waiting += queue.entries.length
-  }
-
-  private leave(queue: StreamQueue, count: number): void {
-    this.ready.delete(queue)
-    this.waiting -= count + queue.entries.length
-    queue.state = "away"
+    this.passedOver.delete(queue)
+    const [first] = queue.entries
+    if (first === undefined) this.forget(queue)
+    else if (this.tags.areFree(first.tagLocks)) {
+      this.ready.add(queue)
+      this.waiting += queue.entries.length
+    } else this.passedOver.add(queue)
   }
 
   private forget(queue: StreamQueue): void {
     this.ready.delete(queue)
+    this.passedOver.delete(queue)
     this.byStream.delete(queue.stream)
     queue.state = "ready"
   }
 }
 
-/** Moves the first items of a queue into a batch of a size, as many as fit; returns the new size. */
-const moveInto = (batch: Array<Entry>, queue: StreamQueue, sizeBefore: number, most: number): number => {
-  let size = sizeBefore
-  let count = 0
-  for (const entry of queue.entries) {
-    if (batch.length > 0 && (batch.length >= most || size + entry.size > maximumCharacters)) break
-    batch.push(entry)
-    size += entry.size
-    count++
+/** Items that leave together. */
+class Batch {
+  readonly entries: Array<Entry> = []
+  private readonly most: number
+  private size = 0
+  private locks = 0
+
+  constructor(most: number) {
+    this.most = most
   }
-  if (count === queue.entries.length) queue.entries.length = 0
-  else queue.entries.splice(0, count)
-  return size
+
+  /** Moves the first items of a queue into the batch, as many as fit; returns how many. */
+  moveFrom(queue: StreamQueue, isFree: (entry: Entry) => boolean): number {
+    let count = 0
+    for (const entry of queue.entries) {
+      if (!this.fits(entry) || !isFree(entry)) break
+      this.entries.push(entry)
+      this.size += entry.size
+      this.locks += 1 + entry.tagLocks.size
+      count++
+    }
+    if (count === queue.entries.length) queue.entries.length = 0
+    else queue.entries.splice(0, count)
+    return count
+  }
+
+  private fits({ isConditional, size, tagLocks }: Entry): boolean {
+    const [first] = this.entries
+    return first === undefined ||
+      (first.isConditional === isConditional && this.entries.length < this.most &&
+        this.size + size <= maximumCharacters && this.locks + 1 + tagLocks.size <= maximumLocks)
+  }
 }
