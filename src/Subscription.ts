@@ -16,16 +16,7 @@
  */
 import { Context, Deferred, Effect, Layer, Queue, Schedule, Stream } from "effect"
 import type { Array as Arr, Duration } from "effect"
-import type { MigrationError } from "effect/sql/Migrator"
-import type { SqlError } from "effect/sql/SqlError"
-import type {
-  HandlerError,
-  InvalidArgumentError,
-  InvalidNameError,
-  NotProcessedError,
-  SetupError,
-  StreamRebuiltError
-} from "./errors.ts"
+import type { InvalidNameError } from "./errors.ts"
 import * as Handlers from "./Handlers.ts"
 import type { Delivery, Handler } from "./Handlers.ts"
 import { checkWhole, invalid, maximumPartition } from "./internal/checks.ts"
@@ -38,7 +29,8 @@ import { batches, type Consumer, each, type Traced, untraced } from "./subscript
 import * as Control from "./subscription/control.ts"
 import type { PauseOptions } from "./subscription/control.ts"
 import * as Deliver from "./subscription/delivery.ts"
-import { lag } from "./subscription/lag.ts"
+import type { MakeError, RunError, Subscribable, Subscription, Unacknowledged } from "./subscription/interface.ts"
+import { age, lag } from "./subscription/lag.ts"
 import * as Metrics from "./subscription/metrics.ts"
 import { checkClaims, concurrencyOf, defaultRetry, type Options } from "./subscription/options.ts"
 import * as Parked from "./subscription/parked.ts"
@@ -51,6 +43,7 @@ import * as Supervisor from "./subscription/supervisor.ts"
 export type {
   Failure,
   Halt,
+  MakeError,
   OnFailure,
   Options,
   ParkedMessage,
@@ -59,136 +52,11 @@ export type {
   PauseOptions,
   Place,
   Replayed,
-  Start
-}
-
-/** Why `run` ends: `onFailure: "stop"`; a permanent failure of the database; a transaction that is open. */
-export type RunError = HandlerError | StreamRebuiltError | InvalidArgumentError | SqlError
-
-/** A message to be acknowledged by hand. The next of its partition comes after that. */
-export interface Unacknowledged<out A> extends Delivery<A> {
-  /** Acknowledges the message; the checkpoint is stored soon after. */
-  readonly acknowledge: Effect.Effect<void>
-}
-
-/** The messages of an aggregated stream, handled one after the other, and the checkpoints of each partition. */
-export interface Subscription<in out A> {
-  /** Its name, as in the names of its database objects. */
-  readonly name: string
-  /**
-   * Makes one handler of handlers by tag. Messages of other tags are acknowledged without being handled.
-   *
-   * **Example**
-   *
-   * ```ts
-   * yield* invoices.run(invoices.handlers({ OrderPlaced: (order) => writeInvoice(order) }))
-   * ```
-   */
-  readonly handlers: Handlers.MakeByTag<A>
-  /**
-   * Handles messages as they come, until it is interrupted; it ends when the messages in hand are finished, within
-   * `shutdownTimeout`. Transient failures of the database are tried again. Not inside a transaction.
-   *
-   * **Example**
-   *
-   * ```ts
-   * yield* invoices.run((order, { attempt, position }) => writeInvoice(order))
-   * ```
-   */
-  readonly run: <E, R>(handler: Handler<A, E, R>) => Effect.Effect<never, RunError, R>
-  /**
-   * The same, a batch at a time: messages of one partition, in their order. A batch whose handler failed is bisected, at
-   * once, until the message that fails is alone: it then follows `retry` and `onFailure`.
-   */
-  readonly runBatches: <E, R>(
-    handler: (deliveries: Arr.NonEmptyReadonlyArray<Delivery<A>>) => Effect.Effect<unknown, E, R>
-  ) => Effect.Effect<never, RunError, R>
-  /**
-   * The messages as a stream, each to be acknowledged by its consumer; of each partition one at a time. They are delivered
-   * at least once, and acknowledged one by one, whatever the options say.
-   */
-  readonly messages: Stream.Stream<Unacknowledged<A>, RunError>
-  /**
-   * Each partition with its last position, its checkpoint, what has claimed it, how many messages are parked, where it is
-   * halted, and since when it is paused.
-   */
-  readonly status: Effect.Effect<ReadonlyArray<PartitionStatus>, SqlError>
-  /**
-   * How many messages are not acknowledged yet, linked or not: 0 only if the projector has come to the end, and the
-   * subscription too. One that is linked at this very moment may count twice.
-   */
-  readonly lag: Effect.Effect<number, StreamRebuiltError | SqlError>
-  /**
-   * Waits until the message of a global position, such as `write` returns, has been acknowledged or parked. Fails with a
-   * `NotProcessedError` if it takes longer, which says whether the message is linked. What `update` returns has no global
-   * position only where the stream has no message: then there is nothing to wait for.
-   *
-   * **Example** (read what you wrote)
-   *
-   * ```ts
-   * const { globalPosition } = yield* orders.write("order-1", new OrderPlaced({ customer: "Ada" }))
-   * yield* invoices.waitUntilProcessed(globalPosition, "5 seconds")
-   * ```
-   */
-  readonly waitUntilProcessed: (
-    globalPosition: number,
-    timeout: Duration.Input
-  ) => Effect.Effect<void, NotProcessedError | InvalidArgumentError | SqlError>
-  /** The dead letters: parked messages, in the order of partitions and positions. */
-  readonly parked: Effect.Effect<ReadonlyArray<ParkedMessage<A>>, SqlError>
-  /**
-   * Hands parked messages to a handler once more, all or those given. Those that it handles are not parked any more; with
-   * transactional delivery, in one transaction with what it writes. Messages that others have replayed or discarded
-   * meanwhile do not count.
-   *
-   * **Example**
-   *
-   * ```ts
-   * const { failed, handled } = yield* invoices.replay((order) => writeInvoice(order))
-   * ```
-   */
-  readonly replay: <E, R>(
-    handler: Handler<A, E, R>,
-    places?: ReadonlyArray<Place>
-  ) => Effect.Effect<Replayed, SqlError, R>
-  /** Discards a parked message; returns whether it was parked. */
-  readonly discard: (place: Place) => Effect.Effect<boolean, SqlError>
-  /**
-   * Pauses the subscription, or one of its partitions, in all processes, until it is resumed: restarts do not end it. What
-   * was read of a partition before this returned may still be handled, but nothing more than the handlers that are under
-   * way once a second has gone by, unless a transaction has to end; `claimedBy` of `status` is undefined when that is over.
-   * Pausing again changes reason and name. In an open transaction, it holds from the commit on.
-   *
-   * **Example**
-   *
-   * ```ts
-   * yield* invoices.pause({ reason: "the printer is out of paper", by: "Ada" })
-   * ```
-   */
-  readonly pause: (options?: PauseOptions) => Effect.Effect<void, InvalidArgumentError | SqlError>
-  /**
-   * Lifts the pause of the subscription, or of a partition; whether it was paused. Partitions that were paused by
-   * themselves stay paused when the subscription is resumed.
-   */
-  readonly resume: (
-    options?: { readonly partition?: number | undefined }
-  ) => Effect.Effect<boolean, InvalidArgumentError | SqlError>
-  /**
-   * Begins again, forgetting all checkpoints and parked messages; what is paused stays so. Running workers begin again too: what they handle
-   * meanwhile is not acknowledged, and may be handled twice.
-   */
-  readonly reset: (start?: Start) => Effect.Effect<void, InvalidArgumentError | SqlError>
-  /** Removes the subscription with its database objects. Not while it runs, and not inside a transaction. */
-  readonly drop: Effect.Effect<void, InvalidArgumentError | SqlError>
-}
-
-/** Why a subscription cannot be made. */
-export type MakeError = InvalidNameError | InvalidArgumentError | SetupError | MigrationError | SqlError
-
-/** Can be subscribed to: an aggregated stream. */
-export interface Subscribable<in out A> {
-  /** A subscription to this stream. Its start is stored when this ends: no message written later is missed. */
-  readonly subscription: (options: Options) => Effect.Effect<Subscription<A>, MakeError>
+  RunError,
+  Start,
+  Subscribable,
+  Subscription,
+  Unacknowledged
 }
 
 /** @internal */
@@ -272,6 +140,7 @@ export const make = Effect.fnUntraced(function*<A>(
     ),
     status: subscribed.status,
     lag: lag(stream, subscribed),
+    age: age(stream, subscribed),
     waitUntilProcessed: (globalPosition, timeout) => waitUntilProcessed(name, subscribed, globalPosition, timeout),
     parked: Parked.list(subscribed, codec),
     replay: (handler, places) => Parked.replay(storage, subscribed, codec, delivery, metrics, handler, places),

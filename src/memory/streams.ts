@@ -17,6 +17,7 @@ import {
 import type { Wakeup } from "../storage/listeners.ts"
 import { cut, type SizedRow } from "./pages.ts"
 import { compilePattern } from "./pattern.ts"
+import { Subscribed } from "./subscribed.ts"
 import * as MemorySubscription from "./subscriptions.ts"
 
 /** The store's messages, as a projection needs them. */
@@ -76,7 +77,7 @@ interface Page {
 export class Streams<Message> {
   private readonly byName = new Map<string, Links<Message>>()
   private lastNumbering = 0
-  private readonly subscriptions = new Map<string, MemorySubscription.Subscribed>()
+  private readonly subscriptions = new Map<string, Subscribed>()
 
   links(name: string): Links<Message> {
     let links = this.byName.get(name)
@@ -97,9 +98,9 @@ export class Streams<Message> {
   }
 
   /** What a subscription remembers; it belongs to the stream that had it first. */
-  subscribed(name: string, stream: string): MemorySubscription.Subscribed {
+  subscribed(name: string, stream: string): Subscribed {
     let subscribed = this.subscriptions.get(name)
-    if (subscribed === undefined) this.subscriptions.set(name, subscribed = new MemorySubscription.Subscribed(stream))
+    if (subscribed === undefined) this.subscriptions.set(name, subscribed = new Subscribed(stream))
     return subscribed
   }
 
@@ -261,6 +262,12 @@ export const make = <Message extends SourceMessage>(
       const { linked, seen } = streams.links(name)
       const unseen = source.committed(seen, source.lastCommit)
       return unseen.filter((message) => matches(message) && !linked.has(message.messageId)).length
+    }),
+    waitingFor: Effect.map(Clock.currentTimeMillis, (now) => {
+      const { linked, seen } = streams.links(name)
+      const unseen = source.committed(seen, source.lastCommit)
+      const first = unseen.find((message) => matches(message) && !linked.has(message.messageId))
+      return first && now - source.read(first).addedAt.epochMilliseconds
     }),
     reset: Effect.sync(() => {
       streams.remove(name)

@@ -1,5 +1,5 @@
 /** The state of a subscription, in memory: checkpoints and parked messages roll back with the transaction. */
-import { Clock, DateTime, Effect, Option } from "effect"
+import { Clock, DateTime, Duration, Effect, Option } from "effect"
 import { StreamRebuiltError } from "../errors.ts"
 import type {
   Advance,
@@ -7,137 +7,11 @@ import type {
   Claim,
   EncodedParkedMessage,
   EncodedStoredMessage,
-  Halt,
-  ParkedEntry,
   PartitionHead,
-  Pause,
   SubscriptionStorage
 } from "../Storage.ts"
+import { type Change, checkpointOf, placeOf, type State, type Subscribed } from "./subscribed.ts"
 import * as Transaction from "./transaction.ts"
-
-type Change =
-  | { readonly _tag: "Advance"; readonly partition: number; readonly position: number }
-  | { readonly _tag: "Park"; readonly entry: ParkedEntry; readonly parkedAt: DateTime.Utc }
-  | { readonly _tag: "Unpark"; readonly partition: number; readonly position: number }
-  | { readonly _tag: "Halt"; readonly partition: number; readonly halt: Halt }
-  | { readonly _tag: "Pause"; readonly partition: number | undefined; readonly pause: Pause }
-  | { readonly _tag: "Resume"; readonly partition: number | undefined }
-  | { readonly _tag: "Begin"; readonly starts: ReadonlyArray<PartitionHead>; readonly numbering: number }
-  | { readonly _tag: "Reset" }
-
-type Parked = ParkedEntry & { readonly parkedAt: DateTime.Utc }
-
-const placeOf = ({ partition, position }: PartitionHead): string => `${partition} ${position}`
-
-const checkpointOf = (partition: number): string => `checkpoint ${partition}`
-
-/** The state after some changes. */
-class State {
-  readonly checkpoints: Map<number, number>
-  readonly parked: Map<string, Parked>
-  readonly halted: Map<number, Halt>
-  /** Undefined: the subscription. */
-  readonly paused: Map<number | undefined, Pause>
-  /** Of the stream, when this began. */
-  numbering: number | undefined
-
-  constructor(other?: State) {
-    this.checkpoints = new Map(other?.checkpoints)
-    this.parked = new Map(other?.parked)
-    this.halted = new Map(other?.halted)
-    this.paused = new Map(other?.paused)
-    this.numbering = other?.numbering
-  }
-
-  pauseOf(partition: number): Pause | undefined {
-    return this.paused.get(undefined) ?? this.paused.get(partition)
-  }
-
-  apply(changes: ReadonlyArray<Change>): void {
-    for (const change of changes) {
-      switch (change._tag) {
-        case "Advance":
-          this.checkpoints.set(change.partition, change.position)
-          break
-        case "Park":
-          this.parked.set(placeOf(change.entry), { ...change.entry, parkedAt: change.parkedAt })
-          break
-        case "Unpark":
-          this.parked.delete(placeOf(change))
-          break
-        case "Halt":
-          this.halted.set(change.partition, change.halt)
-          break
-        case "Pause":
-          this.paused.set(change.partition, change.pause)
-          break
-        case "Resume":
-          this.paused.delete(change.partition)
-          break
-        case "Begin":
-          for (const { partition, position } of change.starts) this.checkpoints.set(partition, position)
-          this.numbering = change.numbering
-          break
-        case "Reset":
-          this.checkpoints.clear()
-          this.parked.clear()
-          this.halted.clear()
-          this.numbering = undefined
-      }
-    }
-  }
-}
-
-/** Who has a partition: by a claim whose token is not the last one any more, if a reset has fenced it. */
-interface Holder {
-  readonly token: number
-  readonly owner: string
-  isWanted: boolean
-}
-
-/** The state of a subscription, shared by all consumers of that name. */
-export class Subscribed implements Transaction.Participant<Change> {
-  readonly locks = new Transaction.Locks()
-  readonly state = new State()
-  /** The aggregated stream. */
-  readonly stream: string
-  /** The last token of each partition: of a claim, or raised by a reset. */
-  readonly tokens = new Map<number, number>()
-  readonly holders = new Map<number, Holder>()
-
-  constructor(stream: string) {
-    this.stream = stream
-  }
-
-  commit(changes: ReadonlyArray<Change>): void {
-    this.state.apply(changes)
-    if (changes.some(({ _tag }) => _tag === "Reset")) {
-      for (const [partition, token] of this.tokens) this.tokens.set(partition, token + 1)
-    }
-  }
-
-  /** Undefined if a consumer has the partition. */
-  claim(partition: number, owner: string, ask: boolean): Holder | undefined {
-    const holder = this.holders.get(partition)
-    if (holder !== undefined) {
-      holder.isWanted ||= ask
-      return undefined
-    }
-    const token = (this.tokens.get(partition) ?? 0) + 1
-    const claimed: Holder = { token, owner, isWanted: false }
-    this.tokens.set(partition, token)
-    this.holders.set(partition, claimed)
-    return claimed
-  }
-
-  /** As a transaction sees it. */
-  view(transaction: Option.Option<Transaction.Transaction>): State {
-    if (Option.isNone(transaction)) return this.state
-    const view = new State(this.state)
-    view.apply(transaction.value.journal<Change>(this))
-    return view
-  }
-}
 
 /** What a subscription asks of its aggregated stream. */
 export interface Source extends Pick<AggregatedStorage, "partitions" | "readPartition"> {
@@ -155,6 +29,13 @@ export const make = (
   { numbering, partitions, place, read, readPartition, wake }: Source,
   drop: () => void
 ): SubscriptionStorage => {
+  /** In milliseconds. */
+  const ageOf = ({ partition }: PartitionHead, checkpoint: number) =>
+    Effect.gen(function*() {
+      const { messages: [first] } = yield* readPartition({ partition, fromPosition: checkpoint + 1, limit: 1 })
+      return first && Math.max(0, (yield* Clock.currentTimeMillis) - first.addedAt.epochMilliseconds)
+    })
+
   const view = Effect.map(Transaction.current, (transaction) => subscribed.view(transaction))
 
   const change = (
@@ -300,21 +181,35 @@ export const make = (
           Effect.succeed(paused.has(partition) ? { _tag: "Resume", partition } : undefined)),
         wake
       ),
+    age: Effect.gen(function*() {
+      const { checkpoints } = yield* view
+      const ages = yield* Effect.forEach(
+        yield* partitions,
+        (head) => ageOf(head, checkpoints.get(head.partition) ?? -1)
+      )
+      const known = ages.filter((each) => each !== undefined)
+      return known.length === 0 ? undefined : Math.max(...known)
+    }),
     status: Effect.gen(function*() {
       const state = yield* view
       const { checkpoints, halted, parked } = state
-      return (yield* partitions).map((head) => {
-        const checkpoint = checkpoints.get(head.partition) ?? -1
-        const halt = halted.get(head.partition)
-        return {
-          ...head,
-          checkpoint,
-          claimedBy: subscribed.holders.get(head.partition)?.owner,
-          parked: Array.from(parked.values()).filter(({ partition }) => partition === head.partition).length,
-          halted: halt !== undefined && halt.position > checkpoint ? halt : undefined,
-          paused: state.pauseOf(head.partition)
-        }
-      })
+      return yield* Effect.forEach(
+        yield* partitions,
+        Effect.fnUntraced(function*(head) {
+          const checkpoint = checkpoints.get(head.partition) ?? -1
+          const halt = halted.get(head.partition)
+          const age = yield* ageOf(head, checkpoint)
+          return {
+            ...head,
+            checkpoint,
+            age: age === undefined ? undefined : Duration.millis(age),
+            claimedBy: subscribed.holders.get(head.partition)?.owner,
+            parked: Array.from(parked.values()).filter(({ partition }) => partition === head.partition).length,
+            halted: halt !== undefined && halt.position > checkpoint ? halt : undefined,
+            paused: state.pauseOf(head.partition)
+          }
+        })
+      )
     }),
     place: (globalPosition) => Effect.sync(() => place(globalPosition)),
     // Acknowledgements that are under way come before it.

@@ -14,11 +14,14 @@ import type { Wakeup } from "../storage/listeners.ts"
 import { withTransaction } from "./client/transaction.ts"
 import { type Int8, int8, milliseconds, timeParameter, toTime } from "./client/values.ts"
 import { type OfStream, type Row, sized, toStored } from "./messages.ts"
-import type { Store, StreamObjects } from "./objects.ts"
+import { type Store, type StreamObjects, timeAdded } from "./objects.ts"
 import * as Projection from "./projection.ts"
 
 /** In the order in which 0.1 wrote them: definitions are compared as texts. */
 const describedKeys = ["store", "patterns", "partitioner", "path", "count", "partition", "_tag"]
+
+/** So many messages that no round has come to are looked at, at most. */
+const maximumAhead = 10_000
 
 interface LinkedRow extends Row, OfStream {
   readonly position: number
@@ -138,6 +141,20 @@ export const make = (
         scannedAt: typeof row?.scanned_at === "number" ? toTime(row.scanned_at) : undefined,
         stored: Number(row?.stored ?? 0)
       })
+    ),
+
+    waitingFor: Effect.map(
+      sql<{ readonly age: number }>`
+        select greatest(pg_catalog.date_part('epoch'::text, pg_catalog.clock_timestamp() operator(pg_catalog.-) ${
+        sql.literal(timeAdded(store, "m"))
+      }) * 1000, 0) as age
+        from (
+          select m.* from ${messages} m where m.global_position > greatest(
+            (select max(l.origin_stream_global_position) from ${table} l),
+            (select p.scanned from ${sql(stream.projectionTable)} p)
+          ) order by m.global_position limit ${maximumAhead}
+        ) m where m.stream::text like any (${patterns}::text[]) order by m.global_position limit 1`,
+      ([row]) => row?.age
     ),
 
     reset: withTransaction(sql)(Effect.gen(function*() {

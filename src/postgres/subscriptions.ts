@@ -2,7 +2,7 @@
  * The state of a subscription: in depeche_db's table of checkpoints, and in tables of ours for claims (`claims.ts`),
  * parked messages, halted partitions, and the stream that it belongs to.
  */
-import { Effect } from "effect"
+import { Duration, Effect } from "effect"
 import type { SqlClient } from "effect/sql/SqlClient"
 import type { SqlError } from "effect/sql/SqlError"
 import { InvalidNameError, StreamRebuiltError } from "../errors.ts"
@@ -17,7 +17,8 @@ import {
   type OpenedSubscription,
   type Store,
   type StreamObjects,
-  type SubscriptionObjects
+  type SubscriptionObjects,
+  timeAdded
 } from "./objects.ts"
 import * as Parked from "./parked.ts"
 import * as Paused from "./paused.ts"
@@ -47,13 +48,14 @@ interface PendingRow {
   readonly is_paused: boolean
 }
 
-interface StatusRow extends Omit<PartitionStatus, "claimedBy" | "halted" | "paused"> {
+interface StatusRow extends Omit<PartitionStatus, "age" | "claimedBy" | "halted" | "paused"> {
   readonly claimed_by: string | null
   readonly halted_at: number | null
   readonly halted_position: number
   readonly message_id: string
   readonly error: string
   readonly attempts: number
+  readonly age: number | null
   readonly paused_at: number | null
   readonly reason: string | null
   readonly paused_by: string | null
@@ -78,6 +80,14 @@ export const make = (
   const projection = sql(stream.projectionTable)
   const paused = sql(subscription.pausedTable)
   const read = readPartition(sql, store, stream)
+
+  const parts = sql.literal("'epoch'::text, pg_catalog.clock_timestamp() operator(pg_catalog.-)")
+  /** The age, in milliseconds, of the first message behind the checkpoint `c` of the head `h`, if there is one. */
+  const first = sql`lateral (
+    select greatest(pg_catalog.date_part(${parts} ${sql.literal(timeAdded(store, "m"))}) * 1000, 0) as age
+    from ${sql(stream.table)} l join ${sql(store.table)} m using (message_id)
+    where l.partition = h.partition and l.position > coalesce(c.position, -1) order by l.position limit 1
+  ) first`
 
   /** After the commit, with a payload that depeche_db's listeners understand. */
   const wakeWorkers = Effect.flatMap(
@@ -189,9 +199,19 @@ export const make = (
       )
     },
 
+    age: Effect.map(
+      sql<{ readonly age: number | null }>`select max(first.age) as age
+        from ${heads} h
+        left join ${checkpoints} c on c.subscription_name::text = ${name}::text and c.partition = h.partition
+        cross join ${first}
+        where h.max_position > coalesce(c.position, -1)`,
+      ([row]) => row?.age ?? undefined
+    ),
+
     status: Effect.map(
       sql<StatusRow>`
-        select h.partition, h.max_position as position, coalesce(c.position, -1) as checkpoint, o.owner as claimed_by,
+        select h.partition, h.max_position as position, coalesce(c.position, -1) as checkpoint, first.age,
+          o.owner as claimed_by,
           (select count(*) from ${parked} p where p.partition = h.partition)::int as parked,
           ${sql.literal(milliseconds("s.halted_at"))} as halted_at, s.position as halted_position, s.message_id,
           s.error::text as error, s.attempts, ${sql.literal(milliseconds("z.paused_at"))} as paused_at, z.reason,
@@ -206,12 +226,14 @@ export const make = (
           select * from ${paused} z where z.partition is null or z.partition = h.partition
           order by z.partition nulls first limit 1
         ) z on true
+        left join ${first} on h.max_position > coalesce(c.position, -1)
         order by h.partition`,
       (rows) =>
         rows.map((row): PartitionStatus => ({
           partition: row.partition,
           position: row.position,
           checkpoint: row.checkpoint,
+          age: row.age === null ? undefined : Duration.millis(row.age),
           claimedBy: row.claimed_by ?? undefined,
           parked: row.parked,
           halted: row.halted_at === null ? undefined : {

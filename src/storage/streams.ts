@@ -137,6 +137,11 @@ export interface AggregatedStorage {
    */
   readonly waiting: Effect.Effect<number, SqlError>
   /**
+   * How long the first message that waits to be linked has been stored, in milliseconds; undefined: none waits. Messages
+   * that were committed late are not looked for, nor those more than 10,000 ahead of the projector.
+   */
+  readonly waitingFor: Effect.Effect<number | undefined, SqlError>
+  /**
    * A page of at most `limit` messages, or less where they are large: the first one that is not linked of the round that
    * is under way, else of a new one; or the one behind `after`. If nothing is new, says so.
    */

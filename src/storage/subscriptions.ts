@@ -6,7 +6,7 @@
  * - a claim excludes others until it is released or lost; each claim of a partition has a higher token than the one before;
  * - everything but claims is written in the transaction that is open, and rolls back with it.
  */
-import type { DateTime, Effect, Schema, Scope } from "effect"
+import type { DateTime, Duration, Effect, Schema, Scope } from "effect"
 import type { SqlError } from "effect/sql/SqlError"
 import type { StreamRebuiltError } from "../errors.ts"
 import type { EncodedStoredMessage } from "./messages.ts"
@@ -120,6 +120,8 @@ export interface PartitionStatus extends PartitionHead {
    * `"web-3:4711 blue"`. Undefined if it is free, or claimed by a Python process.
    */
   readonly claimedBy: string | undefined
+  /** How long the first message behind the checkpoint has been stored; undefined if there is none. */
+  readonly age: Duration.Duration | undefined
   /** How many of its messages are parked. */
   readonly parked: number
   /** Undefined unless the partition is halted. It stays so until the message is acknowledged, by whoever tries again. */
@@ -175,6 +177,8 @@ export interface SubscriptionStorage {
   ) => Effect.Effect<void, SqlError>
   /** Lifts a pause; whether there was one. Of the subscription and of a partition, each is lifted by itself. */
   readonly resume: (partition: number | undefined) => Effect.Effect<boolean, SqlError>
+  /** The highest age of all partitions, in milliseconds. */
+  readonly age: Effect.Effect<number | undefined, SqlError>
   /** In the order of partitions. */
   readonly status: Effect.Effect<ReadonlyArray<PartitionStatus>, SqlError>
   /** Where the message of this global position is in the aggregated stream, if it is linked. */

@@ -1,5 +1,5 @@
 /** How far a subscription is behind. */
-import { Effect } from "effect"
+import { Duration, Effect } from "effect"
 import type { SqlError } from "effect/sql/SqlError"
 import type { StreamRebuiltError } from "../errors.ts"
 import type { AggregatedStorage, PendingPartition, SubscriptionStorage } from "../Storage.ts"
@@ -14,3 +14,14 @@ export const lag = (
   { pending }: SubscriptionStorage
 ): Effect.Effect<number, StreamRebuiltError | SqlError> =>
   Effect.zipWith(waiting, pending, (notLinked, linked) => notLinked + unacknowledged(linked))
+
+/** How long the oldest message that is not acknowledged has been stored, linked or not; zero if there is none. */
+export const age = (
+  { waitingFor }: AggregatedStorage,
+  subscribed: SubscriptionStorage
+): Effect.Effect<Duration.Duration, SqlError> =>
+  Effect.zipWith(
+    waitingFor,
+    subscribed.age,
+    (notLinked = 0, linked = 0) => Duration.millis(Math.max(notLinked, linked))
+  )

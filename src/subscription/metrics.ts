@@ -6,6 +6,13 @@ const failedTotal = Metric.counter("effect_message_store_failed", { description:
 const parkedTotal = Metric.counter("effect_message_store_parked", { description: "Messages parked" })
 const skippedTotal = Metric.counter("effect_message_store_skipped", { description: "Messages skipped" })
 const lagGauge = Metric.gauge("effect_message_store_lag", { description: "Messages linked and not acknowledged" })
+const ageGauge = Metric.gauge("effect_message_store_age", {
+  description: "Milliseconds since the oldest message that is linked and not acknowledged was stored"
+})
+const haltedGauge = Metric.gauge("effect_message_store_halted", {
+  description: "Partitions that are halted at a message"
+})
+const pausedGauge = Metric.gauge("effect_message_store_paused", { description: "Partitions that are paused" })
 const batchTimer = Metric.timer("effect_message_store_batch_time", {
   description: "From reading a batch to its checkpoint"
 })
@@ -17,6 +24,9 @@ export interface Metrics {
   readonly parked: (by: number) => Effect.Effect<void>
   readonly skipped: (by: number) => Effect.Effect<void>
   readonly lag: (messages: number) => Effect.Effect<void>
+  readonly age: (milliseconds: number) => Effect.Effect<void>
+  readonly halted: (partitions: number) => Effect.Effect<void>
+  readonly paused: (partitions: number) => Effect.Effect<void>
   readonly batchTook: (time: Duration.Duration) => Effect.Effect<void>
 }
 
@@ -31,6 +41,9 @@ export const make = (subscription: string): Metrics => {
     parked: update(parkedTotal),
     skipped: update(skippedTotal),
     lag: update(lagGauge),
+    age: update(ageGauge),
+    halted: update(haltedGauge),
+    paused: update(pausedGauge),
     batchTook: update(batchTimer)
   }
 }

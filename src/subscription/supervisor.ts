@@ -49,6 +49,9 @@ const contendedMilliseconds = 500
 /** How long a claim is good for once it was confirmed, at most; of a lease, a third of it. */
 const validityMilliseconds = 1000
 
+/** How often the age of the oldest message is asked for, in milliseconds: that takes a statement of its own. */
+const agedMilliseconds = 5000
+
 /** @internal */
 export const run = <R>(
   stream: AggregatedStorage,
@@ -70,6 +73,7 @@ export const run = <R>(
     /** Partitions that yielded their slot are the last to get one, in this order. */
     let yielded = new Set<number>()
     let isCrowded = false
+    let agedUntil = 0
     const slotFreed = Latch.makeUnsafe(false)
     const workerOptions: WorkerOptions<R> = {
       name,
@@ -160,6 +164,17 @@ export const run = <R>(
       return { free, next }
     }
 
+    const measure = Effect.fnUntraced(function*(pending: ReadonlyArray<PendingPartition>) {
+      const lag = unacknowledged(pending)
+      yield* metrics.lag(lag)
+      yield* metrics.halted(pending.filter(({ isHalted }) => isHalted).length)
+      yield* metrics.paused(pending.filter(({ isPaused }) => isPaused).length)
+      const now = yield* Moment.milliseconds
+      if (lag > 0 && now < agedUntil) return
+      agedUntil = lag > 0 ? now + agedMilliseconds : 0
+      yield* metrics.age(lag > 0 ? (yield* subscribed.age) ?? 0 : 0)
+    })
+
     /** Claims what is pending, as far as there are slots. Answers when more can be claimed, in milliseconds. */
     const claimPending = Effect.gen(function*() {
       slotFreed.closeUnsafe()
@@ -170,7 +185,7 @@ export const run = <R>(
       )
       const before = { idleAt, halted: new Set(halted) }
       const pending = yield* subscribed.pending
-      yield* metrics.lag(unacknowledged(pending))
+      yield* measure(pending)
       const { free, next } = wakeWorkers(pending, before, yield* Moment.milliseconds)
       yielded = new Set(Array.from(yielded).filter((partition) => free.has(partition)))
       const first = yield* Random.shuffle(Array.from(free).filter((partition) => !yielded.has(partition)))

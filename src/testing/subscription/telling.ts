@@ -1,8 +1,8 @@
 /** Subscriptions: what they tell those who operate them, of handlers, halted partitions and owners. */
 import { assert } from "@effect/vitest"
-import { Effect, Logger, References, Tracer } from "effect"
+import { Duration, Effect, Logger, Metric, References, Tracer } from "effect"
 import { deposits, newStream, type Part } from "../fixture.ts"
-import { during, recorder, subscribe, until } from "./fixture.ts"
+import { type Account, during, type Handled, recorder, subscribe, until } from "./fixture.ts"
 
 export const telling: Part = (it) => {
   it.effect("counts what no projector has linked yet as behind, and nothing when all is handled", () =>
@@ -20,6 +20,75 @@ export const telling: Part = (it) => {
       yield* during(subscription.run(() => Effect.void), handled)
       yield* accounts.write(newStream(), deposits(1)) // of no stream that is merged
       assert.strictEqual(yield* subscription.lag, 0)
+    }))
+
+  it.effect("tells how old the oldest message is that is not handled, linked or not", () =>
+    Effect.gen(function*() {
+      const { accounts, make, origin, stream, write } = yield* subscribe({ onFailure: "haltPartition" })
+      const subscription = yield* make()
+      const ages = Effect.map(subscription.status, (all) =>
+        all.map((status) => status.age && Duration.toMillis(status.age)))
+      const age = Effect.map(subscription.age, Duration.toMillis)
+      assert.strictEqual(yield* age, 0)
+      yield* accounts.write(origin(0), deposits(2)) // and the projector is down
+      yield* Effect.sleep("50 millis")
+      assert.isAtLeast(yield* age, 50)
+      yield* stream.projector.runOnce
+      assert.isAtLeast((yield* ages)[0] ?? 0, 50)
+      yield* Effect.sleep("100 millis")
+      yield* write(1, 1)
+      const [first = 0, second = Infinity] = yield* ages
+      assert.isAtLeast(first, 150)
+      assert.isBelow(second, first)
+      const oldest = yield* age
+      assert.isAtLeast(oldest, first)
+      assert.isBelow(oldest, 60_000)
+      const halts = (message: Account, { partition }: Handled) =>
+        partition === 0 && message._tag === "Deposited" && message.amount === 2n ? Effect.fail("no") : Effect.void
+      yield* during(
+        subscription.run(halts),
+        until(Effect.map(subscription.lag, (lag) =>
+          lag === 1))
+      )
+      const [halted, handled] = yield* ages
+      assert.isAtLeast(halted ?? 0, first) // the second, which was written with the first
+      assert.isUndefined(handled)
+      yield* during(subscription.run(() => Effect.void), until(Effect.map(subscription.lag, (lag) => lag === 0)))
+      assert.strictEqual(yield* age, 0)
+    }))
+
+  it.effect("has gauges of lag, age, halted and paused partitions", () =>
+    Effect.gen(function*() {
+      const { make, write } = yield* subscribe({ onFailure: "haltPartition", pollInterval: "20 millis" })
+      yield* write(0, 2)
+      yield* write(1, 3)
+      const subscription = yield* make()
+      const gauge = (id: string) =>
+        Effect.map(Metric.snapshot, (all) => {
+          const found = all.find((each) =>
+            each.id === `effect_message_store_${id}` && each.attributes?.["subscription"] === subscription.name
+          )
+          return found?.type === "Gauge" ? found.state.value : undefined
+        })
+      const reaches = (id: string, value: number) => until(Effect.map(gauge(id), (is) => is === value))
+      yield* subscription.pause({ partition: 1 })
+      yield* Effect.sleep("5 millis")
+      yield* during(
+        subscription.run(() => Effect.fail("no")),
+        Effect.gen(function*() {
+          yield* reaches("halted", 1)
+          yield* reaches("paused", 1)
+          yield* reaches("lag", 5)
+          assert.isAtLeast(Number(yield* gauge("age")), 5)
+        })
+      )
+      yield* subscription.resume({ partition: 1 })
+      yield* during(
+        subscription.run(() => Effect.void),
+        Effect.gen(function*() {
+          for (const id of ["halted", "paused", "lag", "age"]) yield* reaches(id, 0)
+        })
+      )
     }))
 
   it.effect("names subscription and message in the spans and the log lines of handlers", () =>

@@ -1,0 +1,129 @@
+/** What the consumers of a subscription share, in memory: its state after the commits, and who has which partition. */
+import { type DateTime, Option } from "effect"
+import type { Halt, ParkedEntry, PartitionHead, Pause } from "../Storage.ts"
+import * as Transaction from "./transaction.ts"
+
+/** What a transaction does to the state. */
+export type Change =
+  | { readonly _tag: "Advance"; readonly partition: number; readonly position: number }
+  | { readonly _tag: "Park"; readonly entry: ParkedEntry; readonly parkedAt: DateTime.Utc }
+  | { readonly _tag: "Unpark"; readonly partition: number; readonly position: number }
+  | { readonly _tag: "Halt"; readonly partition: number; readonly halt: Halt }
+  | { readonly _tag: "Pause"; readonly partition: number | undefined; readonly pause: Pause }
+  | { readonly _tag: "Resume"; readonly partition: number | undefined }
+  | { readonly _tag: "Begin"; readonly starts: ReadonlyArray<PartitionHead>; readonly numbering: number }
+  | { readonly _tag: "Reset" }
+
+export type Parked = ParkedEntry & { readonly parkedAt: DateTime.Utc }
+
+export const placeOf = ({ partition, position }: PartitionHead): string => `${partition} ${position}`
+
+export const checkpointOf = (partition: number): string => `checkpoint ${partition}`
+
+/** The state after some changes. */
+export class State {
+  readonly checkpoints: Map<number, number>
+  readonly parked: Map<string, Parked>
+  readonly halted: Map<number, Halt>
+  /** Undefined: the subscription. */
+  readonly paused: Map<number | undefined, Pause>
+  /** Of the stream, when this began. */
+  numbering: number | undefined
+
+  constructor(other?: State) {
+    this.checkpoints = new Map(other?.checkpoints)
+    this.parked = new Map(other?.parked)
+    this.halted = new Map(other?.halted)
+    this.paused = new Map(other?.paused)
+    this.numbering = other?.numbering
+  }
+
+  pauseOf(partition: number): Pause | undefined {
+    return this.paused.get(undefined) ?? this.paused.get(partition)
+  }
+
+  apply(changes: ReadonlyArray<Change>): void {
+    for (const change of changes) {
+      switch (change._tag) {
+        case "Advance":
+          this.checkpoints.set(change.partition, change.position)
+          break
+        case "Park":
+          this.parked.set(placeOf(change.entry), { ...change.entry, parkedAt: change.parkedAt })
+          break
+        case "Unpark":
+          this.parked.delete(placeOf(change))
+          break
+        case "Halt":
+          this.halted.set(change.partition, change.halt)
+          break
+        case "Pause":
+          this.paused.set(change.partition, change.pause)
+          break
+        case "Resume":
+          this.paused.delete(change.partition)
+          break
+        case "Begin":
+          for (const { partition, position } of change.starts) this.checkpoints.set(partition, position)
+          this.numbering = change.numbering
+          break
+        case "Reset":
+          this.checkpoints.clear()
+          this.parked.clear()
+          this.halted.clear()
+          this.numbering = undefined
+      }
+    }
+  }
+}
+
+/** Who has a partition: by a claim whose token is not the last one any more, if a reset has fenced it. */
+export interface Holder {
+  readonly token: number
+  readonly owner: string
+  isWanted: boolean
+}
+
+/** The state of a subscription, shared by all consumers of that name. */
+export class Subscribed implements Transaction.Participant<Change> {
+  readonly locks = new Transaction.Locks()
+  readonly state = new State()
+  /** The aggregated stream. */
+  readonly stream: string
+  /** The last token of each partition: of a claim, or raised by a reset. */
+  readonly tokens = new Map<number, number>()
+  readonly holders = new Map<number, Holder>()
+
+  constructor(stream: string) {
+    this.stream = stream
+  }
+
+  commit(changes: ReadonlyArray<Change>): void {
+    this.state.apply(changes)
+    if (changes.some(({ _tag }) => _tag === "Reset")) {
+      for (const [partition, token] of this.tokens) this.tokens.set(partition, token + 1)
+    }
+  }
+
+  /** Undefined if a consumer has the partition. */
+  claim(partition: number, owner: string, ask: boolean): Holder | undefined {
+    const holder = this.holders.get(partition)
+    if (holder !== undefined) {
+      holder.isWanted ||= ask
+      return undefined
+    }
+    const token = (this.tokens.get(partition) ?? 0) + 1
+    const claimed: Holder = { token, owner, isWanted: false }
+    this.tokens.set(partition, token)
+    this.holders.set(partition, claimed)
+    return claimed
+  }
+
+  /** As a transaction sees it. */
+  view(transaction: Option.Option<Transaction.Transaction>): State {
+    if (Option.isNone(transaction)) return this.state
+    const view = new State(this.state)
+    view.apply(transaction.value.journal<Change>(this))
+    return view
+  }
+}
