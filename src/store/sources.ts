@@ -56,6 +56,7 @@ export const basisOfAll = <A>(
   ): Effect.Effect<KnownTagged, ReadError> => {
     // Positions are given once: where all of them are the same, nothing was added, and nothing removed that was read last.
     if (before !== undefined && before.ends.every((end, i) => end === ends[i])) return Effect.succeed(before)
+    if (ends.every((end) => end === 0)) return Effect.succeed({ state: fold.initial, ends }) // no message has the tags
     return Effect.map(
       Stream.runFold(
         readUpTo(Arr.map(queries, (query, i) => ({ ...query, upTo: ends[i] ?? 0 }))),
