@@ -12,7 +12,7 @@ import {
 } from "../Storage.ts"
 import type { Wakeup } from "../storage/listeners.ts"
 import { withTransaction } from "./client/transaction.ts"
-import { type Int8, int8, milliseconds, timeParameter, toTime } from "./client/values.ts"
+import { age, type Int8, int8, milliseconds, timeParameter, toTime } from "./client/values.ts"
 import { type OfStream, type Row, sized, toStored } from "./messages.ts"
 import { type Store, type StreamObjects, timeAdded } from "./objects.ts"
 import * as Projection from "./projection.ts"
@@ -145,9 +145,7 @@ export const make = (
 
     waitingFor: Effect.map(
       sql<{ readonly age: number }>`
-        select greatest(pg_catalog.date_part('epoch'::text, pg_catalog.clock_timestamp() operator(pg_catalog.-) ${
-        sql.literal(timeAdded(store, "m"))
-      }) * 1000, 0) as age
+        select ${sql.literal(age(timeAdded(store, "m")))} as age
         from (
           select m.* from ${messages} m where m.global_position > greatest(
             (select max(l.origin_stream_global_position) from ${table} l),

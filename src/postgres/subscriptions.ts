@@ -10,7 +10,7 @@ import type { Advance, PartitionHead, PartitionStatus, PendingPartition, Subscri
 import type { Wakeup } from "../storage/listeners.ts"
 import type { ClaimHolder } from "./claims.ts"
 import { withTransaction } from "./client/transaction.ts"
-import { int8, milliseconds, toTime } from "./client/values.ts"
+import { age as ageOf, int8, milliseconds, toTime } from "./client/values.ts"
 import { lockedKeys } from "./leases.ts"
 import {
   lockKey,
@@ -81,10 +81,9 @@ export const make = (
   const paused = sql(subscription.pausedTable)
   const read = readPartition(sql, store, stream)
 
-  const parts = sql.literal("'epoch'::text, pg_catalog.clock_timestamp() operator(pg_catalog.-)")
   /** The age, in milliseconds, of the first message behind the checkpoint `c` of the head `h`, if there is one. */
   const first = sql`lateral (
-    select greatest(pg_catalog.date_part(${parts} ${sql.literal(timeAdded(store, "m"))}) * 1000, 0) as age
+    select ${sql.literal(ageOf(timeAdded(store, "m")))} as age
     from ${sql(stream.table)} l join ${sql(store.table)} m using (message_id)
     where l.partition = h.partition and l.position > coalesce(c.position, -1) order by l.position limit 1
   ) first`

@@ -16,6 +16,10 @@ export const int8 = (value: number | bigint): string => String(value)
 export const milliseconds = (column: string): string =>
   `pg_catalog.date_part('epoch'::text, ${column}) operator(pg_catalog.*) 1000::float8`
 
+/** SQL for how long ago that was, in milliseconds, by the clock of the database. */
+export const age = (column: string): string =>
+  `greatest(${milliseconds(`pg_catalog.clock_timestamp() operator(pg_catalog.-) ${column}`)}, 0::float8)`
+
 /** What {@link milliseconds} has read. Microseconds are cut off, as they are where the driver makes a `Date`. */
 export const toTime = (epochMilliseconds: number): DateTime.Utc =>
   DateTime.makeUnsafe(Math.floor(epochMilliseconds + 0.0005)) // the fraction is not exact
