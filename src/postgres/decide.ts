@@ -68,7 +68,8 @@ export const decide = (sql: SqlClient, objects: Objects) => {
       }
       for (const condition of conditions) askedEarlier.push(written.has(condition.tags[0]))
       lastQuery.push(askedEarlier.length)
-      for (const [tag, isAlone] of tagLocksOf(item)) {
+      // In one order: of those that need the same tags, and find some of them busy, the first one gets all.
+      for (const [tag, isAlone] of Array.from(tagLocksOf(item)).toSorted(([a], [b]) => a < b ? -1 : 1)) {
         locks.push(tag)
         alone.push(isAlone)
         if (isAlone) written.add(tag)

@@ -95,6 +95,7 @@ declare
   _items constant int := pg_catalog.cardinality(_streams);
   _count int;         -- of the item's messages
   _free boolean[];    -- whether this call has the locks of the item
+  _found_heads int[]; -- head of the item's stream; null: the item is not the first of its stream
   _head int;
   _first int;         -- index of the item's first message, less one
   _bases int[];       -- version of the message before the item's first one, less _first; null: refused
@@ -108,21 +109,20 @@ declare
   _taken uuid[];
   _accepted int;
   _refused int;       -- the item because of which an atomic append writes nothing; 0: none
-  _positions bigint[];
-  _before int[];      -- how many positions had been given out before the item
-  _done int := 0;     -- how many positions have been given out
+  _positions bigint[]; -- of each message; null: its item is refused
   _careful boolean := false;
   _tx xid8;
   _added timestamp := pg_catalog.now() at time zone <zone>;
 begin
   -- A snapshot that is older than the locks does not see what was added before they were had.
-  if pg_catalog.current_setting('transaction_isolation') in ('repeatable read', 'serializable') and (
-    pg_catalog.cardinality(_asked) > 0
-    or exists (select from pg_catalog.generate_series(1, _items) i where _last[i] = coalesce(_last[i - 1], 0))
-  ) then
-    return query select 'isolation'::text, 0, null::bigint, null::uuid, null::int
-      from pg_catalog.generate_series(1, _items);
-    return;
+  if pg_catalog.current_setting('transaction_isolation') in ('repeatable read', 'serializable') then
+    if pg_catalog.cardinality(_asked) > 0
+      or exists (select from pg_catalog.generate_series(1, _items) i where _last[i] = coalesce(_last[i - 1], 0))
+    then
+      return query select 'isolation'::text, 0, null::bigint, null::uuid, null::int
+        from pg_catalog.generate_series(1, _items);
+      return;
+    end if;
   end if;
 
   if _wait then
@@ -153,11 +153,9 @@ begin
     end loop;
   end if;
 
-  -- Under the locks nothing can be added to what is asked about: one look for all.
+  -- Under the locks nothing can be added to what is asked about, nor to the streams: one look for all.
   if pg_catalog.cardinality(_asked) > 0 then
-    select pg_catalog.array_agg(c.global_position order by q.i) into _found
-    from unnest(_asked, _after, _asked_types, _asked_tags) with ordinality q(tag, after, types, tags, i)
-    left join lateral (
+    select pg_catalog.array_agg((
       select t.global_position from <schema>.${objects.tagsTable} t
       where t.tag operator(pg_catalog.=) q.tag and t.global_position > q.after
         and (q.types operator(pg_catalog.=) '{}'::text or t.type operator(pg_catalog.=) any(q.types::text[]))
@@ -166,27 +164,25 @@ begin
           where x.tag operator(pg_catalog.=) any(q.tags::text[]) and x.global_position = t.global_position
         ))
       order by t.global_position limit 1
-    ) c on true;
+    )) into _found from unnest(_asked, _after, _asked_types, _asked_tags) q(tag, after, types, tags);
   end if;
+  select pg_catalog.array_agg(case when s.previous = 0 and s.free then coalesce((
+    select m.version from <schema>.${objects.table} m
+    where m.stream operator(pg_catalog.=) s.stream order by m.version desc limit 1
+  ), 0) end) into _found_heads from unnest(_streams, _previous, _free) s(stream, previous, free);
 
   for _attempt in 1..10 loop
-    _bases := pg_catalog.array_fill(null::int, array[_items]);
-    _heads := _bases;
-    _queries := _bases;
-    _conflicts := pg_catalog.array_fill(null::bigint, array[_items]);
-    _duplicates := pg_catalog.array_fill(null::uuid, array[_items]);
+    _bases := '{}';
+    _heads := '{}';
+    _queries := '{}';
+    _conflicts := '{}';
+    _duplicates := '{}';
     _taken := '{}';
     _accepted := 0;
     _refused := 0;
     for _i in 1.._items loop
       continue when not _free[_i];
-      if _previous[_i] > 0 then
-        _head := _heads[_previous[_i]];
-      else
-        select m.version into _head from <schema>.${objects.table} m
-        where m.stream operator(pg_catalog.=) _streams[_i] order by m.version desc limit 1;
-        _head := coalesce(_head, 0);
-      end if;
+      _head := coalesce(_found_heads[_i], _heads[_previous[_i]]);
       if _expected[_i] = ${anyVersion} or _expected[_i] = _head or (_expected[_i] = ${existing} and _head > 0) then
         for _q in coalesce(_last_query[_i - 1], 0) + 1.._last_query[_i] loop
           _conflict := _found[_q];
@@ -259,23 +255,18 @@ begin
       end if;
     else
       begin
-        with given as materialized (
-          select m.item, m.i, m.id, m.occurred, m.data,
-            pg_catalog.nextval(<sequence>::pg_catalog.regclass) as position
-          from unnest(_ids, _item, _occurred, _data) with ordinality m(id, item, occurred, data, i)
-          where _bases[m.item] is not null
-        ), written as (
-          insert into <schema>.${objects.table}
-            (message_id, global_position, added_at, stream, version, message, metadata, occurred_at, tx)
-          select g.id, g.position, _added, _streams[g.item], _bases[g.item] + g.i, g.data::<payload>,
-            _metadata[g.item], g.occurred, _tx
-          from given g order by g.id
-        ), tagged as (
-          insert into <schema>.${objects.tagsTable} (tag, global_position, type)
-          select t.tag, g.position, _types[t.message]
-          from unnest(_tags, _tag_message) t(tag, message) join given g on g.i = t.message
-        )
-        select pg_catalog.array_agg(g.position order by g.i) into _positions from given g;
+        select pg_catalog.array_agg(
+          case when _bases[m.item] is not null then pg_catalog.nextval(<sequence>::pg_catalog.regclass) end
+        ) into _positions from pg_catalog.unnest(_item) m(item);
+        insert into <schema>.${objects.table}
+          (message_id, global_position, added_at, stream, version, message, metadata, occurred_at, tx)
+        select m.id, _positions[m.i], _added, _streams[m.item], _bases[m.item] + m.i, m.data::<payload>,
+          _metadata[m.item], m.occurred, _tx
+        from unnest(_ids, _item, _occurred, _data) with ordinality m(id, item, occurred, data, i)
+        where _bases[m.item] is not null order by m.id;
+        insert into <schema>.${objects.tagsTable} (tag, global_position, type)
+        select t.tag, _positions[t.message], _types[t.message] from unnest(_tags, _tag_message) t(tag, message)
+        where _positions[t.message] is not null;
         exit;
       exception when unique_violation then
         null; -- as above, a row less
@@ -297,7 +288,6 @@ begin
     global_position := null;
     message_id := _duplicates[_i];
     query := null;
-    _before[_i] := _done;
     _first := coalesce(_last[_i - 1], 0);
     if not _free[_i] then
       outcome := 'busy';
@@ -311,9 +301,7 @@ begin
         select m.message_id into message_id from <schema>.${objects.table} m where m.global_position = _conflicts[_i];
       else
         message_id := _ids[-_conflicts[_i]];
-        global_position := _positions[
-          _before[_item[-_conflicts[_i]]] - _conflicts[_i] - coalesce(_last[_item[-_conflicts[_i]] - 1], 0)
-        ];
+        global_position := _positions[-_conflicts[_i]];
       end if;
     elsif message_id is not null then
       outcome := 'duplicate';
@@ -323,8 +311,7 @@ begin
       outcome := 'unchanged';
     else
       outcome := 'written';
-      _done := _done + _last[_i] - _first;
-      global_position := _positions[_done];
+      global_position := _positions[_last[_i]];
     end if;
     return next;
   end loop;
