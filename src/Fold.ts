@@ -5,6 +5,8 @@
  * on what a fold makes of a stream; a `Decider` is a fold that decides. Where decisions wait for each other, the state of
  * one is evolved for the next: keep a fold in a constant, and never change a state in place.
  */
+import type { Schema } from "effect"
+import { InvalidArgumentError } from "./errors.ts"
 
 /**
  * The state that messages give: `initial` for none, and `evolve` for one more. `evolve` returns a new state and changes
@@ -74,6 +76,83 @@ export const make =
       }
     }
   }
+
+/** How the states of a fold are kept, so that what they were folded of need not be read again. */
+export interface Snapshot<in out S> {
+  /** What the fold is called in the store: 1 to 255 characters. Folds that differ have different names. */
+  readonly name: string
+  /** Of the state; stored as canonical JSON (`Schema.toCodecJson`), of at most 1 MiB. */
+  readonly schema: Schema.Codec<S, unknown>
+  /** To be raised when the same messages give another state: a whole number, 1 or more. */
+  readonly version: number
+  /** How many messages are folded until the next snapshot is written: a whole number, 1 or more. */
+  readonly every: number
+}
+
+/** A fold whose states are kept. */
+export interface WithSnapshot<in out S> {
+  readonly snapshot: Snapshot<S>
+}
+
+/** The same as a {@link Snapshot}, with defaults. */
+export interface SnapshotOptions<in out S> extends Pick<Snapshot<S>, "name" | "schema"> {
+  /** To be raised when the same messages give another state. Default 1. */
+  readonly version?: number | undefined
+  /** How many messages are folded until the next snapshot is written. Default 100. */
+  readonly every?: number | undefined
+}
+
+/**
+ * Keeps the states of a fold in the store: a decision begins with the last snapshot, and reads only what was added since. A
+ * decider of the fold has its snapshots too.
+ *
+ * **Details**
+ *
+ * A snapshot is written in the background, after the commit of what it was made of; no decision waits for it, or fails
+ * with it. It stands for as long as the last message that it was made of stands where it stood. One that does not
+ * decode, or that was made by another `version`, another schema of the state, another `initial` or other cases, is not used: the
+ * messages are folded anew. What `evolve` does is not looked at: raise `version` when you change that.
+ *
+ * The process remembers the last states as well (`cachedStates` of the store).
+ *
+ * Throws an `InvalidArgumentError` if the name, the version or `every` are out of their bounds.
+ *
+ * **Example**
+ *
+ * ```ts
+ * const seatsTaken = Fold.withSnapshot(
+ *   Fold.make<FlightEvent>()({ initial: 0, SeatBooked: (taken) => taken + 1 }),
+ *   { name: "seatsTaken", schema: Schema.Natural }
+ * )
+ * ```
+ */
+export const withSnapshot = <S, F extends Fold<S, never>>(
+  fold: F & Fold<S, never>,
+  { every = 100, name, schema, version = 1 }: SnapshotOptions<NoInfer<S>>
+): F & WithSnapshot<S> => {
+  if (typeof name !== "string" || name.length === 0 || name.includes("\0") || !name.isWellFormed()) {
+    throw new InvalidArgumentError({
+      argument: "name",
+      reason: "must have 1 to 255 characters, no NUL, no lone surrogates"
+    })
+  }
+  if (Array.from(name).length > 255) {
+    throw new InvalidArgumentError({ argument: "name", reason: "must have at most 255 characters" })
+  }
+  for (const [argument, value] of Object.entries({ version, every })) {
+    if (Number.isSafeInteger(value) && value >= 1) continue
+    throw new InvalidArgumentError({ argument, reason: `must be a whole number, 1 or more, not ${value}` })
+  }
+  return { ...fold, snapshot: { name, schema, version, every } }
+}
+
+/**
+ * How the states of a fold are kept; undefined: they are not.
+ *
+ * @internal
+ */
+export const snapshotOf = <S>(fold: Fold<S, never>): Snapshot<S> | undefined =>
+  (fold as Fold<S, never> & Partial<WithSnapshot<S>>).snapshot
 
 /**
  * The types that a fold has cases for; undefined: it takes what there is.

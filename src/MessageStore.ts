@@ -13,7 +13,7 @@
  * A write whose answer is lost (a connection that breaks) may have been stored. To repeat it is safe: `synchronize`
  * stores only what is missing, and `write` of the same messages fails with `DuplicateMessageError`.
  */
-import { Context, Effect, Layer } from "effect"
+import { Context, Effect, Layer, Result } from "effect"
 import type { Scope, Stream } from "effect"
 import type { MigrationError } from "effect/sql/Migrator"
 import type { SqlClient } from "effect/sql/SqlClient"
@@ -22,6 +22,7 @@ import type * as AggregatedStream from "./AggregatedStream.ts"
 import type * as Decision from "./Decision.ts"
 import type { InvalidArgumentError, InvalidNameError, MessageIdMismatchError, SetupError } from "./errors.ts"
 import type { Fold } from "./Fold.ts"
+import { checkWhole } from "./internal/checks.ts"
 import { checkEnding, checkName } from "./internal/names.ts"
 import * as MemoryStorage from "./memory/storage.ts"
 import type { Identified, MessagePosition, StoredMessage, StreamHead, TaggedMessage } from "./Message.ts"
@@ -229,6 +230,12 @@ export interface StoreOptions {
    * transaction each is its own in any case. PostgreSQL only.
    */
   readonly coalesce?: boolean | undefined
+  /**
+   * How many states of folds with snapshots a process remembers, so that a decision on the same thing begins with the last one
+   * and reads nothing: a whole number, 0 or more; 0: none. Beyond it the one that was used least recently is forgotten.
+   * Default 1000.
+   */
+  readonly cachedStates?: number | undefined
 }
 
 /** What the messages are: those of a schema, or of a serializer written by hand. */
@@ -297,7 +304,8 @@ export const Service = <Self = never>() =>
   id: Id,
   options: StoreOptions & MessageOptions<A, Encoded> & AccessorOptions<A>
 ): ServiceResult<Self, Id, A, FieldPath<Encoded>> => {
-  const { coalesce, name, payload } = options
+  const { cachedStates = 1000, coalesce, name, payload } = options
+  Result.getOrThrow(checkWhole("cachedStates", cachedStates, 0))
   const serializer: MessageSerializer<A> = options.schema === undefined
     ? verified(options.serializer)
     : fromSchema(options.schema, options)
@@ -314,7 +322,7 @@ export const Service = <Self = never>() =>
     Tag,
     Effect.gen(function*() {
       yield* Effect.fromResult(checkName("store", name))
-      return yield* make(yield* Storage, codec, accessors, name)
+      return yield* make(yield* Storage, codec, accessors, name, cachedStates)
     })
   )
   const { tags } = codec

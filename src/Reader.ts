@@ -20,7 +20,15 @@ import * as Pages from "./internal/pages.ts"
 import { checkQueries } from "./internal/tags.ts"
 import type { StoredMessage, StreamHead, TaggedMessage, Tags } from "./Message.ts"
 import type { MessageCodec } from "./Serializer.ts"
-import type { Direction, EncodedStoredMessage, Page, Storage, TaggedQuery } from "./Storage.ts"
+import type {
+  Direction,
+  EncodedSnapshot,
+  EncodedStoredMessage,
+  Page,
+  SnapshotKey,
+  Storage,
+  TaggedQuery
+} from "./Storage.ts"
 
 /** What is told of messages that are read. */
 export interface TagsOption {
@@ -134,6 +142,15 @@ export interface Internal<out A> extends Reader<A> {
     queries: TaggedQuery["queries"],
     range?: Pages.Range
   ) => Stream.Stream<StoredMessage<A>, SerializationError | SqlError>
+  /**
+   * The messages of a stream behind a snapshot, if there is one that stands, and that is taken when it is found; else all.
+   */
+  readonly readBehind: (
+    stream: string,
+    options: Pick<ReadOptions, "toVersion">,
+    snapshot: SnapshotKey,
+    found: (snapshot: EncodedSnapshot) => boolean
+  ) => Stream.Stream<StoredMessage<A>, ReadError>
 }
 
 /** How many messages are asked for by their ids at a time. */
@@ -166,6 +183,11 @@ export const make = <A>(storage: Storage["Service"], codec: MessageCodec<A>): In
     fetch: (range: Pages.Range) => Effect.Effect<Page, SqlError>
   ) => Pages.read({ range, position, fetch, decode: decoding(options), inTransaction: storage.inTransaction })
 
+  const readStream =
+    (stream: string) =>
+    ({ direction, from, limit, to }: Pages.Range, snapshot?: SnapshotKey): Effect.Effect<Page, SqlError> =>
+      storage.readStream({ stream, fromVersion: from, toVersion: to, direction, limit, snapshot })
+
   const tagged = (queries: TaggedQuery["queries"], range: Pages.Range, options?: TagsOption) =>
     pages(
       range,
@@ -185,10 +207,23 @@ export const make = <A>(storage: Storage["Service"], codec: MessageCodec<A>): In
       ),
     read: (stream: string, options?: ReadOptions) =>
       Stream.unwrap(
-        Effect.map(Effect.fromResult(checkRead(stream, options)), (range) =>
-          pages(range, options, (message) =>
-            message.version, ({ direction, from, limit, to }) =>
-            storage.readStream({ stream, fromVersion: from, toVersion: to, direction, limit })))
+        Effect.map(
+          Effect.fromResult(checkRead(stream, options)),
+          (range) => pages(range, options, (message) => message.version, readStream(stream))
+        )
+      ),
+    readBehind: (stream, options, snapshot, found) =>
+      Stream.unwrap(
+        Effect.map(Effect.fromResult(checkRead(stream, options)), (all) => {
+          const read = readStream(stream)
+          return pages(all, undefined, (message) => message.version, (range) =>
+            range.from > 1
+              ? read(range)
+              : Effect.flatMap(
+                read(range, snapshot),
+                (page) => page.snapshot === undefined || found(page.snapshot) ? Effect.succeed(page) : read(range)
+              ))
+        })
       ),
     readWildcard: (pattern: string, options?: ReadWildcardOptions) =>
       Stream.unwrap(

@@ -10,11 +10,13 @@ import type { MigrationError } from "effect/sql/Migrator"
 import type { SqlError } from "effect/sql/SqlError"
 import type { InvalidNameError, SetupError } from "./errors.ts"
 import type { MessageStorage } from "./storage/messages.ts"
+import type { SnapshotStorage } from "./storage/snapshots.ts"
 import type { AggregatedStorage, StreamDefinition } from "./storage/streams.ts"
 
 export type { Listener } from "./storage/listeners.ts"
 export * from "./storage/messages.ts"
 export * from "./storage/partitions.ts"
+export * from "./storage/snapshots.ts"
 export * from "./storage/streams.ts"
 export * from "./storage/subscriptions.ts"
 
@@ -32,13 +34,15 @@ export interface HandlerTransactions {
 }
 
 /** Everything of one store. */
-export interface Backend extends MessageStorage {
+export interface Backend extends MessageStorage, SnapshotStorage {
   /** Commits on success, rolls back on failure and interruption; nests. */
   readonly withTransaction: <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E | SqlError, R>
   /** Undefined where transactions need nothing that is scarce. */
   readonly handlerTransactions: HandlerTransactions | undefined
   /** Whether a transaction is open in the fiber's context. */
   readonly inTransaction: Effect.Effect<boolean>
+  /** Runs an effect once the open transaction has been committed, and never if it is rolled back; at once where none is open. */
+  readonly afterCommit: (effect: Effect.Effect<void>) => Effect.Effect<void>
   /** One view until the scope closes; inside a transaction, that transaction's view. */
   readonly snapshot: Effect.Effect<Snapshot, SqlError, Scope.Scope>
   /** Makes what an aggregated stream needs, where it does not exist. */

@@ -22,6 +22,7 @@ import { type Signal, Wakeup } from "../storage/listeners.ts"
 import * as MemoryWakeup from "./listeners.ts"
 import { cut } from "./pages.ts"
 import { compilePattern } from "./pattern.ts"
+import { Snapshots } from "./snapshots.ts"
 import * as MemoryStream from "./streams.ts"
 import * as Transaction from "./transaction.ts"
 
@@ -184,7 +185,8 @@ class Messages implements Transaction.Participant<Row>, MemoryStream.Source<Row>
     const rows = new Set(
       page.queries.flatMap((query) =>
         this.tagged(view, query).filter(({ globalPosition }) =>
-          globalPosition >= page.fromPosition && globalPosition <= Math.min(page.toPosition, query.upTo)
+          globalPosition >= page.fromPosition && globalPosition > (query.after ?? -1) &&
+          globalPosition <= Math.min(page.toPosition, query.upTo)
         )
       )
     )
@@ -244,6 +246,14 @@ export const layer: Layer.Layer<Storage> = Layer.effect(
   Effect.map(Wakeup, (wakeup) => {
     const messages = new Messages()
     const streams = new MemoryStream.Streams<Row>()
+    const snapshots = new Snapshots()
+
+    /** What a stream's page begins behind: a snapshot whose last message is where it was. */
+    const standing = (rows: ReadonlyArray<Row>, { snapshot, toVersion }: StreamQuery) => {
+      const saved = snapshot && snapshots.get(snapshot)
+      if (saved === undefined || saved.version > toVersion) return undefined
+      return rows[saved.version - 1]?.globalPosition === saved.ends[0] ? saved : undefined
+    }
 
     const currentView: Effect.Effect<View, SqlError> = Effect.gen(function*() {
       const snapshot = yield* Effect.serviceOption(SnapshotCommit)
@@ -266,14 +276,21 @@ export const layer: Layer.Layer<Storage> = Layer.effect(
           })
         ).pipe(Effect.tap((outcomes) => wakeup.signal(channel, outcomes.flatMap(signals)))),
       readStream: (query) =>
-        Effect.map(currentView, (view) => toPage(streamPage(messages.stream(view, query.stream), query), query.limit)),
+        Effect.map(currentView, (view) => {
+          const rows = messages.stream(view, query.stream)
+          const snapshot = standing(rows, query)
+          const fromVersion = snapshot === undefined ? query.fromVersion : snapshot.version + 1
+          return { ...toPage(streamPage(rows, { ...query, fromVersion }), query.limit), snapshot }
+        }),
       readPattern: (query) => Effect.map(currentView, (view) => toPage(messages.pattern(view, query), query.limit)),
       readTagged: (query) => Effect.map(currentView, (view) => toPage(messages.anyTagged(view, query), query.limit)),
-      ends: (names, tags) =>
+      ends: (names, tags, keys = []) =>
         Effect.map(currentView, (view) => ({
           heads: names.map((stream) => messages.head(view, stream)),
-          tags: tags.map((tag) => messages.tag(view, tag).at(-1)?.globalPosition ?? 0)
+          tags: tags.map((tag) => messages.tag(view, tag).at(-1)?.globalPosition ?? 0),
+          snapshots: keys.map((key) => snapshots.get(key))
         })),
+      saveSnapshot: (snapshot) => Effect.sync(() => snapshots.save(snapshot)),
       readByIds: (messageIds) => Effect.map(currentView, (view) => messages.ids(view, messageIds).map(toStored)),
       messageIds: ({ fromVersion, limit, stream }) =>
         Effect.map(
@@ -282,10 +299,17 @@ export const layer: Layer.Layer<Storage> = Layer.effect(
             messages.stream(view, stream).slice(fromVersion - 1, fromVersion - 1 + limit).map((row) => row.messageId)
         ),
       head: (stream) => Effect.map(currentView, (view) => messages.head(view, stream)),
-      truncate: Effect.andThen(messages.locks.idle, Effect.sync(() => messages.truncate())),
+      truncate: Effect.andThen(
+        messages.locks.idle,
+        Effect.sync(() => {
+          messages.truncate()
+          snapshots.clear()
+        })
+      ),
       withTransaction: Transaction.withTransaction,
       handlerTransactions: undefined,
       inTransaction: Transaction.isCurrent,
+      afterCommit: Transaction.afterCommit,
       snapshot: Effect.map(Transaction.current, (transaction): Snapshot =>
         Option.isSome(transaction)
           ? identity

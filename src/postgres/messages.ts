@@ -8,10 +8,19 @@ import type { SqlClient } from "effect/sql/SqlClient"
 import type { SqlError } from "effect/sql/SqlError"
 import type * as Statement from "effect/sql/Statement"
 import type { StreamHead } from "../Message.ts"
-import type { EncodedStoredMessage, Ends, Page, PatternQuery, StreamQuery, TaggedQuery } from "../Storage.ts"
+import type {
+  EncodedStoredMessage,
+  Ends,
+  Page,
+  PatternQuery,
+  SnapshotKey,
+  StreamQuery,
+  TaggedQuery
+} from "../Storage.ts"
 import { type Int8, int8, milliseconds, toTime } from "./client/values.ts"
 import { queryArrays } from "./decide.ts"
 import { type Store, timeAdded } from "./objects.ts"
+import * as Snapshots from "./snapshots.ts"
 
 export interface Row {
   readonly message_id: string
@@ -29,6 +38,10 @@ export interface Row {
 
 export interface OfStream {
   readonly stream: string
+}
+
+interface OfSnapshot {
+  readonly is_snapshot: boolean
 }
 
 /** Messages that were written together share their metadata and their time: both are made once. */
@@ -87,7 +100,8 @@ export const readable = (sql: SqlClient, message = "m.message::text"): string =>
 
 /**
  * Cuts the rows of a query off at the size of a page, in its order. The query calls the messages `m`; `shown` are columns
- * beside those of a {@link Row}, each with a comma behind it.
+ * beside those of a {@link Row}, each with a comma behind it. With `snapshot`, a row that has a state in `s.state` is
+ * that of a snapshot, and has it in place of its message.
  */
 export const sized = (sql: SqlClient, store: Store) => {
   const size = sql.literal(
@@ -98,13 +112,22 @@ export const sized = (sql: SqlClient, store: Store) => {
         case when size <= ${readableBytes(sql)} then message end as message`
   )
   const added = sql.literal(timeAdded(store, "m"))
-  const find = <R extends Row>(shown: string, found: Statement.Fragment, limit: number, largest: number) =>
+  const find = <R extends Row>(
+    shown: string,
+    found: Statement.Fragment,
+    limit: number,
+    largest: number,
+    snapshot: boolean
+  ) =>
     sql<R>`select ${sql.literal(shown)}${stored}
       from (
         select *, ${size} as size, sum(${size}) over (rows unbounded preceding) as bytes
         from (
           select m.message_id, stream, version, global_position, ${added} as added_at, metadata::text as metadata,
-            case when pg_catalog.pg_column_size(message) <= ${largest}::int then message::text end as message${found}
+            ${
+      sql.literal(snapshot ? "s.state is not null as is_snapshot, case when s.state is not null then s.state" : "case")
+    }
+            when pg_catalog.pg_column_size(message) <= ${largest}::int then message::text end as message${found}
           limit ${limit}
         ) found
       ) sized where bytes - size < ${pageBytes}::int`
@@ -112,14 +135,15 @@ export const sized = (sql: SqlClient, store: Store) => {
   return Effect.fnUntraced(function*<R extends Row>(
     shown: string,
     found: Statement.Fragment,
-    limit: number
+    limit: number,
+    snapshot = false
   ): Effect.fn.Return<{ readonly rows: ReadonlyArray<R>; readonly more: boolean }, SqlError> {
-    const rows = yield* find<R>(shown, found, limit, largeRow)
+    const rows = yield* find<R>(shown, found, limit, largeRow, snapshot)
     const large = rows.findIndex((row) => row.message === null)
     if (large > 0) return { rows: rows.slice(0, large), more: true }
     if (large < 0) return { rows, more: isCut(rows, limit) }
     const atATime = Math.min(limit, largeRowsAtATime)
-    const largeRows = yield* find<R>(shown, found, atATime, 2 ** 31 - 1)
+    const largeRows = yield* find<R>(shown, found, atATime, 2 ** 31 - 1, snapshot)
     return { rows: largeRows, more: isCut(largeRows, atATime) }
   })
 }
@@ -131,16 +155,45 @@ export const make = (sql: SqlClient, store: Store) => {
   const table = sql(store.table)
   const tags = sql(store.tagsTable)
   const page = sized(sql, store)
+  const snapshots = Snapshots.make(sql, store)
+
+  const readStream = (query: StreamQuery): Effect.Effect<Page, SqlError> => {
+    const { direction, fromVersion, limit, stream, toVersion } = query
+    if (query.snapshot !== undefined && store.snapshots.read) return readBehind(query, query.snapshot)
+    const range = sql` from ${table} m
+        where stream operator(pg_catalog.=) ${stream}::text and version >= ${fromVersion} and version <= ${toVersion} order by version`
+    return Effect.map(
+      page("", direction === "forward" ? range : sql`${range} desc`, limit),
+      ({ more, rows }) => ({ messages: toStored(rows, () => stream), more })
+    )
+  }
+
+  /** The row of the snapshot's last message comes first, with the state: that it is there says that the snapshot stands. */
+  const readBehind = Effect.fnUntraced(function*(
+    query: StreamQuery,
+    key: SnapshotKey
+  ): Effect.fn.Return<Page, SqlError> {
+    const { limit, stream } = query
+    const { more, rows: [first, ...others] } = yield* page<Row & OfSnapshot>(
+      "is_snapshot, ",
+      snapshots.behind(query, key),
+      limit,
+      true
+    )
+    if (first?.is_snapshot !== true) {
+      return { messages: toStored(first === undefined ? [] : [first, ...others], () => stream), more }
+    }
+    const { global_position, message, version } = first
+    const snapshot = { state: message ?? "", version, ends: [Number(global_position)] }
+    // A page ended with the snapshot: what follows is large.
+    if (others.length === 0 && more) {
+      return { ...(yield* readStream({ ...query, fromVersion: version + 1, snapshot: undefined })), snapshot }
+    }
+    return { messages: toStored(others, () => stream), more, snapshot }
+  })
 
   return {
-    readStream: ({ direction, fromVersion, limit, stream, toVersion }: StreamQuery): Effect.Effect<Page, SqlError> => {
-      const range = sql` from ${table} m
-        where stream operator(pg_catalog.=) ${stream}::text and version >= ${fromVersion} and version <= ${toVersion} order by version`
-      return Effect.map(
-        page("", direction === "forward" ? range : sql`${range} desc`, limit),
-        ({ more, rows }) => ({ messages: toStored(rows, () => stream), more })
-      )
-    },
+    readStream,
 
     readPattern: (
       { direction, fromPosition, limit, pattern, toPosition }: PatternQuery
@@ -166,11 +219,11 @@ export const make = (sql: SqlClient, store: Store) => {
       const found = sql` from (
           select distinct t.global_position
           from unnest(${given.tags}::text[], ${given.types}::text[], ${given.others}::text[],
-            ${queries.map(({ upTo }) => int8(upTo))}::int8[])
-            q(tag, types, tags, up_to)
+            ${queries.map(({ upTo }) => int8(upTo))}::int8[], ${queries.map(({ after = -1 }) => int8(after))}::int8[])
+            q(tag, types, tags, up_to, after)
           cross join lateral (
             select t.global_position from ${tags} t
-            where t.tag = q.tag and t.global_position >= ${int8(fromPosition)}::int8
+            where t.tag = q.tag and t.global_position >= greatest(q.after + 1, ${int8(fromPosition)}::int8)
               and t.global_position <= least(q.up_to, ${int8(toPosition)}::int8)
               and (q.types = '{}' or t.type = any(q.types::text[]))
               and (q.tags = '{}' or pg_catalog.cardinality(q.tags::text[]) = (
@@ -187,30 +240,35 @@ export const make = (sql: SqlClient, store: Store) => {
       )
     },
 
-    ends: (streams: ReadonlyArray<string>, given: ReadonlyArray<string>): Effect.Effect<Ends, SqlError> => {
+    ends: (
+      streams: ReadonlyArray<string>,
+      given: ReadonlyArray<string>,
+      keys: ReadonlyArray<SnapshotKey> = []
+    ): Effect.Effect<Ends, SqlError> => {
       // Who asks about streams alone needs no rights on tags.
       const ofTags = given.length === 0 ? sql.literal("") : sql`union all
-          select true, s.i, null, h.global_position
+          select 1, s.i, null, h.global_position, null, null
           from pg_catalog.unnest(${given}::text[]) with ordinality s(tag, i)
           left join lateral (
             select t.global_position from ${tags} t where t.tag = s.tag order by t.global_position desc limit 1
           ) h on true`
       return Effect.map(
-        sql<{ readonly is_tag: boolean; readonly version: number | null; readonly global_position: Int8 | null }>`
-          select false as is_tag, s.i, h.version, h.global_position
+        sql<{ readonly version: number | null; readonly global_position: Int8 | null } & Snapshots.Row>`
+          select 0 as kind, s.i, h.version, h.global_position, null as state, null as ends
           from pg_catalog.unnest(${streams}::text[]) with ordinality s(stream, i)
           left join lateral (
             select m.version, m.global_position from ${table} m
             where m.stream operator(pg_catalog.=) s.stream order by m.version desc limit 1
           ) h on true
-          ${ofTags}
+          ${ofTags} ${snapshots.ofKeys(keys)}
           order by 1, 2`,
         (rows) => ({
           heads: streams.map((stream, i) => {
             const { global_position: at, version } = rows[i] ?? { global_position: null, version: null }
             return { stream, version: version ?? 0, globalPosition: at === null ? undefined : Number(at) }
           }),
-          tags: given.map((_, i) => Number(rows[streams.length + i]?.global_position ?? 0))
+          tags: given.map((_, i) => Number(rows[streams.length + i]?.global_position ?? 0)),
+          snapshots: keys.map((_, i) => Snapshots.toEncoded(rows[streams.length + given.length + i]))
         })
       )
     },
@@ -243,6 +301,6 @@ export const make = (sql: SqlClient, store: Store) => {
         })
       ),
 
-    truncate: Effect.asVoid(sql`truncate table ${table}, ${tags}`)
+    truncate: Effect.asVoid(sql`truncate table ${table}, ${tags}, ${sql(store.snapshotsTable)}`)
   }
 }

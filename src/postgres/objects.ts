@@ -23,6 +23,8 @@ export interface Objects {
   readonly tagsTable: string
   /** Which tags the messages of a type have. */
   readonly taggedTypesTable: string
+  /** What folds came to. */
+  readonly snapshotsTable: string
   /** The trigger that refuses rows which were not inserted by one of the functions. */
   readonly refuseFunction: string
   readonly settingsTable: string
@@ -51,6 +53,8 @@ export interface Store extends Objects {
   readonly lockPrefix: string
   /** Where its tables are. */
   readonly schema: string
+  /** What the role may do with snapshots. */
+  readonly snapshots: { readonly read: boolean; readonly write: boolean }
 }
 
 export const forStore = (name: string): Result.Result<Objects, InvalidNameError> =>
@@ -65,6 +69,7 @@ export const forStore = (name: string): Result.Result<Objects, InvalidNameError>
     decideFunction: own("decide", n),
     tagsTable: own("tags", n),
     taggedTypesTable: own("tagged", n),
+    snapshotsTable: own("snapshots", n),
     refuseFunction: own("refuse", n),
     settingsTable: own("settings", n),
     migrationsTable: own("migrations", n)

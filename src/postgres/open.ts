@@ -16,6 +16,8 @@ interface Found {
   readonly lock_prefix: string
   readonly schema: string
   readonly cache: number
+  readonly may_read: boolean
+  readonly may_write: boolean
 }
 
 /** Fails unless the table that the last migrations make is there; `first` is the one that was there before. */
@@ -37,7 +39,7 @@ export const openStore = Effect.fnUntraced(function*(
   name: string
 ): Effect.fn.Return<Objects.Store, InvalidNameError | SetupError | SqlError, SqlClient.SqlClient> {
   const objects = yield* Effect.fromResult(Objects.forStore(name))
-  const { sequence, settingsTable, table } = objects
+  const { sequence, settingsTable, snapshotsTable, table } = objects
   const sql = (yield* SqlClient.SqlClient).withoutTransforms()
   yield* requireTables(name, table, settingsTable)
   const [row] = yield* sql<Found>`
@@ -45,7 +47,12 @@ export const openStore = Effect.fnUntraced(function*(
       (select s.seqcache::int from pg_catalog.pg_sequence s
         where s.seqrelid operator(pg_catalog.=) ${sequence}::text::regclass::oid) as cache,
       (select c.relnamespace::pg_catalog.regnamespace::text from pg_catalog.pg_class c
-        where c.oid operator(pg_catalog.=) ${table}::text::regclass::oid) as schema
+        where c.oid operator(pg_catalog.=) ${table}::text::regclass::oid) as schema,
+      coalesce(pg_catalog.has_table_privilege(to_regclass(${snapshotsTable}::text)::oid, 'select'::text), false) as may_read,
+      coalesce((
+        select pg_catalog.bool_and(pg_catalog.has_table_privilege(to_regclass(${snapshotsTable}::text)::oid, p.privilege))
+        from pg_catalog.unnest(array['select', 'insert', 'update', 'delete']::text[]) p(privilege)
+      ), false) as may_write
     from ${sql(settingsTable)}`
   if (row === undefined || row.version < currentVersion) {
     return yield* new SetupError({
@@ -61,7 +68,13 @@ export const openStore = Effect.fnUntraced(function*(
         `positions from a stock would never be projected. Run "alter sequence ${sequence} cache 1", and start again`
     })
   }
-  return { ...objects, timeZone: row.time_zone, lockPrefix: row.lock_prefix, schema: row.schema }
+  return {
+    ...objects,
+    timeZone: row.time_zone,
+    lockPrefix: row.lock_prefix,
+    schema: row.schema,
+    snapshots: { read: row.may_read, write: row.may_write }
+  }
 })
 
 /** Of two stores that want a stream of one name, the first one has it: its functions link the messages of that one. */

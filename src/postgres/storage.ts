@@ -24,6 +24,7 @@ import * as Migrations from "./migrations/run.ts"
 import { checkStoreName, checkStreamName, checkSubscriptionName } from "./names.ts"
 import * as Objects from "./objects.ts"
 import { checkStore, openStore, openSubscription } from "./open.ts"
+import { makeSave } from "./snapshots.ts"
 import * as Aggregated from "./streams.ts"
 import * as Subscription from "./subscriptions.ts"
 import { declareTags } from "./tagged.ts"
@@ -77,6 +78,7 @@ export const layer = (
         : yield* GroupCommit.make((items) => call(items, together), locks)
       return Storage.of({
         ...Queries.make(sql, store),
+        saveSnapshot: makeSave(sql, store),
         append: (items, { atomic }) =>
           Effect.withFiber((fiber) => {
             const inTransaction = Context.getOrUndefined(fiber.context, sql.transactionService) !== undefined
@@ -93,6 +95,7 @@ export const layer = (
         withTransaction: withTransaction(sql),
         handlerTransactions: bound,
         inTransaction: Effect.map(Effect.serviceOption(sql.transactionService), Option.isSome),
+        afterCommit: sql.afterCommit,
         snapshot: snapshot(sql),
         listen: wakeup.listen(store.channel),
         aggregatedStream: Effect.fnUntraced(function*(definition) {

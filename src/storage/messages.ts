@@ -17,6 +17,7 @@ import type { SqlError } from "effect/sql/SqlError"
 import type { Tagged, TagQuery } from "../internal/tags.ts"
 import type { ExpectedVersion, StreamHead } from "../Message.ts"
 import type { Listener } from "./listeners.ts"
+import type { EncodedSnapshot, SnapshotKey } from "./snapshots.ts"
 
 export type { Tagged, TagQuery } from "../internal/tags.ts"
 
@@ -91,6 +92,8 @@ export interface EncodedStoredMessage {
 export interface Page {
   readonly messages: ReadonlyArray<EncodedStoredMessage>
   readonly more: boolean
+  /** What the messages stand behind, if a snapshot was asked for. */
+  readonly snapshot?: EncodedSnapshot | undefined
 }
 
 /** From the first to the last, or from the last to the first. */
@@ -103,6 +106,11 @@ export interface StreamQuery {
   readonly toVersion: number
   readonly direction: Direction
   readonly limit: number
+  /**
+   * Begins behind this snapshot, and gives it with the page: if it is there, is not behind `toVersion`, and its last message
+   * is still where it was. Asked for only forward, and from the first version on; `limit` is more than 1.
+   */
+  readonly snapshot?: SnapshotKey | undefined
 }
 
 /** Asks for a page of all streams whose names are LIKE `pattern`, in the order of global positions, bounds included. */
@@ -116,10 +124,12 @@ export interface PatternQuery {
 
 /**
  * Asks for a page of messages that one of the queries asks for, in the order of global positions, bounds included. Each
- * query has a last position of its own.
+ * query has a last position of its own, and may have one that its messages stand behind.
  */
 export interface TaggedQuery {
-  readonly queries: Array.NonEmptyReadonlyArray<TagQuery & { readonly upTo: number }>
+  readonly queries: Array.NonEmptyReadonlyArray<
+    TagQuery & { readonly upTo: number; readonly after?: number | undefined }
+  >
   readonly fromPosition: number
   readonly toPosition: number
   readonly direction: Direction
@@ -131,6 +141,8 @@ export interface Ends {
   readonly heads: ReadonlyArray<StreamHead>
   /** The last global position of each tag; 0: no message has it. */
   readonly tags: ReadonlyArray<number>
+  /** Of each key its snapshot, as it was at that moment: whether its messages still stand has not been looked at. */
+  readonly snapshots: ReadonlyArray<EncodedSnapshot | undefined>
 }
 
 /** The messages of one store. */
@@ -143,10 +155,14 @@ export interface MessageStorage {
   readonly readStream: (query: StreamQuery) => Effect.Effect<Page, SqlError>
   readonly readPattern: (query: PatternQuery) => Effect.Effect<Page, SqlError>
   readonly readTagged: (query: TaggedQuery) => Effect.Effect<Page, SqlError>
-  /** The ends of streams and tags at one moment: what is read up to them is one consistent view, whenever it is read. */
+  /**
+   * The ends of streams and tags at one moment: what is read up to them is one consistent view, whenever it is read. With
+   * them come snapshots.
+   */
   readonly ends: (
     streams: ReadonlyArray<string>,
-    tags: ReadonlyArray<string>
+    tags: ReadonlyArray<string>,
+    snapshots?: ReadonlyArray<SnapshotKey>
   ) => Effect.Effect<Ends, SqlError>
   /** In any order; ids that are not stored are left out. */
   readonly readByIds: (

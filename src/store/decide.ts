@@ -17,9 +17,10 @@ import type { Internal } from "../Reader.ts"
 import type { MessageCodec } from "../Serializer.ts"
 import type { AppendItem, AppendOutcome, EncodedStoredMessage, Storage } from "../Storage.ts"
 import type { Invalid, Items, StreamWrite } from "./encode.ts"
-import { basisOfAll, type Named, requirementsOf, type View } from "./sources.ts"
+import type { Snapshots } from "./snapshots.ts"
+import { basisOfAll, type Named, requirementsOf, type View, withKept } from "./sources.ts"
 import type { Attempt, Turns } from "./turns.ts"
-import { basisOf, evolved, type Known, type ReadStream } from "./update.ts"
+import { basisOf, evolved, keptOf, type Known, type ReadStream } from "./update.ts"
 
 /** Why a decision may fail, beside what it says itself. */
 export type DecideError =
@@ -50,6 +51,7 @@ export const make = <A>(
   codec: MessageCodec<A>,
   turns: Turns,
   reading: ReadStream<A>,
+  snapshots: Snapshots,
   readUpTo: Internal<A>["readUpTo"],
   encoded: <B, E>(
     writes: Arr.NonEmptyReadonlyArray<StreamWrite<A>>,
@@ -172,7 +174,14 @@ export const make = <A>(
       const [{ source: only } = { source: undefined }] = named
       const { written } = only?._tag === "Stream" && named.length === 1
         ? yield* turns(
-          basisOf(reading, only.stream, only.fold),
+          basisOf(
+            storage,
+            reading,
+            only.stream,
+            only.fold,
+            yield* keptOf(snapshots, only.fold, only.stream),
+            inTransaction
+          ),
           {
             decide: (known) => answer([known.state]),
             write: (known, writes) =>
@@ -184,7 +193,13 @@ export const make = <A>(
           inTransaction
         )
         : yield* turns(
-          basisOfAll(storage, reading, readUpTo, named, inTransaction),
+          basisOfAll(
+            storage,
+            reading,
+            readUpTo,
+            yield* Effect.forEach(named, (one) => withKept(snapshots, one, codec.tags)),
+            inTransaction
+          ),
           { decide: (known) => answer(known.map(({ state }) => state)), write },
           inTransaction
         )

@@ -17,6 +17,7 @@ import {
   toPositions,
   type WriteOptions
 } from "./encode.ts"
+import * as Snapshots from "./snapshots.ts"
 import { make as makeSynchronize } from "./synchronize.ts"
 import * as Turns from "./turns.ts"
 import { make as makeUpdate, makeReadStream, makeWriteTo, type WriteError } from "./update.ts"
@@ -31,9 +32,10 @@ export const make = <A>(
   storage: Storage["Service"],
   codec: MessageCodec<A>,
   accessors: Accessors<A>,
-  name: string
+  name: string,
+  cachedStates: number
 ) =>
-  Effect.map(Turns.make, (turns) => {
+  Effect.map(Effect.all([Turns.make, Snapshots.make(storage, name, cachedStates)]), ([turns, snapshots]) => {
     const reader = Reader.make(storage, codec)
     const toItems = makeItems(codec, accessors)
 
@@ -70,7 +72,7 @@ export const make = <A>(
       return Arr.isReadonlyArrayNonEmpty(writes) ? yield* append(writes) : []
     })
 
-    const reading = makeReadStream<A>(reader.read)
+    const reading = makeReadStream<A>(reader)
     const writeTo = makeWriteTo<A>(appendOne)
 
     const store = {
@@ -78,8 +80,8 @@ export const make = <A>(
       write,
       writeAll,
       synchronize: makeSynchronize<A>(storage, accessors, appendOne),
-      update: makeUpdate<A>(storage, turns, reading, writeTo),
-      decide: makeDecide<A>(storage, codec, turns, reading, reader.readUpTo, encoded),
+      update: makeUpdate<A>(storage, turns, reading, snapshots, writeTo),
+      decide: makeDecide<A>(storage, codec, turns, reading, snapshots, reader.readUpTo, encoded),
       read: reader.read,
       readTagged: reader.readTagged,
       head: reader.head,

@@ -4,13 +4,15 @@
  * The ends of all sources are read in one statement; what is read up to them later is still what was there at that moment. So no
  * snapshot and no connection is held while something is read, decided and written.
  */
-import { Array as Arr, Effect, Stream } from "effect"
+import { Array as Arr, Effect, Predicate } from "effect"
 import type { Source } from "../Decision.ts"
-import type { Fold } from "../Fold.ts"
+import type { Declared } from "../internal/tags.ts"
 import type { Internal, ReadError } from "../Reader.ts"
-import type { Ends, Storage, TagCondition, TagQuery } from "../Storage.ts"
+import type { EncodedSnapshot, Ends, Storage, TagCondition, TagQuery } from "../Storage.ts"
+import { type Kept, remembering, type Snapshots } from "./snapshots.ts"
+import { foldTagged, keptOfTags, type KnownTagged } from "./tagged.ts"
 import type { Basis } from "./turns.ts"
-import { type Known, type ReadStream, streamKey } from "./update.ts"
+import { keptOf, type KeptStream, type Known, knownOf, type ReadStream, streamKey } from "./update.ts"
 
 /** A source under its name, checked. */
 export type Named<A> =
@@ -21,11 +23,24 @@ export type Named<A> =
     readonly queries: Arr.NonEmptyReadonlyArray<TagQuery>
   }
 
-/** What messages of given tags come to, and of each query the last position of its first tag. */
-interface KnownTagged {
-  readonly state: unknown
-  readonly ends: ReadonlyArray<number>
-}
+/** A source, and what is kept of its fold. */
+export type Sourced<A> =
+  | Extract<Named<A>, { readonly source: { readonly _tag: "Stream" } }> & { readonly kept: KeptStream<unknown> }
+  | Extract<Named<A>, { readonly source: { readonly _tag: "Tagged" } }> & {
+    readonly kept: Kept<unknown, KnownTagged> | undefined
+  }
+
+/**
+ * @internal
+ */
+export const withKept = <A>(
+  snapshots: Snapshots,
+  named: Named<A>,
+  declared: Declared | undefined
+): Effect.Effect<Sourced<A>> =>
+  "queries" in named
+    ? Effect.map(keptOfTags(snapshots, named.source.fold, named.queries, declared), (kept) => ({ ...named, kept }))
+    : Effect.map(keptOf(snapshots, named.source.fold, named.source.stream), (kept) => ({ ...named, kept }))
 
 /** Of each source what it comes to, in their order. */
 export type View = ReadonlyArray<Known<unknown> | KnownTagged>
@@ -42,62 +57,86 @@ export const basisOfAll = <A>(
   storage: Storage["Service"],
   reading: ReadStream<A>,
   readUpTo: Internal<A>["readUpTo"],
-  sources: ReadonlyArray<Named<A>>,
+  sources: ReadonlyArray<Sourced<A>>,
   inTransaction: boolean
 ): Basis<View, ReadError> => {
   const streams = sources.flatMap(({ source }) => source._tag === "Stream" ? [source.stream] : [])
   const tags = sources.flatMap((named) => queriesOf(named).map((query) => query.tags[0]))
 
-  const foldTagged = (
-    fold: Fold<unknown, A>,
-    queries: Arr.NonEmptyReadonlyArray<TagQuery>,
-    ends: ReadonlyArray<number>,
-    before: KnownTagged | undefined
-  ): Effect.Effect<KnownTagged, ReadError> => {
-    // Positions are given once: where all of them are the same, nothing was added, and nothing removed that was read last.
-    if (before !== undefined && before.ends.every((end, i) => end === ends[i])) return Effect.succeed(before)
-    if (ends.every((end) => end === 0)) return Effect.succeed({ state: fold.initial, ends }) // no message has the tags
-    return Effect.map(
-      Stream.runFold(
-        readUpTo(Arr.map(queries, (query, i) => ({ ...query, upTo: ends[i] ?? 0 }))),
-        () => fold.initial,
-        (state, { message }) => fold.evolve(state, message)
-      ),
-      (state) => ({ state, ends })
-    )
-  }
-
-  const readTo = (ends: Ends, known: View | undefined): Effect.Effect<View, ReadError> => {
+  const readTo = (
+    ends: Ends,
+    before: ReadonlyArray<Before>,
+    snapshots: ReadonlyArray<EncodedSnapshot | undefined>
+  ): Effect.Effect<View, ReadError> => {
     let stream = 0
     let tag = 0
     const parts = sources.map((named, i): Effect.Effect<Known<unknown> | KnownTagged, ReadError> => {
-      const before = known?.[i]
+      const { kept, source } = named
+      const known = before[i]
+      const snapshot = snapshots[i]
+      const stored = snapshot && kept?.stateOf(snapshot)
       if ("queries" in named) {
         const own = ends.tags.slice(tag, tag += named.queries.length)
-        return foldTagged(
-          named.source.fold,
-          named.queries,
-          own,
-          before !== undefined && "ends" in before ? before : undefined
-        )
+        const fromSnapshot = stored && snapshot && { ...stored, unsaved: 0, ends: snapshot.ends }
+        const begin = known !== undefined && "ends" in known ? known : fromSnapshot
+        return foldTagged(readUpTo, source.fold, named.queries, own, begin)
       }
-      const toVersion = ends.heads[stream++]?.version ?? 0
       const { fold, stream: name } = named.source
-      return before !== undefined && "head" in before
-        ? reading.on(name, fold, before, toVersion)
-        : reading.all(name, fold, toVersion)
+      const head = ends.heads[stream++]
+      const fromSnapshot = stored && snapshot && knownOf(name, stored, snapshot)
+      const begin = known !== undefined && "head" in known ? known : fromSnapshot
+      const toVersion = head?.version ?? 0
+      return begin === undefined
+        ? reading.all(name, fold, undefined, toVersion)
+        : reading.on(name, fold, undefined, begin, toVersion)
     })
     return Effect.all(parts, { concurrency: inTransaction ? 1 : atOnce })
   }
 
-  const read = (known: View | undefined) => Effect.flatMap(storage.ends(streams, tags), (ends) => readTo(ends, known))
+  const read = (known: View | undefined): Effect.Effect<View, ReadError> =>
+    Effect.suspend(() => {
+      // What others have committed, a transaction may not see.
+      const before = known ?? sources.map(({ kept }): Before => inTransaction ? undefined : kept?.remembered())
+      const wanted = sources.map(({ kept }, i) => before[i] === undefined ? kept?.key : undefined)
+      return Effect.flatMap(
+        storage.ends(streams, tags, wanted.filter(Predicate.isNotUndefined)),
+        (ends) => {
+          let at = 0
+          return readTo(ends, before, wanted.map((key) => key && ends.snapshots[at++]))
+        }
+      )
+    })
+
   return {
     keys: Arr.dedupe([...streams.map(streamKey), ...tags.map((tag) => `tag ${tag}`)]).toSorted(),
     read: read(undefined),
     readOn: read,
     isSame: (before, now) => before === now,
-    leaves: undefined
+    leaves: undefined,
+    remember: sources.some(({ kept }) => kept !== undefined)
+      ? remembering(
+        storage,
+        inTransaction,
+        (view: View): View => view.map((known, i) => rememberOne(sources[i], known, inTransaction))
+      )
+      : undefined
   }
+}
+
+type Before = Known<unknown> | KnownTagged | undefined
+
+/**
+ * A transaction at REPEATABLE READ may see its own messages of a tag, and not those of others below them: of tags nothing is
+ * kept that was known in a transaction. A stream at a version is the same for everybody.
+ */
+const rememberOne = <A>(
+  sourced: Sourced<A> | undefined,
+  known: Known<unknown> | KnownTagged,
+  inTransaction: boolean
+): Known<unknown> | KnownTagged => {
+  if (sourced?.kept === undefined) return known
+  if ("queries" in sourced) return "ends" in known && !inTransaction ? sourced.kept.remember(known) : known
+  return "head" in known ? sourced.kept.remember(known) : known
 }
 
 /**

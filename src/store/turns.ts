@@ -18,6 +18,10 @@ export interface Basis<Known, E> {
   readonly isSame: (before: Known, now: Known) => boolean
   /** What is known is left to the next in turn if that has the same; undefined: nothing is left. */
   readonly leaves: unknown
+  /** What this process knew last, where nothing was left; others may have added to it. */
+  readonly remembered?: (() => Known | undefined) | undefined
+  /** Remembers what is known, and gives what is to be left. */
+  readonly remember?: ((known: () => Known) => Effect.Effect<() => Known>) | undefined
 }
 
 /** What became of an attempt to write. */
@@ -59,11 +63,15 @@ const inTurn = Effect.fnUntraced(function*<Known, Message, Written, E, E2, R2>(
 ): Effect.fn.Return<Decided<Known, Written>, E | E2, R2> {
   const left = turn?.left
   if (turn !== undefined) turn.left = undefined // an interruption or a failure leaves nothing
-  const leave = (known: () => Known) => {
-    if (turn !== undefined && basis.leaves !== undefined) turn.left = { by: basis.leaves, known }
-  }
-  let isRead = left === undefined || left.by !== basis.leaves
-  let known = isRead ? yield* basis.read : left?.known() as Known // left by one that has the same
+  const leave = Effect.fnUntraced(function*(known: () => Known) {
+    const kept = basis.remember === undefined ? known : yield* basis.remember(known)
+    if (turn !== undefined && basis.leaves !== undefined) turn.left = { by: basis.leaves, known: kept }
+  })
+  const begin = left !== undefined && left.by === basis.leaves
+    ? left.known() as Known // left by one that has the same
+    : basis.remembered?.()
+  let isRead = begin === undefined
+  let known = begin ?? (yield* basis.read)
   for (let conflict = 0;;) {
     const decidedOn = known
     const decision = yield* Effect.exit(Effect.suspend(() => decide(decidedOn)))
@@ -71,7 +79,7 @@ const inTurn = Effect.fnUntraced(function*<Known, Message, Written, E, E2, R2>(
     if (Arr.isReadonlyArrayNonEmpty(messages)) {
       const attempt = yield* write(decidedOn, messages)
       if (attempt._tag === "Written") {
-        leave(attempt.known)
+        yield* leave(attempt.known)
         return { known: decidedOn, written: attempt.written }
       }
       if (++conflict > conflicts) return yield* attempt.error
@@ -79,7 +87,7 @@ const inTurn = Effect.fnUntraced(function*<Known, Message, Written, E, E2, R2>(
     } else {
       if (!isRead) known = yield* basis.readOn(decidedOn)
       if (basis.isSame(decidedOn, known)) {
-        leave(() => decidedOn)
+        yield* leave(() => decidedOn)
         if (Exit.isFailure(decision)) return yield* Effect.failCause(decision.cause)
         return { known: decidedOn, written: undefined }
       }

@@ -11,9 +11,10 @@ import type {
 } from "../errors.ts"
 import type { Fold } from "../Fold.ts"
 import type { MessagePosition, StreamHead } from "../Message.ts"
-import type { Reader, ReadError } from "../Reader.ts"
-import type { Storage } from "../Storage.ts"
+import type { Internal, ReadError } from "../Reader.ts"
+import type { EncodedSnapshot, Storage } from "../Storage.ts"
 import type { StreamWrite, WriteOptions } from "./encode.ts"
+import { type Kept, remembering, type Snapshots, type Standing } from "./snapshots.ts"
 import type { Attempt, Basis, Turns } from "./turns.ts"
 
 /** Why a write may fail. */
@@ -41,21 +42,30 @@ export interface Update<in out A> {
 }
 
 /** What the messages of a stream come to, and the last of them. */
-export interface Known<S> {
-  readonly state: S
+export interface Known<S> extends Standing<S> {
   readonly head: StreamHead
 }
 
+/** What is kept of a fold on a stream, if it has snapshots. */
+export type KeptStream<S> = Kept<S, Known<S>> | undefined
+
 /** Reads what a stream comes to, up to a version if one is given. */
 export interface ReadStream<A> {
-  readonly all: <S>(stream: string, fold: Fold<S, A>, toVersion?: number) => Effect.Effect<Known<S>, ReadError>
+  /** From the snapshot on, if there is one that stands. */
+  readonly all: <S>(
+    stream: string,
+    fold: Fold<S, A>,
+    kept: KeptStream<S>,
+    toVersion?: number
+  ) => Effect.Effect<Known<S>, ReadError>
   /**
    * Reads what was added to what is known. The last message that is known is read again: its global position, which never
-   * comes back, tells whether the stream is still the same one. One that was truncated is read from its beginning.
+   * comes back, tells whether the stream is still the same one. One that was truncated is read like any other.
    */
   readonly on: <S>(
     stream: string,
     fold: Fold<S, A>,
+    kept: KeptStream<S>,
     known: Known<S>,
     toVersion?: number
   ) => Effect.Effect<Known<S>, ReadError>
@@ -64,28 +74,72 @@ export interface ReadStream<A> {
 /**
  * @internal
  */
-export const makeReadStream = <A>(read: Reader<A>["read"]): ReadStream<A> => {
-  const all: ReadStream<A>["all"] = <S>(stream: string, fold: Fold<S, A>, toVersion?: number) =>
-    Stream.runFold(
-      read(stream, { toVersion }),
-      (): Known<S> => ({ state: fold.initial, head: { stream, version: 0, globalPosition: undefined } }),
-      (known, stored) => evolved(fold, known, stored, [stored.message])
-    )
+export const makeReadStream = <A>(
+  { read, readBehind }: Pick<Internal<A>, "read" | "readBehind">
+): ReadStream<A> => {
+  const all: ReadStream<A>["all"] = <S>(stream: string, fold: Fold<S, A>, kept: KeptStream<S>, toVersion?: number) =>
+    Effect.suspend(() => {
+      let first: Known<S> = {
+        state: fold.initial,
+        unsaved: 0,
+        head: { stream, version: 0, globalPosition: undefined }
+      }
+      const found = (snapshot: EncodedSnapshot): boolean => {
+        const state = kept?.stateOf(snapshot)
+        if (state !== undefined) first = knownOf(stream, state, snapshot)
+        return state !== undefined
+      }
+      const messages = kept === undefined
+        ? read(stream, { toVersion })
+        : readBehind(stream, { toVersion }, kept.key, found)
+      const folded = Stream.runFold(
+        messages,
+        (): Known<S> | undefined => undefined,
+        (now, stored) => evolved(fold, now ?? first, stored, [stored.message])
+      )
+      return Effect.map(folded, (known) => known ?? first)
+    })
   return {
     all,
-    on: <S>(stream: string, fold: Fold<S, A>, known: Known<S>, toVersion?: number) => {
+    on: <S>(stream: string, fold: Fold<S, A>, kept: KeptStream<S>, known: Known<S>, toVersion?: number) => {
       const { globalPosition, version } = known.head
-      if (version === 0) return all(stream, fold, toVersion)
+      if (version === 0) return all(stream, fold, kept, toVersion)
       const added = Stream.runFold(
         read(stream, { fromVersion: version, toVersion }),
         (): Known<S> | undefined => undefined,
         (now, stored) =>
           stored.globalPosition === globalPosition ? known : now && evolved(fold, now, stored, [stored.message])
       )
-      return Effect.filterOrElse(added, Predicate.isNotUndefined, () => all(stream, fold, toVersion))
+      return Effect.filterOrElse(added, Predicate.isNotUndefined, () => all(stream, fold, kept, toVersion))
     }
   }
 }
+
+/**
+ * What is kept of a fold on a stream.
+ *
+ * @internal
+ */
+export const keptOf = <S>(
+  snapshots: Snapshots,
+  fold: Fold<S, never>,
+  stream: string
+): Effect.Effect<KeptStream<S>> =>
+  snapshots(fold, `stream ${stream}`, ({ head }: Known<S>) => ({
+    version: head.version,
+    ends: [head.globalPosition ?? 0]
+  }))
+
+/**
+ * What a snapshot says of a stream.
+ *
+ * @internal
+ */
+export const knownOf = <S>(
+  stream: string,
+  { state }: { readonly state: S },
+  { ends, version }: EncodedSnapshot
+): Known<S> => ({ state, unsaved: 0, head: { stream, version, globalPosition: ends[0] } })
 
 /**
  * The key of the turns of a stream.
@@ -98,15 +152,21 @@ export const streamKey = (stream: string): string => `stream ${stream}`
  * @internal
  */
 export const basisOf = <S, A>(
+  storage: Storage["Service"],
   reading: ReadStream<A>,
   stream: string,
-  fold: Fold<S, A>
+  fold: Fold<S, A>,
+  kept: KeptStream<S>,
+  inTransaction: boolean
 ): Basis<Known<S>, ReadError> => ({
   keys: [streamKey(stream)],
-  read: reading.all(stream, fold),
-  readOn: (known) => reading.on(stream, fold, known),
+  read: reading.all(stream, fold, kept),
+  readOn: (known) => reading.on(stream, fold, kept, known),
   isSame: (before, now) => before.head.globalPosition === now.head.globalPosition,
-  leaves: fold
+  leaves: fold,
+  // What others have committed, a transaction may not see.
+  remembered: kept === undefined || inTransaction ? undefined : kept.remembered,
+  remember: kept === undefined ? undefined : remembering(storage, inTransaction, kept.remember)
 })
 
 /**
@@ -141,6 +201,7 @@ export const make = <A>(
   storage: Storage["Service"],
   turns: Turns,
   reading: ReadStream<A>,
+  snapshots: Snapshots,
   writeTo: ReturnType<typeof makeWriteTo<A>>
 ): Update<A> =>
   Effect.fn("MessageStore.update")(
@@ -151,8 +212,9 @@ export const make = <A>(
       options?: Pick<WriteOptions, "metadata">
     ): Effect.fn.Return<Appended, E | WriteError, R> {
       let appended = 0
+      const inTransaction = yield* storage.inTransaction
       const { known, written } = yield* turns(
-        basisOf(reading, stream, fold),
+        basisOf(storage, reading, stream, fold, yield* keptOf(snapshots, fold, stream), inTransaction),
         {
           decide: ({ head, state }) => Effect.map(decide(state, head.version), Arr.ensure),
           write: (decidedOn, messages: Arr.NonEmptyReadonlyArray<A>) => {
@@ -160,7 +222,7 @@ export const make = <A>(
             return writeTo(fold, decidedOn, messages, options)
           }
         },
-        yield* storage.inTransaction
+        inTransaction
       )
       return written === undefined ? { ...known.head, appended: 0 } : { ...written, appended }
     }
@@ -171,10 +233,11 @@ export const make = <A>(
  */
 export const evolved = <S, A>(
   fold: Fold<S, A>,
-  { state }: Known<S>,
+  { state, unsaved }: Known<S>,
   { globalPosition, stream, version }: MessagePosition,
   messages: ReadonlyArray<A>
 ): Known<S> => ({
   state: messages.reduce((sofar, message) => fold.evolve(sofar, message), state),
+  unsaved: unsaved + messages.length,
   head: { stream, version, globalPosition }
 })

@@ -11,8 +11,10 @@ import { badInput } from "./messageStore/badInput.ts"
 import { batches } from "./messageStore/batches.ts"
 import { conditions } from "./messageStore/conditions.ts"
 import { deciding } from "./messageStore/deciding.ts"
+import { foldSnapshots } from "./messageStore/foldSnapshots.ts"
 import { pages } from "./messageStore/pages.ts"
 import { reading } from "./messageStore/reading.ts"
+import { rememberedStates } from "./messageStore/rememberedStates.ts"
 import { snapshots } from "./messageStore/snapshots.ts"
 import { synchronizing } from "./messageStore/synchronizing.ts"
 import { tags } from "./messageStore/tags.ts"
@@ -39,5 +41,7 @@ export const suite = makeSuite("message store", {
   batches,
   conditions,
   tags,
-  "tag values": tagValues
+  "tag values": tagValues,
+  "snapshots of folds": foldSnapshots,
+  "remembered states": rememberedStates
 })

@@ -31,7 +31,7 @@ const withOnePosition = (opened: Storage["Service"]): Storage["Service"] => ({
         direction: "backward",
         limit: 1
       }),
-      ({ messages: [last] }) => ({ heads: [], tags: tags.map(() => last?.globalPosition ?? 0) })
+      ({ messages: [last] }) => ({ heads: [], tags: tags.map(() => last?.globalPosition ?? 0), snapshots: [] })
     )
 })
 

@@ -1,5 +1,5 @@
 /**
- * What decisions need: the tags of messages, and the function that writes on conditions (`decide.ts` tells how it works). The
+ * What decisions need: the tags of messages, what folds came to, and the function that writes on conditions (`decide.ts` tells how it works). The
  * function that writes without them stays as it is, and knows nothing of tags: who has none pays nothing.
  *
  * The names in it are qualified as in migration 5, and for the same reason.
@@ -23,6 +23,18 @@ export const decisions = (objects: Objects): ReadonlyArray<string> => [
   type text collate "C" not null,
   tag text collate "C" not null,
   primary key (type, tag)
+)`,
+
+  // Snapshots: found by what was folded, the name of the fold, and a fingerprint of how it folds.
+  `create table if not exists ${objects.snapshotsTable} (
+  source text collate "C" not null,
+  fold text collate "C" not null,
+  fingerprint text collate "C" not null,
+  version int not null,
+  ends bigint[] not null,
+  state text not null,
+  saved_at timestamptz not null,
+  primary key (source, fold, fingerprint)
 )`,
 
   making(objects, decideFunction(objects)),

@@ -1,0 +1,176 @@
+/**
+ * What is kept of folds: the last states in the process, and a snapshot in the store once enough has been folded.
+ *
+ * Neither is trusted. A state that is remembered may be behind, and whoever decides on it is told so by the database; a snapshot
+ * that does not decode is folded anew, and replaced.
+ */
+import { Effect, Result, Schema } from "effect"
+import type { Scope } from "effect"
+import { type Fold, type Snapshot, snapshotOf, typesOf } from "../Fold.ts"
+import type { EncodedSnapshot, SnapshotKey, Storage } from "../Storage.ts"
+import * as Writer from "./snapshotWriter.ts"
+
+/** What messages came to. */
+export interface Standing<S> {
+  readonly state: S
+  /** How many of them are behind the snapshot in the store. */
+  readonly unsaved: number
+}
+
+/** What is kept of a fold on one source. */
+export interface Kept<S, Known extends Standing<S>> {
+  readonly key: SnapshotKey
+  /** What this process knew last. */
+  readonly remembered: () => Known | undefined
+  /** Remembers what is known, and has it written if that is due; gives it back as it is remembered. */
+  readonly remember: (known: Known) => Known
+  /** The state of a snapshot; undefined: it cannot be used. */
+  readonly stateOf: (snapshot: EncodedSnapshot) => { readonly state: S } | undefined
+}
+
+/** Finds what is kept of folds; undefined: the fold has no snapshots. */
+export interface Snapshots {
+  <S, Known extends Standing<S>>(
+    fold: Fold<S, never>,
+    source: string,
+    standsAt: (known: Known) => Omit<EncodedSnapshot, "state">
+  ): Effect.Effect<Kept<S, Known> | undefined>
+}
+
+/** Of the states of one fold, to JSON text and back; and what tells apart the ways to fold. */
+interface Codec {
+  readonly encode: (state: unknown) => Result.Result<string, unknown>
+  readonly decode: (text: string) => Result.Result<unknown, unknown>
+  readonly fingerprint: string
+}
+
+/** A state whose JSON has more characters is not kept. */
+const maximumLength = 1024 * 1024
+
+/**
+ * @internal
+ */
+export const make = Effect.fnUntraced(function*(
+  storage: Storage["Service"],
+  store: string,
+  capacity: number
+): Effect.fn.Return<Snapshots, never, Scope.Scope> {
+  const codecs = new WeakMap<object, Codec>()
+  /** In the order in which they were used. */
+  const states = new Map<string, unknown>()
+  const writer = yield* Writer.make(storage, store)
+
+  const codecOf = <S>(fold: Fold<S, never>, snapshot: Snapshot<S>): Effect.Effect<Codec> => {
+    const made = codecs.get(snapshot)
+    if (made !== undefined) return Effect.succeed(made)
+    return Effect.map(makeCodec(fold, snapshot), (codec) => {
+      codecs.set(snapshot, codec)
+      return codec
+    })
+  }
+
+  return <S, Known extends Standing<S>>(
+    fold: Fold<S, never>,
+    source: string,
+    standsAt: (known: Known) => Omit<EncodedSnapshot, "state">
+  ) => {
+    const snapshot = snapshotOf(fold)
+    if (snapshot === undefined) return Effect.undefined
+    return Effect.map(codecOf(fold, snapshot), ({ decode, encode, fingerprint }): Kept<S, Known> => {
+      const key: SnapshotKey = { fold: snapshot.name, source, fingerprint }
+      const name = JSON.stringify([key.fold, source, fingerprint])
+      return {
+        key,
+        remembered: () => {
+          const known = states.get(name)
+          if (known !== undefined) {
+            states.delete(name)
+            states.set(name, known)
+          }
+          return known as Known | undefined // under its key alone
+        },
+        remember: (known) => {
+          const isDue = known.unsaved >= snapshot.every
+          const kept = isDue ? { ...known, unsaved: 0 } : known
+          if (isDue) writer.save(name, { ...key, ...standsAt(known), encode: () => encode(known.state) })
+          states.delete(name)
+          states.set(name, kept)
+          for (const oldest of states.keys()) {
+            if (states.size <= capacity) break
+            states.delete(oldest)
+          }
+          return kept
+        },
+        stateOf: (stored) => {
+          const state = decode(stored.state)
+          if (Result.isSuccess(state)) return { state: state.success as S } // as the codec says
+          writer.unusable(key, state.failure)
+          return undefined
+        }
+      }
+    })
+  }
+})
+
+/**
+ * Remembers what is known: in a transaction once it is committed. A state that cannot be had (a fold that fails) is left as it
+ * is to the next who wants it.
+ *
+ * @internal
+ */
+export const remembering =
+  <Known>(storage: Storage["Service"], inTransaction: boolean, remember: (known: Known) => Known) =>
+  (known: () => Known): Effect.Effect<() => Known> =>
+    Effect.suspend(() => {
+      const kept = Result.try(known)
+      if (Result.isFailure(kept)) return Effect.succeed(known)
+      if (inTransaction) {
+        return Effect.as(storage.afterCommit(Effect.sync(() => remember(kept.success))), () => kept.success)
+      }
+      const left = remember(kept.success)
+      return Effect.succeed(() => left)
+    })
+
+const makeCodec = <S>(fold: Fold<S, never>, { schema, version }: Snapshot<S>): Effect.Effect<Codec> => {
+  const codec = Schema.toCodecJson(schema)
+  const encodeState = Schema.encodeUnknownResult(codec)
+  const decodeState = Schema.decodeUnknownResult(codec)
+  const encode: Codec["encode"] = (state) =>
+    attempt(() =>
+      Result.flatMap(encodeState(state), (json) => {
+        const text = JSON.stringify(json)
+        return text.length <= maximumLength
+          ? Result.succeed(text)
+          : Result.fail(new Error(`its JSON has more than ${maximumLength} characters`))
+      })
+    )
+  const ways = attempt(() =>
+    Result.succeed(JSON.stringify([
+      version,
+      Schema.toRepresentation(codec),
+      typesOf(fold) ?? [],
+      Result.getOrUndefined(encode(fold.initial)) ?? ""
+    ]))
+  )
+  return Effect.map(digest(Result.getOrElse(ways, () => String(version))), (fingerprint) => ({
+    encode,
+    decode: (text) => attempt(() => decodeState(JSON.parse(text))),
+    fingerprint
+  }))
+}
+
+/** SHA-256, in hexadecimal, of 32 digits: nobody finds two sources that have one. */
+export const digest = (text: string): Effect.Effect<string> =>
+  Effect.map(
+    Effect.promise(() => globalThis.crypto.subtle.digest("SHA-256", new TextEncoder().encode(text))),
+    (hash) => Array.from(new Uint8Array(hash, 0, 16), (byte) => byte.toString(16).padStart(2, "0")).join("")
+  )
+
+/** Foreign code may throw where it should return a failure. */
+const attempt = <A>(evaluate: () => Result.Result<A, unknown>): Result.Result<A, unknown> => {
+  try {
+    return evaluate()
+  } catch (cause) {
+    return Result.fail(cause)
+  }
+}
