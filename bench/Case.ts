@@ -8,6 +8,9 @@ export interface Load {
   readonly length: number
 }
 
+/** The first is the one that the others are compared with. */
+export type Subjects = readonly [baseline: SubjectName, ...others: ReadonlyArray<SubjectName>]
+
 export type Work = WriteWork | ReadWork | StreamWork | UpdateWork
 
 export interface Case {
@@ -15,15 +18,12 @@ export interface Case {
   readonly title: string
   readonly work: Work
   readonly load?: Load
-  /** What is stored before with `--quick`, if it is less. */
-  readonly quickLoad?: Load
-  /** The first is the one that the others are compared with. */
-  readonly subjects: readonly [baseline: SubjectName, ...others: ReadonlyArray<SubjectName>]
+  readonly subjects: Subjects
+  /** What is less with `--quick`. */
+  readonly quick?: { readonly load?: Load; readonly subjects?: Subjects }
   readonly unit: "messages/s" | "reads/s" | "decisions/s" | "ms" | "statements"
   /** When it runs: always, not with `--quick`, only when asked for by name. */
   readonly runs: "always" | "notQuick" | "asked"
-  /** A word that asks for it, beside its name. */
-  readonly group?: "decide"
 }
 
 export const ours = "effect-message-store"
@@ -39,12 +39,17 @@ export const of = (
   name: string,
   title: string,
   work: Work,
-  subjects: Case["subjects"],
-  options?: Partial<Pick<Case, "load" | "quickLoad" | "unit" | "runs" | "group">>
+  subjects: Subjects,
+  options?: Partial<Pick<Case, "load" | "quick" | "unit" | "runs">>
 ): Case => ({ name, title, work, subjects, unit: "messages/s", runs: "always", ...options })
 
 export const single = (fibers: number): WriteWork => ({ kind: "write", fibers, size: 1, streams: "own" })
 export const batch = (size: number, fibers = 1): WriteWork => ({ kind: "write", fibers, size, streams: "own" })
 
 /** What is stored before, in a run that may be quick. */
-export const loadOf = ({ load, quickLoad = load }: Case, quick: boolean): Load | undefined => quick ? quickLoad : load
+export const loadOf = ({ load, quick }: Case, isQuick: boolean): Load | undefined =>
+  isQuick ? quick?.load ?? load : load
+
+/** Who is measured, in a run that may be quick. */
+export const subjectsOf = ({ quick, subjects }: Case, isQuick: boolean): Subjects =>
+  isQuick ? quick?.subjects ?? subjects : subjects

@@ -1,5 +1,5 @@
 /** What is measured, and of whom. */
-import { batch, byDecide, byHand, type Case, jit, jsonb, type Load, of, ours, single } from "./Case.ts"
+import { batch, byHand, type Case, jit, jsonb, type Load, of, ours, single, subjectsOf } from "./Case.ts"
 import { decisions } from "./decisionCases.ts"
 import type { LinkWork, SubscribeWork, WriteWork } from "./work.ts"
 
@@ -119,8 +119,7 @@ export const cases: ReadonlyArray<Case> = [
     "hot-expected",
     "64 fibers on one stream: read the version, write expecting it, again on conflict",
     { kind: "writeExpecting", fibers: 64 },
-    ["sql-pg", ours, byDecide, byHand, "pg", "Emmett", "message-db"],
-    { group: "decide" }
+    ["sql-pg", ours, byHand, "pg", "Emmett", "message-db"]
   ),
   of("batch-10", "10 at a time to one stream", batch(10), ["sql-pg unnest", "sql-pg", ours, "Emmett", "message-db"]),
   of("batch-100", "100 at a time to one stream", batch(100), ["sql-pg unnest", "sql-pg", ours, "Emmett", "message-db"]),
@@ -199,7 +198,7 @@ export const cases: ReadonlyArray<Case> = [
 /** Those that a word stands for: the one of that name, else all whose names contain it. */
 export const casesNamed = (word: string): ReadonlyArray<Case> => {
   const exact = cases.filter(({ name }) => name === word)
-  return exact.length > 0 ? exact : cases.filter(({ group, name }) => name.includes(word) || group === word)
+  return exact.length > 0 ? exact : cases.filter(({ name }) => name.includes(word))
 }
 
 /** Those asked for; without words, those of a normal or a quick run. Of the subjects, those named, if any are. */
@@ -215,11 +214,12 @@ export const selectCases = (
     const runs = options.only.length > 0
       ? asked.has(each)
       : each.runs === "always" || (each.runs === "notQuick" && !options.quick)
-    const [baseline, ...others] = each.subjects.filter((name) =>
+    const [baseline, ...others] = subjectsOf(each, options.quick).filter((name) =>
       options.subjects.length === 0 || options.subjects.includes(name)
     )
-    const less = options.quick && each.quickLoad
-    const title = less ? `${each.title}: of ${less.streams * less.length} here` : each.title
+    const less = options.quick ? each.quick?.load : undefined
+    const stored = less && (less.streams * less.length).toLocaleString("en")
+    const title = stored === undefined ? each.title : `${each.title}; but only ${stored} are stored`
     return runs && baseline !== undefined ? [{ ...each, title, subjects: [baseline, ...others] }] : []
   })
 }

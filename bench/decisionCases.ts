@@ -1,5 +1,17 @@
 /** The cases of `decide`: tags, decisions on them, and long streams. What each is made of says the README. */
-import { batch, type Case, dcb, dcbInTurns, type Load, of, ours, single, tags } from "./Case.ts"
+import {
+  batch,
+  byDecide,
+  type Case,
+  dcb,
+  dcbInTurns,
+  type Load,
+  of,
+  ours,
+  single,
+  type Subjects,
+  tags
+} from "./Case.ts"
 import type { DecideWork, Matches, UpdateWork } from "./work.ts"
 
 const callers = (fibers: number) => fibers === 1 ? "one at a time" : `${fibers} at a time`
@@ -8,8 +20,8 @@ const decide = (
   name: string,
   title: string,
   work: DecideWork,
-  subjects: Case["subjects"],
-  options?: Pick<Case, "load" | "quickLoad">
+  subjects: Subjects,
+  options?: Pick<Case, "load" | "quick">
 ): Case => of(name, title, work, subjects, { unit: "decisions/s", runs: "notQuick", ...options })
 
 const untaggedBeside = (fibers: number): Case =>
@@ -41,12 +53,13 @@ const hotBoundary = (fibers: number): Case =>
     `decide-hot-${fibers}`,
     `decisions on one tag that all have, and one of their own, ${callers(fibers)}, until each has succeeded`,
     { kind: "decide", fibers, boundary: "hot" },
-    [dcbInTurns, dcb, tags]
+    [dcbInTurns, dcb, tags],
+    { quick: { subjects: [dcbInTurns, tags] } } // conflicts take their time
   )
 
 const amongMillion = (matches: Matches): ReadonlyArray<Case> => {
   const load: Load = { streams: 1000, length: 1000 }
-  const quickLoad: Load = { streams: 1000, length: 100 }
+  const quick = { load: { streams: 1000, length: 100 } }
   const number = matches === "tenth" ? 100_000 : Number(matches)
   const found = `a tag with ${number.toLocaleString("en")} matches among 1,000,000 messages`
   return [
@@ -55,21 +68,21 @@ const amongMillion = (matches: Matches): ReadonlyArray<Case> => {
       `appends on the condition of ${found}, one at a time; the condition is known, nothing is read`,
       { kind: "appendIf", fibers: 1, boundary: matches },
       [dcb, tags],
-      { load, quickLoad }
+      { load, quick }
     ),
     decide(
       `decide-tag-${number}`,
       `decisions on ${found}, one at a time: read, fold, decide, append`,
       { kind: "decide", fibers: 1, boundary: matches },
       [dcb, tags],
-      { load, quickLoad }
+      { load, quick }
     ),
     of(
       `decide-read-${number}`,
       `reading ${found}, one read at a time`,
       { kind: "readTagged", fibers: 1, matches },
       [dcb, tags],
-      { load, quickLoad, runs: "notQuick" }
+      { load, quick, runs: "notQuick" }
     )
   ]
 }
@@ -82,7 +95,7 @@ const longStream = (stream: UpdateWork["stream"]): Case =>
     [ours],
     {
       load: { streams: 12, length: 35_000 },
-      quickLoad: { streams: 4, length: 35_000 },
+      quick: { load: { streams: 6, length: 35_000 } },
       unit: "ms",
       runs: "notQuick"
     }
@@ -99,6 +112,13 @@ export const decisions: ReadonlyArray<Case> = [
   ),
   ...[1, 8, 64].flatMap(ownBoundaries),
   ...[8, 64].map(hotBoundary),
+  of(
+    "decide-stream-64",
+    "hot-expected by update, and by decide: 64 fibers on one stream",
+    { kind: "writeExpecting", fibers: 64 },
+    [ours, byDecide],
+    { runs: "notQuick" }
+  ),
   ...(["10", "1000", "tenth"] as const).flatMap(amongMillion),
   longStream("new"),
   longStream("same")
