@@ -2,6 +2,7 @@
 import { NodeRuntime } from "@effect/platform-node"
 import { Effect, type Scope } from "effect"
 import type { SqlError } from "effect/sql/SqlError"
+import { spawnSync } from "node:child_process"
 import * as fs from "node:fs"
 import * as os from "node:os"
 import * as path from "node:path"
@@ -14,10 +15,12 @@ import { cases, casesNamed, selectCases } from "./cases.ts"
 import { rotate } from "./measure.ts"
 import { type RemoteSubject, startSubject, type SubjectError } from "./remote.ts"
 import { caseTable, growthTable, isGrowth, jsonRows, type Result } from "./report.ts"
+import { compareRuns, parseRun, type Run } from "./run.ts"
 import { type SubjectName, subjects } from "./subjects/index.ts"
 
 const usage = `usage: npm run bench -- [CASE ...] [--only CASE,CASE] [--subjects NAME,NAME] [--rounds N] [--quick]
        [--against DIR] [--json FILE]
+       npm run bench -- compare A.json B.json
 
   CASE         run the cases whose names contain this: ${
   Array.from(new Set(cases.map(({ name }) => name.replace(/^growth-.*/, "growth")))).join(", ")
@@ -28,7 +31,8 @@ const usage = `usage: npm run bench -- [CASE ...] [--only CASE,CASE] [--subjects
   --quick      a rough picture in less than two minutes
   --against DIR  measure this library as it is in another checkout as well, in the same rounds: what a change costs;
                cases that it does not have are measured without it
-  --json FILE  write the results there`
+  --json FILE  write the results there
+  compare      say what differs between two runs that --json has written`
 
 interface Options {
   readonly only: ReadonlyArray<string>
@@ -95,12 +99,10 @@ const program = Effect.fnUntraced(function*(options: Options) {
     }
   })
   yield* progress("")
-  console.log(
-    `PostgreSQL ${server.name}, node ${process.version}, ${os.availableParallelism()} x ${
-      os.cpus()[0]?.model.trim()
-    }, ` +
-      `${Math.round(os.totalmem() / 2 ** 30)} GiB; ${options.rounds} rounds of ${milliseconds(options) / 1000} s\n`
-  )
+  const machine = `PostgreSQL ${server.name}, node ${process.version}, ${os.availableParallelism()} x ${
+    os.cpus()[0]?.model.trim()
+  }, ${Math.round(os.totalmem() / 2 ** 30)} GiB`
+  console.log(`${machine}; ${options.rounds} rounds of ${milliseconds(options) / 1000} s\n`)
   const started = new Map<string, RemoteSubject>()
   const start = Effect.fnUntraced(function*(name: SubjectName, checkout?: string) {
     const key = `${checkout} ${name}`
@@ -119,7 +121,10 @@ const program = Effect.fnUntraced(function*(options: Options) {
   }
   const growth = results.filter(isGrowth)
   if (growth.length > 0) console.log(growthTable(growth))
-  if (options.json !== undefined) fs.writeFileSync(options.json, `${JSON.stringify(jsonRows(results), null, 2)}\n`)
+  if (options.json !== undefined) {
+    const run: Run = { machine, commit: commitOf(), rounds: options.rounds, rows: jsonRows(results) }
+    fs.writeFileSync(options.json, `${JSON.stringify(run, null, 2)}\n`)
+  }
 })
 
 /** The cases of another checkout, which may not have all of ours. */
@@ -130,6 +135,15 @@ const casesOf = (checkout: string) =>
     )
     return module.cases
   })
+
+/** Of this checkout; with a plus sign if it has changes that are not committed. */
+const commitOf = (): string | null => {
+  const git = spawnSync("git", ["describe", "--always", "--dirty=+", "--exclude=*"], {
+    cwd: import.meta.dirname,
+    encoding: "utf8"
+  })
+  return git.status === 0 ? git.stdout.trim() : null
+}
 
 const milliseconds = ({ quick }: Options) => quick ? 200 : 1200
 
@@ -173,9 +187,15 @@ const runCase = Effect.fnUntraced(function*(
   return { measured, rates } satisfies Result as Result
 })
 
+/** Compares two runs, or says what is to be run. */
 const main = () => {
+  const [word, ...files] = process.argv.slice(2)
   try {
-    return readOptions(process.argv.slice(2))
+    if (word !== "compare") return readOptions(process.argv.slice(2))
+    if (files.length !== 2) throw new Error("compare takes two files")
+    const [a, b] = files.map((file) => parseRun(fs.readFileSync(file, "utf8"))) as [Run, Run]
+    console.log(compareRuns(a, b))
+    process.exit(0)
   } catch (error) {
     console.error(`${error instanceof Error ? error.message : error}\n\n${usage}`)
     process.exit(2)

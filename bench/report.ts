@@ -1,6 +1,8 @@
 /** What is printed: a Markdown table for each case, and one for how speed holds as the store grows. */
 import { type Case, ours } from "./Case.ts"
 import { median, ratio } from "./measure.ts"
+import type { Run } from "./run.ts"
+import { digits, table } from "./table.ts"
 
 export interface Result {
   readonly measured: Case
@@ -15,8 +17,8 @@ export const caseTable = ({ measured, rates }: Result): string => {
   const rows = Array.from(rates, ([subject, values]) => {
     return [
       subject,
-      whole(median(values)),
-      `${whole(Math.min(...values))} - ${whole(Math.max(...values))}`,
+      digits(median(values)),
+      `${digits(Math.min(...values))} - ${digits(Math.max(...values))}`,
       ratio(values, baseline).toFixed(2),
       own === undefined || subject === library ? "" : `${ratio(own, values).toFixed(2)} x`
     ]
@@ -30,9 +32,9 @@ export const growthTable = (results: ReadonlyArray<Result>): string => {
   const cells = new Map<string, { tail?: string; write?: string }>()
   for (const { measured: { name }, rates } of results) {
     const [, kind, messages, streams] = name.split("-")
-    const key = `${whole(Number(messages))}|${whole(Number(streams))}`
+    const key = `${digits(Number(messages))}|${digits(Number(streams))}`
     const values = rates.get(ours) ?? []
-    const micros = (rate: number) => whole(1_000_000 / rate)
+    const micros = (rate: number) => digits(1_000_000 / rate)
     const cell = `${micros(median(values))} (${micros(Math.max(...values))} - ${micros(Math.min(...values))})`
     cells.set(key, { ...cells.get(key), [kind === "tail" ? "tail" : "write"]: cell })
   }
@@ -45,29 +47,19 @@ export const growthTable = (results: ReadonlyArray<Result>): string => {
 export const isGrowth = ({ measured }: Result): boolean => measured.name.startsWith("growth-")
 
 /** The rows of `--json`. */
-export const jsonRows = (results: ReadonlyArray<Result>) =>
-  results.flatMap(({ measured, rates }) =>
-    Array.from(rates, ([subject, values]) => ({
-      case: measured.name,
-      subject,
-      median: median(values),
-      min: Math.min(...values),
-      max: Math.max(...values),
-      unit: measured.unit
-    }))
-  )
-
-/** Four digits are enough of small numbers. */
-const whole = (value: number): string =>
-  (value < 100 ? Number(value.toPrecision(3)) : Math.round(value)).toLocaleString("en")
-
-const table = (heads: ReadonlyArray<string>, rows: ReadonlyArray<ReadonlyArray<string>>): string => {
-  const widths = heads.map((head, i) => Math.max(head.length, ...rows.map((row) => row[i]?.length ?? 0)))
-  const isText = (column: number) => rows.every((row) => !/^\d/.test(row[column] ?? ""))
-  const line = (cells: ReadonlyArray<string>) =>
-    `| ${cells.map((cell, i) => isText(i) ? cell.padEnd(widths[i] ?? 0) : cell.padStart(widths[i] ?? 0)).join(" | ")} |`
-  const rule = `| ${
-    widths.map((width, i) => isText(i) ? "-".repeat(width) : `${"-".repeat(width - 1)}:`).join(" | ")
-  } |`
-  return [line(heads), rule, ...rows.map(line)].join("\n")
-}
+export const jsonRows = (results: ReadonlyArray<Result>): Run["rows"] =>
+  results.flatMap(({ measured, rates }) => {
+    const baseline = rates.get(measured.subjects[0]) ?? []
+    return Array.from(rates, ([subject, values]) => {
+      const toBaseline = ratio(values, baseline)
+      return {
+        case: measured.name,
+        subject,
+        unit: measured.unit,
+        median: median(values),
+        min: Math.min(...values),
+        max: Math.max(...values),
+        ratio: values !== baseline && Number.isFinite(toBaseline) ? toBaseline : null
+      }
+    })
+  })

@@ -1,0 +1,74 @@
+/** What the bench makes of its measurements; measuring is not a test's. */
+import { assert, describe, it } from "@effect/vitest"
+import { type Case, of } from "../bench/Case.ts"
+import { caseTable, jsonRows, type Result } from "../bench/report.ts"
+import { compareRuns, parseRun, type Run } from "../bench/run.ts"
+
+const measured: Case = of("write-9", "nine writes", { kind: "write", fibers: 9, size: 1, streams: "own" }, [
+  "@dcb-es",
+  "effect-message-store (tags)"
+])
+
+const result = (first: ReadonlyArray<number>, second: ReadonlyArray<number>): Result => ({
+  measured,
+  rates: new Map([["@dcb-es", first], ["effect-message-store (tags)", second]])
+})
+
+const run = (...results: ReadonlyArray<Result>): Run => ({
+  machine: "a machine",
+  commit: null,
+  rounds: 3,
+  rows: jsonRows(results)
+})
+
+describe("the bench", () => {
+  it("takes ratios within rounds, to the first subject, and of the library whatever variant it is", () => {
+    const given = result([100, 10, 100], [200, 30, 100])
+    const [baseline, library] = jsonRows([given])
+    assert.deepStrictEqual(baseline, {
+      case: "write-9",
+      subject: "@dcb-es",
+      unit: "messages/s",
+      median: 100,
+      min: 10,
+      max: 100,
+      ratio: null
+    })
+    assert.strictEqual(library?.ratio, 2)
+    const [, , , , first = "", second = ""] = caseTable(given).split("\n")
+    assert.include(first, "2.00 x")
+    assert.notInclude(second, " x ")
+  })
+
+  it("writes runs that it reads again, also where the first subject has done nothing", () => {
+    const given = run(result([0, 0, 0], [1, 2, 3]))
+    assert.deepStrictEqual(parseRun(JSON.stringify(given)), given)
+    assert.strictEqual(given.rows[1]?.ratio, null)
+    assert.throws(() => parseRun("[]"), /machine|object/i)
+  })
+
+  it("compares the rows that two runs have in common, and names the others", () => {
+    const text = compareRuns(
+      run(result([100, 100, 100], [100, 110, 120])),
+      { ...run(result([50, 50, 50], [130, 140, 150])), commit: "abc" }
+    )
+    const cells = text.split("\n").map((line) => line.split("|").map((cell) => cell.trim()))
+    assert.deepInclude(cells, ["", "write-9", "@dcb-es", "messages/s", "100", "50", "0.50", "apart", "", "", ""])
+    assert.deepInclude(cells, [
+      "",
+      "write-9",
+      "effect-message-store (tags)",
+      "messages/s",
+      "110",
+      "140",
+      "1.27",
+      "apart",
+      "1.10",
+      "2.80",
+      ""
+    ])
+    assert.include(text, "B: a machine, commit abc, 3 rounds")
+    const fewer = { ...run(), rows: run(result([1], [1])).rows.slice(0, 1) }
+    assert.include(compareRuns(run(result([1], [1])), fewer), "Only in A: write-9, effect-message-store (tags)")
+  })
+})
