@@ -17,6 +17,7 @@ import { reading } from "./messageStore/reading.ts"
 import { rememberedStates } from "./messageStore/rememberedStates.ts"
 import { snapshots } from "./messageStore/snapshots.ts"
 import { synchronizing } from "./messageStore/synchronizing.ts"
+import { taggedSnapshots } from "./messageStore/taggedSnapshots.ts"
 import { tags } from "./messageStore/tags.ts"
 import { tagValues } from "./messageStore/tagValues.ts"
 import { transactions } from "./messageStore/transactions.ts"
@@ -43,5 +44,6 @@ export const suite = makeSuite("message store", {
   tags,
   "tag values": tagValues,
   "snapshots of folds": foldSnapshots,
-  "remembered states": rememberedStates
+  "remembered states": rememberedStates,
+  "snapshots of tags": taggedSnapshots
 })
