@@ -10,6 +10,7 @@
 import { badInput } from "./messageStore/badInput.ts"
 import { batches } from "./messageStore/batches.ts"
 import { conditions } from "./messageStore/conditions.ts"
+import { deadlocks } from "./messageStore/deadlocks.ts"
 import { deciding } from "./messageStore/deciding.ts"
 import { foldSnapshots } from "./messageStore/foldSnapshots.ts"
 import { pages } from "./messageStore/pages.ts"
@@ -40,7 +41,10 @@ export const suite = makeSuite("message store", {
   snapshots,
   "bad input": badInput,
   batches,
-  conditions,
+  conditions: (it, options) => {
+    conditions(it, options)
+    deadlocks(it, options)
+  },
   tags,
   "tag values": tagValues,
   "snapshots of folds": foldSnapshots,
