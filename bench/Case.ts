@@ -20,7 +20,7 @@ export interface Case {
   readonly load?: Load
   readonly subjects: Subjects
   /** What is less with `--quick`. */
-  readonly quick?: { readonly load?: Load; readonly subjects?: Subjects }
+  readonly quick?: { readonly title?: string; readonly load?: Load; readonly subjects?: Subjects }
   readonly unit: "messages/s" | "reads/s" | "decisions/s" | "ms" | "statements"
   /** When it runs: always, not with `--quick`, only when asked for by name. */
   readonly runs: "always" | "notQuick" | "asked"
@@ -31,6 +31,8 @@ export const jit = "effect-message-store (JIT)"
 export const byHand = "effect-message-store (by hand)"
 export const jsonb = "effect-message-store (jsonb)"
 export const byDecide = "effect-message-store (decide)"
+export const snapshots = "effect-message-store (snapshots)"
+export const cached = "effect-message-store (cached)"
 export const tags = "effect-message-store (tags)"
 export const dcb = "@dcb-es"
 export const dcbInTurns = "@dcb-es (in turns)"
@@ -46,10 +48,5 @@ export const of = (
 export const single = (fibers: number): WriteWork => ({ kind: "write", fibers, size: 1, streams: "own" })
 export const batch = (size: number, fibers = 1): WriteWork => ({ kind: "write", fibers, size, streams: "own" })
 
-/** What is stored before, in a run that may be quick. */
-export const loadOf = ({ load, quick }: Case, isQuick: boolean): Load | undefined =>
-  isQuick ? quick?.load ?? load : load
-
-/** Who is measured, in a run that may be quick. */
-export const subjectsOf = ({ quick, subjects }: Case, isQuick: boolean): Subjects =>
-  isQuick ? quick?.subjects ?? subjects : subjects
+/** A case in a run that may be quick. */
+export const inRun = ({ quick, ...full }: Case, isQuick: boolean): Case => isQuick ? { ...full, ...quick } : full

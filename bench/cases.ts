@@ -1,5 +1,5 @@
 /** What is measured, and of whom. */
-import { batch, byHand, type Case, jit, jsonb, type Load, of, ours, single, subjectsOf } from "./Case.ts"
+import { batch, byHand, type Case, inRun, jit, jsonb, type Load, of, ours, single } from "./Case.ts"
 import { decisions } from "./decisionCases.ts"
 import type { LinkWork, SubscribeWork, WriteWork } from "./work.ts"
 
@@ -214,12 +214,10 @@ export const selectCases = (
     const runs = options.only.length > 0
       ? asked.has(each)
       : each.runs === "always" || (each.runs === "notQuick" && !options.quick)
-    const [baseline, ...others] = subjectsOf(each, options.quick).filter((name) =>
+    const one = inRun(each, options.quick)
+    const [baseline, ...others] = one.subjects.filter((name) =>
       options.subjects.length === 0 || options.subjects.includes(name)
     )
-    const less = options.quick ? each.quick?.load : undefined
-    const stored = less && (less.streams * less.length).toLocaleString("en")
-    const title = stored === undefined ? each.title : `${each.title}; but only ${stored} are stored`
-    return runs && baseline !== undefined ? [{ ...each, title, subjects: [baseline, ...others] }] : []
+    return runs && baseline !== undefined ? [{ ...one, subjects: [baseline, ...others] }] : []
   })
 }

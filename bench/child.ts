@@ -4,13 +4,14 @@ import { PgClient } from "@effect/sql-pg"
 import { Cause, Effect, Queue, Redacted, References } from "effect"
 import { SqlClient } from "effect/sql"
 import process from "node:process"
-import { type Case, type Load, loadOf } from "./Case.ts"
+import { type Case, inRun, type Load } from "./Case.ts"
 import { cases } from "./cases.ts"
+import { anyCustomer, matchesOf } from "./matches.ts"
 import { measure, type Measurement } from "./measure.ts"
 import type { Reply, Request } from "./protocol.ts"
 import { type SubjectName, subjectNamed } from "./subjects/index.ts"
 import { type Question, rangeOf, storedStream, type Subject } from "./subjects/Subject.ts"
-import { anyCustomer, hot, makeOwn, matchesOf } from "./tagged.ts"
+import { hot, makeOwn } from "./tagged.ts"
 import type { DecideWork, ReadWork, StreamWork, UpdateWork, WriteWork } from "./work.ts"
 
 const [subjectName, url = ""] = process.argv.slice(2)
@@ -51,8 +52,9 @@ const makeHandler = (subject: Subject, sql: SqlClient.SqlClient) => {
   let rate = 0 // operations per second, by the last measurement
 
   const prepare = Effect.fnUntraced(function*(caseName: string, quick: boolean) {
-    current = cases.find(({ name }) => name === caseName)
-    const load = current && loadOf(current, quick)
+    const found = cases.find(({ name }) => name === caseName)
+    current = found && inRun(found, quick)
+    const load = current?.load
     round = 0
     rate = 0
     if (load === undefined || load.streams !== loaded?.streams || load.length !== loaded.length) {

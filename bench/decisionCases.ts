@@ -2,6 +2,7 @@
 import {
   batch,
   byDecide,
+  cached,
   type Case,
   dcb,
   dcbInTurns,
@@ -9,10 +10,12 @@ import {
   of,
   ours,
   single,
+  snapshots,
   type Subjects,
   tags
 } from "./Case.ts"
-import type { DecideWork, Matches, UpdateWork } from "./work.ts"
+import { type Matches, matchesOf } from "./matches.ts"
+import type { DecideWork, ReadWork, UpdateWork } from "./work.ts"
 
 const callers = (fibers: number) => fibers === 1 ? "one at a time" : `${fibers} at a time`
 
@@ -21,7 +24,7 @@ const decide = (
   title: string,
   work: DecideWork,
   subjects: Subjects,
-  options?: Pick<Case, "load" | "quick">
+  options?: Pick<Case, "quick">
 ): Case => of(name, title, work, subjects, { unit: "decisions/s", runs: "notQuick", ...options })
 
 const untaggedBeside = (fibers: number): Case =>
@@ -57,42 +60,58 @@ const hotBoundary = (fibers: number): Case =>
     { quick: { subjects: [dcbInTurns, tags] } } // conflicts take their time
   )
 
-const amongMillion = (matches: Matches): ReadonlyArray<Case> => {
+/** What is measured on a tag with so many matches among a million messages; with `--quick` among a tenth of it. */
+const onStored = (
+  matches: Matches,
+  name: string,
+  title: (found: string) => string,
+  work: DecideWork | ReadWork,
+  unit: Case["unit"]
+): Case => {
   const load: Load = { streams: 1000, length: 1000 }
-  const quick = { load: { streams: 1000, length: 100 } }
-  const number = matches === "tenth" ? 100_000 : Number(matches)
-  const found = `a tag with ${number.toLocaleString("en")} matches among 1,000,000 messages`
-  return [
-    decide(
-      `decide-append-tag-${number}`,
-      `appends on the condition of ${found}, one at a time; the condition is known, nothing is read`,
-      { kind: "appendIf", fibers: 1, boundary: matches },
-      [dcb, tags],
-      { load, quick }
-    ),
-    decide(
-      `decide-tag-${number}`,
-      `decisions on ${found}, one at a time: read, fold, decide, append`,
-      { kind: "decide", fibers: 1, boundary: matches },
-      [dcb, tags],
-      { load, quick }
-    ),
-    of(
-      `decide-read-${number}`,
-      `reading ${found}, one read at a time`,
-      { kind: "readTagged", fibers: 1, matches },
-      [dcb, tags],
-      { load, quick, runs: "notQuick" }
-    )
-  ]
+  const quickLoad: Load = { streams: 1000, length: 100 }
+  const titled = ({ length, streams }: Load) => {
+    const [found, stored] = [matchesOf(matches, streams * length), streams * length].map((n) => n.toLocaleString("en"))
+    return title(`a tag with ${found} matches among ${stored} messages`)
+  }
+  return of(`${name}-${matchesOf(matches, load.streams * load.length)}`, titled(load), work, [dcb, tags], {
+    load,
+    unit,
+    runs: "notQuick",
+    quick: { load: quickLoad, title: titled(quickLoad) }
+  })
 }
+
+const stored = (matches: Matches): ReadonlyArray<Case> => [
+  onStored(
+    matches,
+    "decide-append-tag",
+    (found) => `appends on the condition of ${found}, one at a time; the condition is known, nothing is read`,
+    { kind: "appendIf", fibers: 1, boundary: matches },
+    "decisions/s"
+  ),
+  onStored(
+    matches,
+    "decide-tag",
+    (found) => `decisions on ${found}, one at a time: read, fold, decide, append`,
+    { kind: "decide", fibers: 1, boundary: matches },
+    "decisions/s"
+  ),
+  onStored(
+    matches,
+    "decide-read",
+    (found) => `reading ${found}, one read at a time`,
+    { kind: "readTagged", fibers: 1, matches },
+    "messages/s"
+  )
+]
 
 const longStream = (stream: UpdateWork["stream"]): Case =>
   of(
     `decide-update-${stream}`,
     `an update of a stream of 35,000 messages, ${stream === "new" ? "the first one" : "again and again"}`,
     { kind: "update", stream },
-    [ours],
+    [ours, snapshots, cached],
     {
       load: { streams: 12, length: 35_000 },
       quick: { load: { streams: 6, length: 35_000 } },
@@ -119,7 +138,7 @@ export const decisions: ReadonlyArray<Case> = [
     [ours, byDecide],
     { runs: "notQuick" }
   ),
-  ...(["10", "1000", "tenth"] as const).flatMap(amongMillion),
+  ...(["10", "1000", "tenth"] as const).flatMap(stored),
   longStream("new"),
   longStream("same")
 ]

@@ -1,6 +1,6 @@
 /** What is written and read: orders, whose stored JSON has about 300 bytes. */
 import { DateTime, Schema } from "effect"
-import { Message, MessageStore } from "effect-message-store"
+import { Fold, Message, MessageStore } from "effect-message-store"
 import { randomBytes } from "node:crypto"
 
 export class OrderPlaced extends Schema.TaggedClass<OrderPlaced>()("OrderPlaced", {
@@ -28,6 +28,15 @@ export class Orders extends MessageStore.Service<Orders>()("bench/Orders", { nam
 export class OrdersJsonb
   extends MessageStore.Service<OrdersJsonb>()("bench/OrdersJsonb", { name: storeName, schema, payload: "jsonb" })
 {}
+
+export class OrdersForgetful
+  extends MessageStore.Service<OrdersForgetful>()("bench/OrdersForgetful", { name: storeName, schema, cachedStates: 0 })
+{}
+
+/** How many messages there are. */
+export const counted: Fold.Fold<number, OrderPlaced | OrderShipped> = { initial: 0, evolve: (sofar) => sofar + 1 }
+
+export const countedWithSnapshot = Fold.withSnapshot(counted, { name: "counted", schema: Schema.Int })
 
 let made = 0
 const processId = randomBytes(6).toString("hex")

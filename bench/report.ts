@@ -1,5 +1,5 @@
 /** What is printed: a Markdown table for each case, and one for how speed holds as the store grows. */
-import { type Case, ours } from "./Case.ts"
+import { type Case, ours, tags } from "./Case.ts"
 import { median, ratio } from "./measure.ts"
 import type { Run } from "./run.ts"
 import { digits, table } from "./table.ts"
@@ -12,8 +12,9 @@ export interface Result {
 
 export const caseTable = ({ measured, rates }: Result): string => {
   const baseline = rates.get(measured.subjects[0]) ?? []
-  const library = measured.subjects.find((name) => name.startsWith(ours)) ?? ours
-  const own = rates.get(library)
+  // Where messages have tags, it is what the peers do as well.
+  const library = measured.subjects.includes(tags) ? tags : measured.subjects.find((name) => name.startsWith(ours))
+  const own = library && rates.get(library)
   const rows = Array.from(rates, ([subject, values]) => {
     return [
       subject,

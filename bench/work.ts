@@ -1,4 +1,5 @@
 /** What a subject may be asked to do. */
+import type { Matches } from "./matches.ts"
 
 export type WriteWork =
   /** Fibers append `size` messages at a time, each to a stream of its own, all to one, or to those that are loaded. */
@@ -22,9 +23,6 @@ export interface DecideWork {
   /** Two new tags; a new one, and one that all fibers have; or a stored one, while the message has two new ones. */
   readonly boundary: "own" | "hot" | Matches
 }
-
-/** Stored tags: 10 messages have it, 1,000, or a tenth of all. */
-export type Matches = "10" | "1000" | "tenth"
 
 export type ReadWork =
   /** Fibers read loaded streams, whole or their last `size` messages, or all streams in the order of positions. */

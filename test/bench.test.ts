@@ -1,6 +1,7 @@
 /** What the bench makes of its measurements; measuring is not a test's. */
 import { assert, describe, it } from "@effect/vitest"
 import { type Case, of } from "../bench/Case.ts"
+import { casesNamed, selectCases } from "../bench/cases.ts"
 import { caseTable, jsonRows, type Result } from "../bench/report.ts"
 import { compareRuns, parseRun, type Run } from "../bench/run.ts"
 
@@ -22,6 +23,18 @@ const run = (...results: ReadonlyArray<Result>): Run => ({
 })
 
 describe("the bench", () => {
+  it("selects a group by one word; a quick run of it has less to load", () => {
+    const names = casesNamed("decide").map(({ name }) => name)
+    assert.includeMembers(names, ["decide-write-1", "decide-append-64", "decide-hot-8", "decide-update-same"])
+    assert.isTrue(names.every((name) => name.startsWith("decide-")))
+    assert.deepStrictEqual(casesNamed("write-1").map(({ name }) => name), ["write-1"])
+    const select = (quick: boolean) => selectCases({ only: ["decide-read-100000"], subjects: ["@dcb-es"], quick })[0]
+    assert.deepStrictEqual(select(false)?.load, { streams: 1000, length: 1000 })
+    assert.deepStrictEqual(select(true)?.load, { streams: 1000, length: 100 })
+    assert.include(select(true)?.title, "10,000 matches among 100,000 messages")
+    assert.deepStrictEqual(select(true)?.subjects, ["@dcb-es"])
+  })
+
   it("takes ratios within rounds, to the first subject, and of the library whatever variant it is", () => {
     const given = result([100, 10, 100], [200, 30, 100])
     const [baseline, library] = jsonRows([given])

@@ -12,9 +12,10 @@ import {
 } from "@dcb-es/event-store"
 import { PostgresEventStore } from "@dcb-es/event-store-postgres"
 import { Effect, Semaphore } from "effect"
+import { storedCustomer } from "../matches.ts"
 import { metadata } from "../message.ts"
 import { type Database, type Question, rangeOf, type Subject } from "../subjects/Subject.ts"
-import { makeFields, makeOwn, type Own, storedCustomer, type Tag } from "../tagged.ts"
+import { makeFields, makeOwn, type Own, type Tag } from "../tagged.ts"
 import { makePool } from "./pg.ts"
 
 export interface Options {

@@ -2,7 +2,16 @@
 import { Effect, Layer, Stream } from "effect"
 import { Decision, type MessageStore } from "effect-message-store"
 import { SqlClient } from "effect/sql"
-import { makeMessage, type OrderPlaced, Orders, type OrderShipped, OrdersJsonb } from "../message.ts"
+import {
+  counted,
+  countedWithSnapshot,
+  makeMessage,
+  type OrderPlaced,
+  Orders,
+  OrdersForgetful,
+  type OrderShipped,
+  OrdersJsonb
+} from "../message.ts"
 import { stored } from "./depecheTable.ts"
 import { makeStreams } from "./streams.ts"
 import { type Database, rangeOf, type Subject } from "./Subject.ts"
@@ -12,16 +21,20 @@ export interface Options {
   readonly payload: "json" | "jsonb"
   /** What reads, writes, and tries again when another write got in between; by hand, it is a loop of the bench's own. */
   readonly retries: "update" | "decide" | "byHand"
+  /** What is kept of the states that messages come to: snapshots in the store, and the last ones in the process. */
+  readonly keeps: "nothing" | "snapshots" | "snapshots and states"
 }
 
 export const make = (database: Database, options: Options) =>
   Effect.gen(function*() {
     const sql = Layer.succeed(SqlClient.SqlClient, database.sql)
-    const store: MessageStore.MessageStore<OrderPlaced | OrderShipped> = options.payload === "json"
-      ? yield* Effect.provide(Orders, yield* Layer.build(Layer.provide(Orders.layer, sql)))
-      : yield* Effect.provide(OrdersJsonb, yield* Layer.build(Layer.provide(OrdersJsonb.layer, sql)))
+    const store: MessageStore.MessageStore<OrderPlaced | OrderShipped> = options.payload === "jsonb"
+      ? yield* Effect.provide(OrdersJsonb, yield* Layer.build(Layer.provide(OrdersJsonb.layer, sql)))
+      : options.keeps === "snapshots"
+      ? yield* Effect.provide(OrdersForgetful, yield* Layer.build(Layer.provide(OrdersForgetful.layer, sql)))
+      : yield* Effect.provide(Orders, yield* Layer.build(Layer.provide(Orders.layer, sql)))
 
-    const orders = { initial: 0, evolve: (sofar: number) => sofar + 1 }
+    const orders = options.keeps === "nothing" ? counted : countedWithSnapshot
     const update = (stream: string, message: OrderPlaced) =>
       Effect.asVoid(store.update(stream, orders, () => Effect.succeed(message)))
 

@@ -12,7 +12,7 @@ const define = <Module>(
   nodeOptions
 })
 
-const defaults: Options = { payload: "json", retries: "update" }
+const defaults: Options = { payload: "json", retries: "update", keeps: "nothing" }
 
 export const subjects = {
   "effect-message-store": define(
@@ -36,6 +36,14 @@ export const subjects = {
   "effect-message-store (decide)": define(
     () => import("./effectMessageStore.ts"),
     (module, database) => module.make(database, { ...defaults, retries: "decide" })
+  ),
+  "effect-message-store (snapshots)": define(
+    () => import("./effectMessageStore.ts"),
+    (module, database) => module.make(database, { ...defaults, keeps: "snapshots" })
+  ),
+  "effect-message-store (cached)": define(
+    () => import("./effectMessageStore.ts"),
+    (module, database) => module.make(database, { ...defaults, keeps: "snapshots and states" })
   ),
   "effect-message-store (tags)": define(() => import("./tagged.ts"), (module, database) => module.make(database)),
   "sql-pg": define(() => import("./sqlPg.ts"), (module, database) => module.make(database)),

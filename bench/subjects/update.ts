@@ -23,6 +23,7 @@ export const makeUpdate = (update: (stream: string) => Effect.Effect<unknown, un
     }
     const stream = storedStream(1)
     yield* update(stream)
+    yield* Effect.sleep("1 second") // a snapshot is written in the background
     let times = 0
     let total = 0
     for (; total < milliseconds; times++) total += yield* timed(stream)
