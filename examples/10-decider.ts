@@ -6,7 +6,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Schema, Stream } from "effect"
 import { Decider, Fold, Message, MessageStore } from "effect-message-store"
-import { Scenario } from "effect-message-store/testing"
+import { FoldLaws, Scenario } from "effect-message-store/testing"
 
 class FlightScheduled extends Schema.TaggedClass<FlightScheduled>()("FlightScheduled", {
   ...Message.fields,
@@ -29,10 +29,8 @@ class Flights extends MessageStore.Service<Flights>()("examples/DecidedFlights",
 }) {}
 
 // What the messages of a flight come to. A fold has a case for each type that matters to it, and leaves out the others.
-interface Flight {
-  readonly seats: number
-  readonly passengers: ReadonlyArray<string>
-}
+const Flight = Schema.Struct({ seats: Schema.Natural, passengers: Schema.Array(Schema.String) })
+type Flight = typeof Flight.Type
 
 const flight = Fold.make<typeof FlightEvent.Type>()({
   initial: { seats: 0, passengers: [] } as Flight,
@@ -44,12 +42,15 @@ const flight = Fold.make<typeof FlightEvent.Type>()({
   })
 })
 
+// What it comes to is kept every 100 messages: a decision begins with the last snapshot, and reads what was added since.
+const keptFlight = Fold.withSnapshot(flight, { name: "flight", schema: Flight, version: 1, every: 100 })
+
 // What may be asked of a flight, and what it answers: messages, none, or a refusal.
 type Command = { readonly book: string } | { readonly release: string }
 
 class FlightFull extends Schema.TaggedError<FlightFull>()("FlightFull", { seats: Schema.Natural }) {}
 
-const booking = Decider.make(flight, (command: Command, { passengers, seats }) => {
+const booking = Decider.make(keptFlight, (command: Command, { passengers, seats }) => {
   if ("release" in command) {
     return passengers.includes(command.release) ? new SeatReleased({ passenger: command.release }) : []
   }
@@ -62,6 +63,9 @@ const decide = Effect.fn("decide")(function*(stream: string, command: Command) {
   const flights = yield* Flights
   return yield* flights.update(stream, booking, (state) => booking.decide(command, state))
 })
+
+// Whatever messages there are: no state is changed in place, and a snapshot and the rest give what all messages give.
+FoldLaws.suite("flight", booking, FlightEvent)
 
 // Its rules are tested without a store. Ids and times of messages do not count.
 describe("a flight", () => {

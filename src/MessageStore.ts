@@ -113,7 +113,8 @@ export interface MessageStore<in out A, P extends Path = Path> extends Aggregate
    * update the same stream: that would be a deadlock.
    *
    * While updates wait for their turns, each begins with the state that the one before it left, if it gives the same
-   * `fold` object, and the stream is not read again: keep the fold in a constant, and let `evolve` return new states. What
+   * `fold` object, and the stream is not read again: keep the fold in a constant, and let `evolve` return new states. Of a
+   * fold with snapshots (`Fold.withSnapshot`) the state is remembered when nobody waits as well, and kept in the store. What
    * comes out, be it messages, none, or a failure, was decided on the stream as it is: the write expects the version that
    * the decision was made on, and where nothing is written, whatever others have added is read first, and decided on.
    *

@@ -131,32 +131,43 @@ export const remembering =
       return Effect.succeed(() => left)
     })
 
-const makeCodec = <S>(fold: Fold<S, never>, { schema, version }: Snapshot<S>): Effect.Effect<Codec> => {
+/**
+ * States to JSON text, and back.
+ *
+ * @internal
+ */
+export const stateCodec = <S>(schema: Schema.Codec<S, unknown>) => {
   const codec = Schema.toCodecJson(schema)
-  const encodeState = Schema.encodeUnknownResult(codec)
-  const decodeState = Schema.decodeUnknownResult(codec)
-  const encode: Codec["encode"] = (state) =>
-    attempt(() =>
-      Result.flatMap(encodeState(state), (json) => {
-        const text = JSON.stringify(json)
-        return text.length <= maximumLength
-          ? Result.succeed(text)
-          : Result.fail(new Error(`its JSON has more than ${maximumLength} characters`))
-      })
-    )
+  const encode = Schema.encodeUnknownResult(codec)
+  const decode = Schema.decodeUnknownResult(codec)
+  return {
+    encode: (state: unknown): Result.Result<string, unknown> =>
+      attempt(() =>
+        Result.flatMap(encode(state), (json) => {
+          const text = JSON.stringify(json)
+          return text.length <= maximumLength
+            ? Result.succeed(text)
+            : Result.fail(new Error(`its JSON has more than ${maximumLength} characters`))
+        })
+      ),
+    decode: (text: string): Result.Result<S, unknown> => attempt(() => decode(JSON.parse(text)))
+  }
+}
+
+const makeCodec = <S>(fold: Fold<S, never>, { schema, version }: Snapshot<S>): Effect.Effect<Codec> => {
+  const { decode, encode } = stateCodec(schema)
   const ways = attempt(() =>
     Result.succeed(JSON.stringify([
       version,
-      Schema.toRepresentation(codec),
+      Schema.toRepresentation(Schema.toCodecJson(schema)),
       typesOf(fold) ?? [],
       Result.getOrUndefined(encode(fold.initial)) ?? ""
     ]))
   )
-  return Effect.map(digest(Result.getOrElse(ways, () => String(version))), (fingerprint) => ({
-    encode,
-    decode: (text) => attempt(() => decodeState(JSON.parse(text))),
-    fingerprint
-  }))
+  return Effect.map(
+    digest(Result.getOrElse(ways, () => String(version))),
+    (fingerprint) => ({ encode, decode, fingerprint })
+  )
 }
 
 /** SHA-256, in hexadecimal, of 32 digits: nobody finds two sources that have one. */

@@ -16,6 +16,9 @@ export * as SubscriptionContract from "./SubscriptionContract.ts"
 /** The laws of a serializer. */
 export * as SerializerLaws from "./SerializerLaws.ts"
 
+/** The laws of a fold. */
+export * as FoldLaws from "./FoldLaws.ts"
+
 /** Given, when, then for deciders, and for decisions on a store. */
 export * as Scenario from "./Scenario.ts"
 

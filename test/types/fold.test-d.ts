@@ -53,6 +53,23 @@ void payments.update("s", byHand, () => Effect.succeed([]))
 // @ts-expect-error -- messages of another store
 void orders.update("s", byHand, () => Effect.succeed([]))
 
+// A fold with snapshots is the fold that it was, and says what it keeps; the schema is of its state.
+const keptLength = Fold.withSnapshot(length, { name: "length", schema: Schema.Number })
+is<typeof keptLength extends typeof length ? true : false, true>(true)
+is<Fold.State<typeof keptLength>, number>(true)
+is<Fold.Message<typeof keptLength>, Placed>(true)
+void orders.update("s", keptLength, (sum) => Effect.succeed(new Placed({ id: `${sum}` })))
+void Fold.withSnapshot(byHand, { name: "byHand", schema: Schema.Number, version: 2, every: 10 }).snapshot.every
+const keptPlacing = Decider.make(keptLength, (id: string, sum) => sum > 3 ? [] : new Placed({ id }))
+is<typeof keptPlacing.snapshot, Fold.Snapshot<number>>(true)
+void orders.update("s", keptPlacing, (sum) => keptPlacing.decide("x", sum))
+// @ts-expect-error -- not the schema of its state
+void Fold.withSnapshot(length, { name: "length", schema: Schema.String })
+// @ts-expect-error -- a schema that needs services
+void Fold.withSnapshot(length, { name: "length", schema: null as unknown as Schema.Codec<number, number, Prices> })
+// @ts-expect-error -- without a name
+void Fold.withSnapshot(length, { schema: Schema.Number })
+
 // A decider says what it writes, how it refuses, and what it needs.
 class Prices extends Context.Service<Prices, { readonly max: number }>()("test/Prices") {}
 const placing = Decider.make(length, ({ id }: { readonly id: string }, sum) => {
