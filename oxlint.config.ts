@@ -17,6 +17,8 @@ const modules = [
   "Handlers",
   "subscription/",
   "Subscription",
+  "projection/",
+  "Projection",
   "Projector",
   "AggregatedStream",
   "store/",
@@ -27,6 +29,7 @@ const modules = [
 const alsoMayImport: Readonly<Record<string, ReadonlyArray<string>>> = {
   errors: ["internal/"], // to print names
   MessageStore: ["memory/", "postgres/"], // to build its layers
+  Projection: ["postgres/"], // to tell its migrations
   Subscription: ["postgres/"], // to tell its migrations
   index: [...modules, "memory/", "postgres/"],
   "memory/": ["errors", "Message", "internal/", "Partitioner", "storage/", "Storage"],

@@ -14,6 +14,7 @@ import { checkName } from "./internal/names.ts"
 import * as Pages from "./internal/pages.ts"
 import type { AggregatedMessage } from "./Message.ts"
 import type { Partitioner, Path } from "./Partitioner.ts"
+import * as Projection from "./Projection.ts"
 import * as Projector from "./Projector.ts"
 import { decodeRow } from "./Reader.ts"
 import type { MessageCodec } from "./Serializer.ts"
@@ -78,7 +79,7 @@ export interface Statistics {
 }
 
 /** The messages of many streams, in numbered partitions. */
-export interface AggregatedStream<in out A> extends Subscription.Subscribable<A> {
+export interface AggregatedStream<in out A> extends Subscription.Subscribable<A>, Projection.Projectable<A> {
   /** The one of its options. */
   readonly name: string
   /** The messages of a partition in the order of positions; in pages, with no connection held between them. */
@@ -190,6 +191,7 @@ export const make = Effect.fnUntraced(function*<A>(
       }
     }),
     subscription: (subscriptionOptions) => Subscription.make(storage, stream, codec, subscriptionOptions),
+    projection: (projectionOptions) => Projection.make(storage, stream, codec, projectionOptions),
     rebuild: Effect.andThen(outsideTransaction("rebuild"), Effect.andThen(stream.reset, projector.runOnce)),
     drop: Effect.andThen(outsideTransaction("drop"), stream.drop)
   }

@@ -19,6 +19,7 @@ export * from "./storage/partitions.ts"
 export * from "./storage/snapshots.ts"
 export * from "./storage/streams.ts"
 export * from "./storage/subscriptions.ts"
+export * from "./storage/versions.ts"
 
 /** Runs an effect so that what it reads comes from one snapshot. */
 export interface Snapshot {

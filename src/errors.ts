@@ -261,3 +261,38 @@ export class NotProcessedError extends Schema.TaggedError<NotProcessedError>(
       }`
   }
 }
+
+/**
+ * A version of a projection is not there, or is not what the call needs it to be. Nothing was changed.
+ *
+ * - `missing`: there is no such version, or it was dropped;
+ * - `nonePromoted`: no version was promoted yet, so that there is nothing to be read;
+ * - `noneBefore`: no other version was promoted before, so that there is none to go back to;
+ * - `promoted`: it is what readers see, and cannot be dropped;
+ * - `behind`: it would show readers less than they have seen, by so many messages.
+ */
+export class VersionError extends Schema.TaggedError<VersionError>("effect-message-store/errors/VersionError")(
+  "VersionError",
+  {
+    projection: Schema.String,
+    version: Schema.optionalKey(Schema.Natural),
+    reason: Schema.Literals(["missing", "nonePromoted", "noneBefore", "promoted", "behind"]),
+    behind: Schema.optionalKey(Schema.Natural)
+  }
+) {
+  override get message() {
+    const version = `version ${this.version} of projection "${this.projection}"`
+    switch (this.reason) {
+      case "missing":
+        return `there is no ${version}: it was never made, or was dropped`
+      case "nonePromoted":
+        return `projection "${this.projection}" has no promoted version: the first is promoted when it has caught up`
+      case "noneBefore":
+        return `projection "${this.projection}" has no other version that was promoted before: there is none to go back to`
+      case "promoted":
+        return `${version} is what readers see: promote another one before it is dropped`
+      case "behind":
+        return `${version} is ${this.behind} messages behind: run a process of that version until it has caught up, or allow a lag`
+    }
+  }
+}

@@ -35,6 +35,9 @@ export * as Handlers from "./Handlers.ts"
 /** Every message handled, in order, by one process at a time. */
 export * as Subscription from "./Subscription.ts"
 
+/** Read models with versions. */
+export * as Projection from "./Projection.ts"
+
 /** Keeps an aggregated stream up to date. */
 export * as Projector from "./Projector.ts"
 

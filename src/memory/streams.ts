@@ -19,6 +19,7 @@ import { cut, type SizedRow } from "./pages.ts"
 import { compilePattern } from "./pattern.ts"
 import { Subscribed } from "./subscribed.ts"
 import * as MemorySubscription from "./subscriptions.ts"
+import * as MemoryVersions from "./versions.ts"
 
 /** The store's messages, as a projection needs them. */
 export interface Source<Message extends SourceMessage> {
@@ -77,7 +78,11 @@ interface Page {
 export class Streams<Message> {
   private readonly byName = new Map<string, Links<Message>>()
   private lastNumbering = 0
-  private readonly subscriptions = new Map<string, Subscribed>()
+  readonly subscriptions = new Map<string, Subscribed>()
+  private readonly projections = new Map<
+    string,
+    { readonly stream: string; readonly versions: MemoryVersions.Versions }
+  >()
 
   links(name: string): Links<Message> {
     let links = this.byName.get(name)
@@ -102,6 +107,13 @@ export class Streams<Message> {
     let subscribed = this.subscriptions.get(name)
     if (subscribed === undefined) this.subscriptions.set(name, subscribed = new Subscribed(stream))
     return subscribed
+  }
+
+  /** The versions of a projection; it belongs to the stream that had it first. */
+  projected(name: string, stream: string) {
+    const projected = this.projections.get(name) ?? { stream, versions: new MemoryVersions.Versions() }
+    this.projections.set(name, projected)
+    return projected
   }
 
   unsubscribe(name: string): void {
@@ -284,6 +296,18 @@ export const make = <Message extends SourceMessage>(
         }
         const drop = () => streams.unsubscribe(subscription)
         return Effect.succeed(MemorySubscription.make(subscription, subscribed, asked, drop))
-      })
+      }),
+    projection: (projection) => {
+      const projected = streams.projected(projection, name)
+      if (projected.stream !== name) {
+        const reason = `is taken by a projection of "${projected.stream}"`
+        return Effect.fail(new InvalidNameError({ identifier: projection, reason }))
+      }
+      return Effect.succeed(MemoryVersions.make(projection, projected.versions, {
+        heads: asked.partitions,
+        subscribed: (subscription) => streams.subscriptions.get(subscription),
+        unsubscribe: (subscription) => streams.unsubscribe(subscription)
+      }))
+    }
   }
 }

@@ -181,3 +181,17 @@ export const lockKey = (
     ),
     (hash) => new DataView(hash).getBigInt64(0, true)
   )
+
+export interface ProjectionObjects {
+  readonly name: string
+  /** Its versions, and which of them is promoted. */
+  readonly versionsTable: string
+  readonly migrationsTable: string
+}
+
+export const forProjection = (name: string): Result.Result<ProjectionObjects, InvalidNameError> =>
+  Result.map(checkName("projection", name), (n) => ({
+    name: n,
+    versionsTable: own("versions", n),
+    migrationsTable: own("projected", n)
+  }))

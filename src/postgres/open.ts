@@ -104,3 +104,12 @@ export const openSubscription = Effect.fnUntraced(function*(
   const [row] = yield* sql<{ readonly prefix: string }>`select prefix from ${sql(objects.locksTable)}`
   return { ...objects, lockPrefix: row?.prefix ?? "" }
 })
+
+/** A projection whose migrations have run. */
+export const openProjection = Effect.fnUntraced(function*(
+  name: string
+): Effect.fn.Return<Objects.ProjectionObjects, InvalidNameError | SetupError | SqlError, SqlClient.SqlClient> {
+  const objects = yield* Effect.fromResult(Objects.forProjection(name))
+  yield* requireTables(name, objects.versionsTable, objects.versionsTable)
+  return objects
+})

@@ -23,11 +23,12 @@ import * as Queries from "./messages.ts"
 import * as Migrations from "./migrations/run.ts"
 import { checkStoreName, checkStreamName, checkSubscriptionName } from "./names.ts"
 import * as Objects from "./objects.ts"
-import { checkStore, openStore, openSubscription } from "./open.ts"
+import { checkStore, openProjection, openStore, openSubscription } from "./open.ts"
 import { makeSave } from "./snapshots.ts"
 import * as Aggregated from "./streams.ts"
 import * as Subscription from "./subscriptions.ts"
 import { declareTags } from "./tagged.ts"
+import * as Versions from "./versions.ts"
 
 /** Serves a store whose database objects exist. */
 export const layer = (
@@ -122,7 +123,12 @@ export const layer = (
             yield* Subscription.claimName(sql, definition.name, subscribed)
             return Subscription.make(sql, store, stream, subscribed, claims, wakeup)
           })
-          return Aggregated.make(sql, store, stream, definition, wakeup, subscription)
+          const projection: AggregatedStorage["projection"] = (projectionName) =>
+            Effect.gen(function*() {
+              if (options?.migrate !== false) yield* Migrations.runProjection(name, projectionName)
+              return Versions.make(sql, definition.name, stream, yield* openProjection(projectionName))
+            }).pipe(Effect.provideService(SqlClient.SqlClient, sql))
+          return Aggregated.make(sql, store, stream, definition, wakeup, { subscription, projection })
         })
       })
     })

@@ -61,7 +61,7 @@ export const make = (
   stream: StreamObjects,
   definition: StreamDefinition,
   wakeup: Wakeup["Service"],
-  subscription: AggregatedStorage["subscription"]
+  consumers: Pick<AggregatedStorage, "subscription" | "projection">
 ): AggregatedStorage => {
   const { partitioner, patterns, timePath = null } = definition
   const table = sql(stream.table)
@@ -172,6 +172,6 @@ export const make = (
     })),
 
     listen: wakeup.listen(stream.channel),
-    subscription
+    ...consumers
   }
 }

@@ -273,9 +273,17 @@ export const make = (
       yield* wakeWorkers
     })),
 
-    drop: Effect.asVoid(
-      sql`drop table if exists ${checkpoints}, ${claimed}, ${parked}, ${halted}, ${paused}, ${origin},
-        ${sql(subscription.locksTable)}, ${sql(subscription.migrationsTable)}`
-    )
+    drop: dropSubscription(sql, subscription)
   }
 }
+
+/** Removes a subscription with all that belongs to it. */
+export const dropSubscription = (
+  sql: SqlClient,
+  subscription: SubscriptionObjects
+): Effect.Effect<void, SqlError> =>
+  Effect.asVoid(
+    sql`drop table if exists ${sql(subscription.table)}, ${sql(subscription.claimsTable)},
+      ${sql(subscription.parkedTable)}, ${sql(subscription.haltedTable)}, ${sql(subscription.pausedTable)},
+      ${sql(subscription.originTable)}, ${sql(subscription.locksTable)}, ${sql(subscription.migrationsTable)}`
+  )

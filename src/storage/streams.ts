@@ -20,6 +20,7 @@ import type { Listener } from "./listeners.ts"
 import type { EncodedStoredMessage } from "./messages.ts"
 import type { PartitionHead } from "./partitions.ts"
 import type { SubscriptionStorage } from "./subscriptions.ts"
+import type { VersionStorage } from "./versions.ts"
 
 /** The definition of an aggregated stream. */
 export interface StreamDefinition {
@@ -173,4 +174,11 @@ export interface AggregatedStorage {
   readonly subscription: (
     name: string
   ) => Effect.Effect<SubscriptionStorage, InvalidNameError | SetupError | MigrationError | SqlError>
+  /**
+   * Makes what a projection needs, where it does not exist. The name is one that `checkName` let pass; it fails if a
+   * projection of another stream has it.
+   */
+  readonly projection: (
+    name: string
+  ) => Effect.Effect<VersionStorage, InvalidNameError | SetupError | MigrationError | SqlError>
 }

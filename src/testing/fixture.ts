@@ -1,8 +1,10 @@
 /** Shared by the parts of the contract: a store, its messages, and a way to run effects outside of a transaction. */
 import { assert, type Vitest } from "@effect/vitest"
 import { Array as Arr, Context, Deferred, Effect, Queue, Schema, Stream } from "effect"
+import type { SqlClient } from "effect/sql"
 import * as Message from "../Message.ts"
 import * as MessageStore from "../MessageStore.ts"
+import type { Model } from "../projection/model.ts"
 import type { Storage } from "../Storage.ts"
 import type { Options } from "../Subscription.ts"
 
@@ -26,7 +28,19 @@ export interface Part {
   (it: Vitest.MethodsNonLive<Accounts | Storage>, options: ContractOptions): void
 }
 
+/** A read model that counts messages by their ids. */
+export interface ReadModel {
+  /** Kept under this name, where names are needed. */
+  readonly model: (name: string) => Model<unknown, unknown>
+  /** Counts each of these messages once more. */
+  readonly add: (model: unknown, messageIds: ReadonlyArray<string>) => Effect.Effect<void, unknown>
+  /** How often each message was counted. */
+  readonly counts: (model: unknown) => Effect.Effect<ReadonlyMap<string, number>, unknown>
+}
+
 export interface ContractOptions {
+  /** A read model in tables of the backend, whose layer provides the client too. Without it: states in memory. */
+  readonly readModel?: ((sql: SqlClient.SqlClient) => ReadModel) | undefined
   /**
    * Whether transactions of several fibers can be open at once. Where they cannot (PGlite), whatever happens outside
    * of a transaction waits for its end; tests that force an interleaving are left out.

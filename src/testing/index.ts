@@ -13,6 +13,9 @@ export * as AggregatedStreamContract from "./AggregatedStreamContract.ts"
 /** The contract of a backend: subscriptions. */
 export * as SubscriptionContract from "./SubscriptionContract.ts"
 
+/** The contract of a backend: projections. */
+export * as ProjectionContract from "./ProjectionContract.ts"
+
 /** The laws of a serializer. */
 export * as SerializerLaws from "./SerializerLaws.ts"
 

@@ -18,7 +18,7 @@ export const makeSuite = (contract: string, parts: Readonly<Record<string, Part>
 <E>(
   name: string,
   storage: Layer.Layer<Storage, E>,
-  { claims, concurrentTransactions = true, timeout = "1 minute" }: SuiteOptions = {}
+  { claims, concurrentTransactions = true, readModel, timeout = "1 minute" }: SuiteOptions = {}
 ): void => {
   const accounts = Layer.provideMerge(Accounts.layerStorage, storage).pipe(
     Layer.merge(Layer.succeed(ClaimsOption, claims))
@@ -26,7 +26,7 @@ export const makeSuite = (contract: string, parts: Readonly<Record<string, Part>
   describe(name, () =>
     layer(accounts, { excludeTestServices: true, timeout })(contract, (it) => {
       for (const [title, part] of Object.entries(parts)) {
-        it.describe(title, () => part(it, { concurrentTransactions }))
+        it.describe(title, () => part(it, { concurrentTransactions, readModel }))
       }
     }))
 }

@@ -23,7 +23,7 @@ const onDatabase = (
 (storeName: string) =>
   PostgresStorage.layer(storeName).pipe(
     Layer.provide(Layer.effectDiscard(prepare(storeName))),
-    Layer.provide(database)
+    Layer.provideMerge(database) // tests of projections make tables of their own
   )
 
 export const backends: ReadonlyArray<Backend> = [
@@ -54,7 +54,7 @@ export const backends: ReadonlyArray<Backend> = [
             Layer.effectDiscard(Effect.andThen(Release01.createStore(storeName), Migrations.run(storeName)))
           )
         )
-      ).pipe(Layer.provide(database))
+      ).pipe(Layer.provideMerge(database))
     },
     concurrentTransactions: true
   }

@@ -1,5 +1,5 @@
 /**
- * The database objects of stores, aggregated streams and subscriptions, as numbered migrations: one file each, in the
+ * The database objects of stores, aggregated streams, subscriptions and projections, as numbered migrations: one file each, in the
  * folder of what they make, and listed here.
  *
  * The first of each makes what depeche_db's contract asks for, where it does not exist; what Python made is adopted as
@@ -14,6 +14,7 @@ import { Result } from "effect"
 import type { InvalidNameError } from "../../errors.ts"
 import * as Objects from "../objects.ts"
 import type { Migration, PayloadType } from "./Migration.ts"
+import * as Projection1 from "./projection/0001_versions.ts"
 import * as Store1 from "./store/0001_messages.ts"
 import * as Store2 from "./store/0002_columns.ts"
 import * as Store4 from "./store/0004_times.ts"
@@ -66,4 +67,10 @@ export const forSubscription = (name: string): Result.Result<ReadonlyArray<Migra
     { id: 2, name: "origin", statements: Subscription2.origin(subscription) },
     { id: 3, name: "locks", statements: Subscription3.locks(subscription) },
     { id: 4, name: "control", statements: Subscription4.control(subscription) }
+  ])
+
+/** The database objects of a projection. Those of its versions are made with them. */
+export const forProjection = (name: string): Result.Result<ReadonlyArray<Migration>, InvalidNameError> =>
+  Result.map(Objects.forProjection(name), (projection) => [
+    { id: 1, name: "versions", statements: Projection1.versions(projection) }
   ])

@@ -10,7 +10,7 @@ import { withTransaction } from "../client/transaction.ts"
 import { checkStoreName, checkStreamName, checkSubscriptionName } from "../names.ts"
 import * as Objects from "../objects.ts"
 import type { Migration, PayloadType } from "./Migration.ts"
-import { forStore, forStream, forSubscription } from "./migrations.ts"
+import { forProjection, forStore, forStream, forSubscription } from "./migrations.ts"
 import { inSchemaOf } from "./schema.ts"
 
 type RunError = InvalidNameError | SetupError | Migrator.MigrationError | SqlError
@@ -43,6 +43,16 @@ export const runSubscription = Effect.fnUntraced(function*(
   const { migrationsTable, table } = yield* Effect.fromResult(Objects.forSubscription(name))
   yield* checkSubscriptionName(name)
   yield* runAll(name, table, migrationsTable, yield* Effect.fromResult(forSubscription(name)))
+})
+
+/** The same for a projection: `effect_message_store_projected_{name}`. */
+export const runProjection = Effect.fnUntraced(function*(
+  storeName: string,
+  name: string
+): Effect.fn.Return<void, RunError, SqlClient.SqlClient> {
+  const { migrationsTable } = yield* Effect.fromResult(Objects.forProjection(name))
+  const { table } = yield* Effect.fromResult(Objects.forStore(storeName)) // it stands where its store stands
+  yield* runAll(name, table, migrationsTable, yield* Effect.fromResult(forProjection(name)))
 })
 
 const runAll = Effect.fnUntraced(function*(
