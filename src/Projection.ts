@@ -130,6 +130,8 @@ export interface Projection<in out A, out M> {
    * it. Not inside a transaction.
    */
   readonly drop: (version: number) => Effect.Effect<void, VersionError | InvalidArgumentError | SqlError>
+  /** Removes the projection: its versions, their tables, and the views of readers. Not while it runs, nor in a transaction. */
+  readonly dropAll: Effect.Effect<void, InvalidArgumentError | SqlError>
   /**
    * Waits until the version that readers see has the message of a global position, such as `write` returns: to read what
    * one wrote. Fails with a `NotProcessedError` if it takes longer.
@@ -249,6 +251,7 @@ export const make = Effect.fnUntraced(function*<A, M, E, R>(
       const reason = (yield* projected.promoted) === given ? "promoted" : "missing"
       return yield* new VersionError({ projection: name, version: given, reason })
     }),
+    dropAll: Effect.andThen(outsideTransaction("dropAll"), projected.dropAll),
     waitUntilProcessed: (globalPosition, timeout) =>
       waitUntilProcessed(
         name,

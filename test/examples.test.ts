@@ -168,6 +168,26 @@ describe("examples", () => {
   })
 })
 
+describe("examples of read models", () => {
+  it("17: builds a version beside another, promotes it, and goes back", async () => {
+    const finished = await run("17-projection.ts")
+    assertSucceeded(finished)
+    assert.deepStrictEqual(finished.lines, [
+      "version 1 is what readers see",
+      "  {\"account\":\"account-0\",\"cents\":1090}",
+      "  {\"account\":\"account-1\",\"cents\":1100}",
+      "version 2 is at 100 %",
+      "  {\"account\":\"account-0\",\"payments\":10,\"cents\":1090}",
+      "  {\"account\":\"account-1\",\"payments\":10,\"cents\":1100}",
+      "  {\"account\":\"account-0\",\"payments\":11,\"cents\":1091}",
+      "  {\"account\":\"account-1\",\"payments\":10,\"cents\":1100}",
+      "back to version 1",
+      "  {\"account\":\"account-0\",\"cents\":1091}",
+      "  {\"account\":\"account-1\",\"cents\":1100}"
+    ])
+  })
+})
+
 describe("examples of decisions", () => {
   it("09: holds the rules of courses and students", async () => {
     const finished = await run("09-course-and-student.ts")

@@ -169,6 +169,11 @@ export const make = (name: string, versions: Versions, source: Source): VersionS
         return unused.map(([version]) => version)
       }),
 
+    dropAll: Effect.sync(() => {
+      versions.promoted = undefined
+      for (const version of versions.byNumber.keys()) remove(version)
+    }),
+
     checkpoint: (version, partition) => Effect.sync(() => checkpoints(version).get(partition) ?? -1),
 
     state: <S>(version: number, initial: () => S) => {

@@ -318,6 +318,14 @@ export const make = (
         return dropped
       })),
 
+    dropAll: locked(Effect.gen(function*() {
+      for (const row of yield* rows) {
+        if (row.is_promoted) yield* hideViews(sql, row.place, row.tables)
+        yield* drop(row)
+      }
+      yield* sql`drop table ${table}, ${sql(projection.migrationsTable)}`
+    })),
+
     checkpoint: (version, partition) =>
       Effect.flatMap(subscriptionObjects(version), (each) =>
         Effect.map(

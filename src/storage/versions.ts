@@ -91,6 +91,8 @@ export interface VersionStorage {
   readonly drop: (version: number) => Effect.Effect<boolean, SqlError>
   /** Removes the versions that are not promoted, and were not used for this long. Which they were. */
   readonly dropUnused: (keep: Duration.Duration) => Effect.Effect<ReadonlyArray<number>, SqlError>
+  /** Removes the projection with all its versions, and what readers see of it. */
+  readonly dropAll: Effect.Effect<void, SqlError>
   /** The position that a version has acknowledged last in a partition; -1: none. */
   readonly checkpoint: (version: number, partition: number) => Effect.Effect<number, SqlError>
   /** The state of a version; undefined where versions have tables. */

@@ -77,6 +77,26 @@ export const keeping: Part = (it, options) => {
       assert.strictEqual(yield* promotedVersion(again), 2)
     }))
 
+  it.effect("removes all that there is, and begins anew", () =>
+    Effect.gen(function*() {
+      const { counted, make, run, write } = yield* project(options)
+      yield* write(0, 3)
+      const first = yield* make(1)
+      const running = yield* background(run(first))
+      yield* until(Effect.map(promotedVersion(first), (version) => version === 1))
+      yield* make(2)
+      yield* running.stop
+      yield* first.dropAll
+      const again = yield* make(1)
+      assert.isUndefined(yield* promotedVersion(again))
+      assert.deepStrictEqual((yield* again.status).map(({ handled, version }) => ({ handled, version })), [
+        { handled: 0, version: 1 }
+      ])
+      yield* background(run(again))
+      yield* until(Effect.map(promotedVersion(again), (version) => version === 1))
+      assert.deepStrictEqual(yield* counted(again.model), { messages: 3, once: true })
+    }))
+
   it.effect("refuses what cannot be, before anything is made", () =>
     Effect.gen(function*() {
       const { kept, make, name, stream } = yield* project(options)

@@ -1,6 +1,6 @@
 /** A module of that library which imports the services alone: each type has to be found by the compiler itself. */
 import { Effect, Stream } from "effect"
-import { AllTickets, Mailing, Opened, Tickets } from "./tickets.ts"
+import { AllTickets, Counts, Mailing, Opened, Tickets, Totals } from "./tickets.ts"
 
 export const store = Effect.map(Tickets, (tickets) => tickets)
 export const head = Effect.flatMap(Tickets, (tickets) => tickets.head("x"))
@@ -28,3 +28,12 @@ export const parked = Effect.flatMap(Mailing, (mailing) => mailing.parked)
 export const replay = Effect.map(Mailing, (mailing) => mailing.replay)
 export const replayed = Effect.flatMap(Mailing, (mailing) => mailing.replay(() => Effect.void))
 export const status = Effect.flatMap(Mailing, (mailing) => mailing.status)
+
+export const projection = Effect.map(Counts, (counts) => counts)
+export const promoted = Effect.flatMap(Counts, (counts) => counts.promoted)
+export const total = Effect.flatMap(Totals, (totals) => totals.promoted)
+export const versions = Effect.flatMap(Counts, (counts) => counts.status)
+export const versionProgress = Effect.map(Counts, (counts) => counts.progress)
+export const promote = Effect.map(Counts, (counts) => counts.promote)
+export const counting = [Counts.layer, Counts.layerHandler(() => Effect.void), Totals.layerHandler(() => Effect.void)]
+export const countMigrations = Counts.migrations

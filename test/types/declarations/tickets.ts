@@ -1,6 +1,6 @@
 /** The services of a library that publishes declarations: what it exports has types that others can name. */
-import { Schema } from "effect"
-import { AggregatedStream, Message, MessageStore, Partitioner, Subscription } from "effect-message-store"
+import { Effect, Schema } from "effect"
+import { AggregatedStream, Message, MessageStore, Partitioner, Projection, Subscription } from "effect-message-store"
 
 export class Opened extends Schema.TaggedClass<Opened>()("Opened", { ...Message.fields, id: Schema.String }) {}
 
@@ -16,4 +16,18 @@ export class AllTickets extends AggregatedStream.Service<AllTickets>()("test/All
 export class Mailing extends Subscription.Service<Mailing>()("test/Mailing", {
   stream: AllTickets,
   name: "mailing"
+}) {}
+
+export class Counts extends Projection.Service<Counts>()("test/Counts", {
+  stream: AllTickets,
+  name: "counts",
+  version: 1,
+  model: Projection.tables(["counts"], () => Effect.void)
+}) {}
+
+export class Totals extends Projection.Service<Totals>()("test/Totals", {
+  stream: AllTickets,
+  name: "totals",
+  version: 1,
+  model: Projection.state(() => 0)
 }) {}
