@@ -1,7 +1,7 @@
 /** Roles with few rights: what each needs, and that what is missing is said. */
 import { assert, describe, it } from "@effect/vitest"
-import { Deferred, Effect, Layer, Result, type Scope, Stream } from "effect"
-import { Partitioner } from "effect-message-store"
+import { Deferred, Effect, Layer, Result, Schema, type Scope, Stream } from "effect"
+import { Decision, Fold, Partitioner } from "effect-message-store"
 import { SqlClient } from "effect/sql"
 import { moved } from "./support/links.ts"
 import { type As, Clients, createRole, sharedDatabaseLayer } from "./support/sharedDatabase.ts"
@@ -114,6 +114,52 @@ describe("PostgreSQL", () => {
         yield* statements(["grant usage on sequence depeche_msgs_transfers_global_seq to esm_writer"])
         const written = yield* as({ role: "esm_writer" }, write)
         assert.strictEqual(Result.isSuccess(written) ? written.success.version : said(written), 2)
+      }))
+    )
+
+    test(
+      "that decides needs no rights on snapshots: without them it has none, with select it writes none",
+      Effect.scoped(Effect.gen(function*() {
+        yield* createRole("esm_decider")
+        yield* prepared
+        yield* statements([
+          "revoke create on schema public from public",
+          "grant usage on schema public to esm_decider",
+          "grant select on effect_message_store_settings_transfers to esm_decider",
+          "grant select, insert on depeche_msgs_transfers to esm_decider",
+          "grant usage on sequence depeche_msgs_transfers_global_seq to esm_decider"
+        ])
+        let folded = 0
+        const count = Fold.withSnapshot(
+          { initial: 0, evolve: (sofar: number) => (folded++, sofar + 1) },
+          { name: "count", schema: Schema.Number, every: 1 }
+        )
+        const decided = Effect.flatMap(Transfers, (transfers) =>
+          Effect.gen(function*() {
+            folded = 0
+            yield* transfers.withTransaction(transfers.update("s", count, () => Effect.succeed([])))
+            yield* transfers.decide({ a: Decision.stream("s", count), b: Decision.stream("t", count) }, () => [])
+            const { version } = yield* transfers.update("s", count, () => Effect.succeed(moved()))
+            return [version, folded]
+          }))
+        const decide = Effect.map(
+          as({ role: "esm_decider" }, decided, Transfers.layerNoMigrations),
+          (result) => Result.isSuccess(result) ? result.success : said(result)
+        )
+        const sql = yield* SqlClient.SqlClient
+        const saved = Effect.map(
+          sql<{ readonly version: number }>`select version from effect_message_store_snapshots_transfers`,
+          (rows) => rows.map(({ version }) => version)
+        )
+        // Read in the transaction; then remembered, and evolved by what is written.
+        assert.deepStrictEqual(yield* decide, [2, 2])
+        yield* statements(["grant select on effect_message_store_snapshots_transfers to esm_decider"])
+        assert.deepStrictEqual(yield* decide, [3, 3])
+        assert.deepStrictEqual(yield* saved, [])
+        yield* statements(["grant insert, update, delete on effect_message_store_snapshots_transfers to esm_decider"])
+        assert.deepStrictEqual(yield* decide, [4, 4])
+        assert.deepStrictEqual(yield* saved, [4])
+        assert.deepStrictEqual(yield* decide, [5, 1])
       }))
     )
 

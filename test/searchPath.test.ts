@@ -4,7 +4,7 @@
  */
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Layer, Schedule, Schema, Stream } from "effect"
-import { type AggregatedStream, Decision, Message, MessageStore, Partitioner } from "effect-message-store"
+import { type AggregatedStream, Decision, Fold, Message, MessageStore, Partitioner } from "effect-message-store"
 import { SqlClient } from "effect/sql"
 import { moved } from "./support/links.ts"
 import { Clients, createRole, sharedDatabaseLayer } from "./support/sharedDatabase.ts"
@@ -21,8 +21,33 @@ class Parted extends Schema.TaggedClass<Parted>()("Parted", {
 }) {}
 class DecidingHosts extends MessageStore.Service<DecidingHosts>()("test/DecidingHosts", {
   name: "hosts",
+  cachedStates: 0,
   schema: Schema.Union([Moved, Parted])
 }) {}
+
+/** Decides on snapshots; those that are to be written are, when the layer closes. Tells how many messages were folded. */
+const decidedOnSnapshots = Effect.gen(function*() {
+  let folded = 0
+  const count = Fold.withSnapshot(
+    { initial: 0, evolve: (sofar: number) => (folded++, sofar + 1) },
+    { name: "count", schema: Schema.Number, every: 1 }
+  )
+  const decidedOnce = Effect.gen(function*() {
+    const hosts = yield* DecidingHosts
+    yield* hosts.update("p", count, () => Effect.succeed([]))
+    const sources = { q: Decision.stream("q", count), all: Decision.tagged([{ place: "a" }, { number: 2 }], count) }
+    yield* hosts.decide(sources, () => [])
+  })
+  const saved = Effect.provide(decidedOnce, Layer.fresh(DecidingHosts.layer))
+  yield* saved
+  const first = folded
+  yield* Effect.provide(
+    Effect.flatMap(DecidingHosts, (hosts) => hosts.write("p", new Parted({ from: "a", to: "b", number: 10 }))),
+    Layer.fresh(DecidingHosts.layer)
+  )
+  yield* saved
+  return [first > 6, folded - first]
+})
 
 /** Decides on streams, and on one and on several tags; and in conflict, and in vain. */
 const decided = Effect.gen(function*() {
@@ -238,5 +263,7 @@ describe("PostgreSQL", () => {
         }
       }).pipe(Effect.provide(Layer.fresh(Hosts.layer)))
       yield* Effect.provide(decided, Layer.fresh(DecidingHosts.layer))
+      // The message that was added is folded on the snapshot of its stream, and on that of its tags.
+      assert.deepStrictEqual(yield* decidedOnSnapshots, [true, 2])
     }).pipe(Effect.scoped, Effect.provide(Layer.fresh(sharedDatabaseLayer))))
 })
