@@ -107,8 +107,8 @@ export interface Metadata {
  *
  * **Gotchas**
  *
- * Declare tags before the first message of a type is written: messages that were stored without them are not found by them,
- * and a store that has such messages does not open. All processes that write the type have to declare them.
+ * Where a type has messages already, run the store's `tagging`: until they have the tag, what asks for it fails with a
+ * `TagsIncompleteError`. Writers that do not declare the tag have their messages tagged by the database, or refused.
  *
  * **Example**
  *

@@ -43,9 +43,28 @@ import { Storage } from "./Storage.ts"
 import type { DecideError } from "./store/decide.ts"
 import type { Accessors, OneOrMore, StreamWrite, WriteOptions } from "./store/encode.ts"
 import { make } from "./store/make.ts"
+import {
+  type TaggingFailure,
+  type TaggingLayerOptions,
+  type TaggingOptions,
+  type TaggingProgress,
+  tagInBackground
+} from "./store/tagging.ts"
 import type { Appended, WriteError } from "./store/update.ts"
 
-export type { Accessors, Appended, DecideError, OneOrMore, StreamWrite, WriteError, WriteOptions }
+export type {
+  Accessors,
+  Appended,
+  DecideError,
+  OneOrMore,
+  StreamWrite,
+  TaggingFailure,
+  TaggingLayerOptions,
+  TaggingOptions,
+  TaggingProgress,
+  WriteError,
+  WriteOptions
+}
 export type { Migration, PayloadType } from "./postgres/migrations/migrations.ts"
 
 /** A store of messages of type `A`: streams of them, written with expected versions, read in order. */
@@ -206,6 +225,31 @@ export interface MessageStore<in out A, P extends Path = Path> extends Aggregate
    */
   readonly reader: Effect.Effect<Reader.Reader<A>, SqlError, Scope.Scope>
 
+  /**
+   * Gives messages that were stored before their tags were declared the tags that they would have today, while others write. Ends
+   * when all have them; decisions and reads that ask for these tags fail with `TagsIncompleteError` until then.
+   *
+   * **Details**
+   *
+   * First it waits for the transactions that were open when the tags were declared (a store declares the tags of its schema when
+   * it opens), since they may write messages without them. Then it goes through the store in pages of 1,000. It may be
+   * ended at any time, and goes on where it was; any number of processes may run it. Emits its progress page by page.
+   *
+   * Fails with a `TaggingError` that names the messages which do not decode, or cannot have the tags that they should, and with
+   * an `InvalidArgumentError` in a transaction.
+   *
+   * **Example**
+   *
+   * ```ts
+   * yield* courses.tagging().pipe(
+   *   Stream.runForEach(({ position, upTo }) => Effect.log(`tagged up to ${position} of ${upTo}`))
+   * )
+   * ```
+   */
+  readonly tagging: (
+    options?: TaggingOptions
+  ) => Stream.Stream<TaggingProgress, TaggingFailure>
+
   /** The last position of a stream; version 0 when it has no message. */
   readonly head: (stream: string) => Effect.Effect<StreamHead, InvalidArgumentError | SqlError>
 
@@ -264,7 +308,12 @@ export interface ServiceClass<in out Self, in out Id extends string, in out A, P
   /** The store in memory: the same contract, no database. Empty each time the layer is built. */
   readonly layerMemory: Layer.Layer<Self, InvalidNameError>
   /** The store on any backend that provides the port. */
-  readonly layerStorage: Layer.Layer<Self, InvalidNameError, Storage>
+  readonly layerStorage: Layer.Layer<Self, InvalidNameError | SqlError, Storage>
+  /**
+   * Runs the store's `tagging` in the background, when the layer is built. Failures are logged; `restart` says when it runs again
+   * (default: every 30 seconds).
+   */
+  readonly layerTagging: (options?: TaggingLayerOptions) => Layer.Layer<never, never, Self>
   /** What `layer` runs: numbered migrations, each a list of SQL statements to be run in their order in one transaction. */
   readonly migrations: Effect.Effect<ReadonlyArray<Migrations.Migration>, InvalidNameError>
   /** What an aggregated stream of this store runs when it is made. */
@@ -326,19 +375,20 @@ export const Service = <Self = never>() =>
       return yield* make(yield* Storage, codec, accessors, name, cachedStates)
     })
   )
-  const { tags } = codec
   const layers = {
-    layer: Layer.provide(layerStorage, PostgresStorage.layer(name, { coalesce, tags })).pipe(
+    layer: Layer.provide(layerStorage, PostgresStorage.layer(name, { coalesce })).pipe(
       Layer.provide(Layer.effectDiscard(run(name, { payload })))
     ),
-    layerNoMigrations: Layer.provide(layerStorage, PostgresStorage.layer(name, { coalesce, migrate: false, tags })),
+    layerNoMigrations: Layer.provide(layerStorage, PostgresStorage.layer(name, { coalesce, migrate: false })),
     layerMemory: Layer.provide(layerStorage, MemoryStorage.layer).pipe(
       Layer.provide(Layer.effectDiscard(Effect.fromResult(checkEnding("store", name))))
     ),
     layerStorage,
+    layerTagging: (how?: TaggingLayerOptions) =>
+      Layer.effectDiscard(Effect.flatMap(Tag, (store) => tagInBackground(store, how))),
     migrations: Effect.fromResult(Migrations.forStore(name, { payload })),
     streamMigrations: (stream: string) => Effect.fromResult(Migrations.forStream(name, stream)),
     subscriptionMigrations: (subscription: string) => Effect.fromResult(Migrations.forSubscription(subscription))
   }
-  return Object.assign(Tag, layers) as never // what the return type promises
+  return Object.assign(Tag, layers) as never // what the return type promises; in memory no statement fails
 }

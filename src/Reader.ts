@@ -7,7 +7,12 @@
 import { Array as Arr, Effect, Option, Result, Stream } from "effect"
 import type { Scope } from "effect"
 import type { SqlError } from "effect/sql/SqlError"
-import { type InvalidArgumentError, MessageNotFoundError, SerializationError } from "./errors.ts"
+import {
+  type InvalidArgumentError,
+  MessageNotFoundError,
+  SerializationError,
+  type TagsIncompleteError
+} from "./errors.ts"
 import {
   checkMessageId,
   checkPattern,
@@ -27,7 +32,8 @@ import type {
   Page,
   SnapshotKey,
   Storage,
-  TaggedQuery
+  TaggedQuery,
+  TagQuery
 } from "./Storage.ts"
 
 /** What is told of messages that are read. */
@@ -80,6 +86,9 @@ export type OfType<A, Type extends string> = string extends Type ? A : Extract<A
 /** Why reading may fail: a bad argument, a stored message that does not decode, the database. */
 export type ReadError = InvalidArgumentError | SerializationError | SqlError
 
+/** Why reading by tags may fail. */
+export type ReadTaggedError = ReadError | TagsIncompleteError
+
 /**
  * One consistent view of a store, for as long as the scope it was made in is open. Inside a transaction it is that
  * transaction's view, its own writes included: at READ COMMITTED, each page sees what has been committed by then.
@@ -115,17 +124,18 @@ export interface Reader<out A> {
   }
   /**
    * The messages that have all of these tags, or, of several sets of tags, all of any one, in the order of global positions.
-   * What there is when it begins is read, in one consistent view.
+   * What there is when it begins is read, in one consistent view. Fails with `TagsIncompleteError` while messages that
+   * were stored before their tags were declared would be missed.
    */
   readonly readTagged: {
     <const Type extends string = string>(
       tags: Tags | Arr.NonEmptyReadonlyArray<Tags>,
       options: ReadTaggedOptions<Type> & WithTags
-    ): Stream.Stream<TaggedMessage<OfType<A, Type>>, ReadError>
+    ): Stream.Stream<TaggedMessage<OfType<A, Type>>, ReadTaggedError>
     <const Type extends string = string>(
       tags: Tags | Arr.NonEmptyReadonlyArray<Tags>,
       options?: ReadTaggedOptions<Type>
-    ): Stream.Stream<StoredMessage<OfType<A, Type>>, ReadError>
+    ): Stream.Stream<StoredMessage<OfType<A, Type>>, ReadTaggedError>
   }
   /** The last position of a stream; version 0 when it has no message. */
   readonly head: (stream: string) => Effect.Effect<StreamHead, InvalidArgumentError | SqlError>
@@ -153,13 +163,29 @@ export interface Internal<out A> extends Reader<A> {
   ) => Stream.Stream<StoredMessage<A>, ReadError>
 }
 
+/**
+ * Refuses queries whose messages are not all found by their tags yet, by what is declared in a view of the store.
+ *
+ * @internal
+ */
+export interface RequireTags {
+  (
+    queries: ReadonlyArray<TagQuery>,
+    declaredTags: Storage["Service"]["declaredTags"]
+  ): Effect.Effect<void, TagsIncompleteError | SqlError>
+}
+
 /** How many messages are asked for by their ids at a time. */
 const idsAtATime = 1000
 
 /**
  * @internal
  */
-export const make = <A>(storage: Storage["Service"], codec: MessageCodec<A>): Internal<A> => {
+export const make = <A>(
+  storage: Storage["Service"],
+  codec: MessageCodec<A>,
+  requireTags: RequireTags
+): Internal<A> => {
   const plain = (row: EncodedStoredMessage) => decodeRow(codec, row)
   const withTags = (row: EncodedStoredMessage): Result.Result<TaggedMessage<A>, SerializationError> =>
     Result.flatMap(plain(row), (stored) => Result.map(codec.tagsOf(row.data, row), (tags) => ({ ...stored, tags })))
@@ -239,9 +265,10 @@ export const make = <A>(storage: Storage["Service"], codec: MessageCodec<A>): In
       Stream.unwrap(Effect.gen(function*() {
         const queries = yield* Effect.fromResult(checkQueries(codec.tags, tags, options.types))
         const range = yield* Effect.fromResult(checkPositions(options))
+        yield* requireTags(queries, storage.declaredTags)
         const ends = yield* storage.ends([], queries.map((query) => query.tags[0]))
         return tagged(Arr.map(queries, (query, i) => ({ ...query, upTo: ends.tags[i] ?? 0 })), range, options)
-      })) as Stream.Stream<TaggedMessage<OfType<A, Type>>, ReadError>, // as the query says
+      })) as Stream.Stream<TaggedMessage<OfType<A, Type>>, ReadTaggedError>, // as the query says
     readUpTo: (queries, range = allPositions) => tagged(queries, range),
     head: (stream) => Effect.flatMap(Effect.fromResult(checkStreamName(stream)), storage.head)
   }
@@ -254,19 +281,25 @@ export const make = <A>(storage: Storage["Service"], codec: MessageCodec<A>): In
  */
 export const inSnapshot = <A>(
   storage: Storage["Service"],
-  codec: MessageCodec<A>
+  codec: MessageCodec<A>,
+  requireTags: RequireTags
 ): Effect.Effect<Reader<A>, SqlError, Scope.Scope> =>
   Effect.map(storage.snapshot, (within) =>
-    make({
-      ...storage,
-      readStream: (query) => within(storage.readStream(query)),
-      readPattern: (query) => within(storage.readPattern(query)),
-      readTagged: (query) => within(storage.readTagged(query)),
-      ends: (streams, tags) => within(storage.ends(streams, tags)),
-      readByIds: (messageIds) => within(storage.readByIds(messageIds)),
-      head: (stream) => within(storage.head(stream)),
-      inTransaction: Effect.succeed(true) // a snapshot is one: pages are not fetched ahead
-    }, codec))
+    make(
+      {
+        ...storage,
+        readStream: (query) => within(storage.readStream(query)),
+        readPattern: (query) => within(storage.readPattern(query)),
+        readTagged: (query) => within(storage.readTagged(query)),
+        ends: (streams, tags) => within(storage.ends(streams, tags)),
+        declaredTags: within(storage.declaredTags),
+        readByIds: (messageIds) => within(storage.readByIds(messageIds)),
+        head: (stream) => within(storage.head(stream)),
+        inTransaction: Effect.succeed(true) // a snapshot is one: pages are not fetched ahead
+      },
+      codec,
+      requireTags
+    ))
 
 const allPositions: Pages.Range = { from: 0, to: Number.MAX_SAFE_INTEGER, direction: "forward", limit: Infinity }
 

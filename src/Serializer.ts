@@ -118,6 +118,10 @@ export interface MessageCodec<A> {
   readonly tags: Declared | undefined
   /** The tags of stored data. */
   readonly tagsOf: (data: Schema.Json, place: Place) => Result.Result<ReadonlyArray<string>, SerializationError>
+  /** The type that stored data names. */
+  readonly typeOf: (data: Schema.Json) => string | undefined
+  /** The tags that a stored message would have if it were written today; or why it cannot be said to have any. */
+  readonly tagsToday: (data: Schema.Json) => Result.Result<ReadonlyArray<string>, string>
   readonly decode: (data: Schema.Json, place: Place) => Result.Result<A, SerializationError>
 }
 
@@ -166,6 +170,20 @@ export const makeCodec = <A>(serializer: MessageSerializer<A>): MessageCodec<A> 
     if (Result.isSuccess(tagged)) return Result.succeed(tagged.success?.tags ?? [])
     const place = { stream, version, messageId }
     return Result.fail(new SerializationError({ operation: "deserialize", reason: tagged.failure, ...place }))
+  },
+  typeOf: (data) => {
+    const typeField = serializer.tags?.typeField ?? ""
+    return Predicate.hasProperty(data, typeField) ? String(data[typeField]) : undefined
+  },
+  tagsToday: (data) => {
+    const today = attempt(() => Result.flatMap(serializer.deserialize(data), serializer.serialize))
+    if (Result.isFailure(today)) return Result.fail(`the stored data does not decode: ${String(today.failure)}`)
+    const tagged = serializer.tags?.tagged(today.success) ?? Result.succeed(undefined)
+    if (Result.isFailure(tagged)) return Result.fail(tagged.failure)
+    const tags = tagged.success?.tags ?? []
+    return tags.some((tag) => tag.includes("\0") || !tag.isWellFormed())
+      ? Result.fail("a tag of it has NUL or a lone surrogate, which PostgreSQL cannot store")
+      : Result.succeed(tags)
   },
   decode: (data, { messageId, stream, version }) => {
     const message = attempt(() => serializer.deserialize(data))

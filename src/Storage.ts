@@ -12,6 +12,7 @@ import type { InvalidNameError, SetupError } from "./errors.ts"
 import type { MessageStorage } from "./storage/messages.ts"
 import type { SnapshotStorage } from "./storage/snapshots.ts"
 import type { AggregatedStorage, StreamDefinition } from "./storage/streams.ts"
+import type { TaggingStorage } from "./storage/tagging.ts"
 
 export type { Listener } from "./storage/listeners.ts"
 export * from "./storage/messages.ts"
@@ -19,6 +20,7 @@ export * from "./storage/partitions.ts"
 export * from "./storage/snapshots.ts"
 export * from "./storage/streams.ts"
 export * from "./storage/subscriptions.ts"
+export * from "./storage/tagging.ts"
 export * from "./storage/versions.ts"
 
 /** Runs an effect so that what it reads comes from one snapshot. */
@@ -35,7 +37,7 @@ export interface HandlerTransactions {
 }
 
 /** Everything of one store. */
-export interface Backend extends MessageStorage, SnapshotStorage {
+export interface Backend extends MessageStorage, SnapshotStorage, TaggingStorage {
   /** Commits on success, rolls back on failure and interruption; nests. */
   readonly withTransaction: <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E | SqlError, R>
   /** Undefined where transactions need nothing that is scarce. */

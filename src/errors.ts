@@ -61,6 +61,55 @@ export class IsolationError extends Schema.TaggedError<IsolationError>("effect-m
   }
 }
 
+/**
+ * Tags were asked for that messages which were stored before their declaration do not have yet: what was found would be less than
+ * there is. Nothing was read or written. Run the store's `tagging`, or its `layerTagging`, and ask again when it is complete.
+ */
+export class TagsIncompleteError extends Schema.TaggedError<TagsIncompleteError>(
+  "effect-message-store/errors/TagsIncompleteError"
+)("TagsIncompleteError", {
+  store: Schema.String,
+  /** The names of the tags. */
+  tags: Schema.Array(Schema.String),
+  /** The types whose messages do not have them all, as they are stored. */
+  types: Schema.Array(Schema.String)
+}) {
+  override get message() {
+    return `messages of the store "${this.store}" that were stored before the tags ${
+      printable(this.tags.join(", "))
+    } of ${printable(this.types.join(", "))} were declared are not found by them yet: run the store's tagging ` +
+      "(layerTagging), and ask again when it is complete"
+  }
+}
+
+/**
+ * Messages that were stored before their tags were declared cannot be given them: they do not decode, or cannot have the tags that
+ * they should. The pages before them are tagged; nothing else was changed. Mend the schema, or name those that are to have
+ * no tags in the options of `tagging`, and run it again.
+ */
+export class TaggingError extends Schema.TaggedError<TaggingError>("effect-message-store/errors/TaggingError")(
+  "TaggingError",
+  {
+    store: Schema.String,
+    /** Of one page, in the order of global positions; at most 100. */
+    messages: Schema.Array(Schema.Struct({
+      messageId: Schema.String,
+      stream: Schema.String,
+      version: Schema.Natural,
+      reason: Schema.String
+    }))
+  }
+) {
+  override get message() {
+    const [first] = this.messages
+    return `${this.messages.length} messages of the store "${this.store}" cannot be tagged, the first of which is ${
+      first?.messageId ?? "none"
+    } of stream "${printable(first?.stream ?? "")}" at version ${first?.version ?? 0}: ${
+      first?.reason ?? ""
+    }. Mend the schema, or pass them over with \`tagging({ without: [...] })\``
+  }
+}
+
 /** A message of this id is already stored, or was given twice. Nothing was written; a transaction stays usable. */
 export class DuplicateMessageError extends Schema.TaggedError<DuplicateMessageError>(
   "effect-message-store/errors/DuplicateMessageError"

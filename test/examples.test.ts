@@ -189,6 +189,14 @@ describe("examples of read models", () => {
 })
 
 describe("examples of decisions", () => {
+  it("17: tags what was stored before", async () => {
+    const finished = await run("17-tags-after-the-fact.ts")
+    assertSucceeded(finished)
+    assert.strictEqual(finished.lines[0], "not found by club yet")
+    assert.match(finished.lines.join(), /tagged up to (\d+) of \1,/)
+    assert.strictEqual(finished.lines.at(-1), "3 in chess")
+  })
+
   it("09: holds the rules of courses and students", async () => {
     const finished = await run("09-course-and-student.ts")
     assertSucceeded(finished)

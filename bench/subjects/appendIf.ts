@@ -24,7 +24,7 @@ export const makeAppendIf = Effect.fnUntraced(function*({ sql }: Database, tagsT
   const storage = yield* Effect.provide(
     Storage,
     yield* Layer.build(Layer.provide(
-      PostgresStorage.layer(storeName, { migrate: false, tags: codec.tags }),
+      PostgresStorage.layer(storeName, { migrate: false }),
       Layer.succeed(SqlClient.SqlClient, sql)
     ))
   )

@@ -57,6 +57,9 @@ export const tagPathsOf = (ast: SchemaAST.AST): ReadonlyMap<string, ReadonlyArra
 /** What tells a place from others of its type. */
 export const keyOf = ({ path, tag }: Pick<TagPath, "tag" | "path">): string => JSON.stringify([tag, ...path])
 
+/** Whether two places are the same place of the same type. */
+export const isSame = (a: TagPath, b: TagPath): boolean => a.type === b.type && keyOf(a) === keyOf(b)
+
 /** The values at a path. Absent ones and null are none. */
 export const valuesAt = (data: Schema.Json | undefined, path: Path, at = 0): ReadonlyArray<Schema.Json> => {
   if (data === undefined || data === null) return none

@@ -15,6 +15,7 @@ import {
   Storage,
   type StreamQuery,
   type Tagged,
+  type TaggedPage,
   type TaggedQuery,
   type TagQuery
 } from "../Storage.ts"
@@ -24,6 +25,7 @@ import { cut } from "./pages.ts"
 import { compilePattern } from "./pattern.ts"
 import { Snapshots } from "./snapshots.ts"
 import * as MemoryStream from "./streams.ts"
+import { Tagging } from "./tagging.ts"
 import * as Transaction from "./transaction.ts"
 
 /** JSON stays text until it is read, so that no two readers share an object. */
@@ -32,7 +34,7 @@ interface Row extends Omit<EncodedStoredMessage, "data" | "metadata"> {
   readonly metadata: string
   readonly occurredAt: DateTime.Utc
   readonly size: number
-  readonly tagged: Tagged | undefined
+  tagged: Tagged | undefined
   /** Which of the store's commits made it visible. */
   commit: number
 }
@@ -48,6 +50,7 @@ class SnapshotCommit extends Context.Service<SnapshotCommit, number>()("effect-m
 
 class Messages implements Transaction.Participant<Row>, MemoryStream.Source<Row> {
   readonly locks = new Transaction.Locks()
+  readonly tagging = new Tagging()
   lastCommit = 0
   private positions = 0
   /** In the order of global positions. */
@@ -95,6 +98,7 @@ class Messages implements Transaction.Participant<Row>, MemoryStream.Source<Row>
     const refused = atomic ? outcomes.findIndex(({ _tag }) => _tag !== "Written" && _tag !== "Unchanged") : -1
     if (refused >= 0) return outcomes.map((outcome, i) => i === refused ? outcome : AppendOutcome.Skipped())
     own.push(...written)
+    if (written.length > 0) this.tagging.joined(own)
     return outcomes
   }
 
@@ -121,6 +125,23 @@ class Messages implements Transaction.Participant<Row>, MemoryStream.Source<Row>
   committed(after: number, upTo: number): ReadonlyArray<Row> {
     const first = this.commits.findLastIndex(({ commit }) => commit <= after) + 1
     return this.commits.slice(first).filter(({ commit }) => commit <= upTo).toSorted(byPosition)
+  }
+
+  /** Tags of messages that were stored without them. */
+  tagStored(page: TaggedPage): boolean {
+    if (!this.tagging.move(page)) return false
+    const at = new Map(this.log.map((row) => [row.globalPosition, row]))
+    for (const { globalPosition, tag, type } of page.tags) {
+      const row = at.get(globalPosition)
+      if (row === undefined || row.tagged?.tags.includes(tag)) continue
+      row.tagged = row.tagged === undefined ? { type, tags: [tag] } : { type, tags: [...row.tagged.tags, tag] }
+      this.byTag.set(tag, [...this.byTag.get(tag) ?? [], row].toSorted(byPosition))
+    }
+    return true
+  }
+
+  get stored(): ReadonlyArray<Row> {
+    return this.log
   }
 
   get(messageId: string): Row | undefined {
@@ -263,16 +284,21 @@ export const layer: Layer.Layer<Storage> = Layer.effect(
     })
 
     return Storage.of({
-      append: (items, { atomic }) =>
+      append: (given, { atomic }) =>
         Transaction.required((transaction) =>
           Effect.gen(function*() {
-            const { names, shared } = locksOf(items)
-            const ids = items.flatMap((item) => item.messages.map((message) => `id ${message.messageId}`))
-            yield* messages.locks.acquire(transaction, [...names, ...ids.toSorted()], shared)
             const addedAt = DateTime.makeUnsafe(yield* Clock.currentTimeMillis)
-            return yield* transaction.whileOpen(() =>
-              Effect.succeed(messages.append(transaction.journal(messages), items, atomic, addedAt))
-            )
+            while (true) {
+              const items = yield* Effect.fromResult(messages.tagging.complete(given))
+              const { names, shared } = locksOf(items)
+              const ids = items.flatMap((item) => item.messages.map((message) => `id ${message.messageId}`))
+              const { number } = messages.tagging.declared
+              yield* messages.locks.acquire(transaction, [...names, ...ids.toSorted()], shared)
+              if (messages.tagging.declared.number !== number) continue // declared while it waited
+              return yield* transaction.whileOpen(() =>
+                Effect.succeed(messages.append(transaction.journal(messages), items, atomic, addedAt))
+              )
+            }
           })
         ).pipe(Effect.tap((outcomes) => wakeup.signal(channel, outcomes.flatMap(signals)))),
       readStream: (query) =>
@@ -306,6 +332,14 @@ export const layer: Layer.Layer<Storage> = Layer.effect(
           snapshots.clear()
         })
       ),
+      declareTags: (places) =>
+        Effect.sync(() => {
+          messages.tagging.declare(places)
+          return messages.tagging.declared
+        }),
+      declaredTags: Effect.sync(() => messages.tagging.declared),
+      settleTags: (places) => Effect.sync(() => messages.tagging.settle(places, messages.stored)),
+      tagStored: (page) => Effect.sync(() => messages.tagStored(page)),
       withTransaction: Transaction.withTransaction,
       handlerTransactions: undefined,
       inTransaction: Transaction.isCurrent,

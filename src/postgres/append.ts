@@ -27,7 +27,7 @@ import type { Array as Arr } from "effect"
 import type { SqlClient } from "effect/sql/SqlClient"
 import type { SqlError } from "effect/sql/SqlError"
 import { type AppendItem, AppendOutcome } from "../Storage.ts"
-import { type Int8, timeParameter } from "./client/values.ts"
+import { type Int8, int8, timeParameter } from "./client/values.ts"
 import type { Objects } from "./objects.ts"
 
 /** How the function's `_expected` says that any version will do, or any but 0: arrays of nulls have no type to bind. */
@@ -56,10 +56,19 @@ export const append = (sql: SqlClient, objects: Objects) => {
       sql<Row>`select outcome, version, global_position, duplicate from ${sql(objects.appendFunction)}(
       ${given.streams}::text[], ${given.previous}::int[], ${given.expected}::int[], ${given.metadata}::jsonb[],
       ${given.last}::int[], ${given.item}::int[], ${given.ids}::uuid[], ${given.occurred}::timestamptz[],
-      ${given.data}::text[], ${options.atomic}::boolean, ${options.wait}::boolean, ${given.ascending}::boolean)`,
+      ${given.data}::text[], ${options.atomic}::boolean, ${options.wait}::boolean, ${given.ascending}::boolean, ${
+        int8(knownTags(items))
+      }::int8)`,
       (rows) => rows.map(toOutcome)
     )
   }
+}
+
+/** The declaration of tags that all writers of the items know; 1: none. */
+export const knownTags = (items: ReadonlyArray<AppendItem>): number => {
+  const known = new Set(items.flatMap((item) => item.messages.length === 0 ? [] : [item.knownTags ?? 1]))
+  const [first = 1] = known
+  return known.size === 1 ? first : 1
 }
 
 /** Items and their messages as the function takes them: migration 5 says what each array is. */

@@ -18,7 +18,7 @@ import { type Array as Arr, Effect } from "effect"
 import type { SqlClient } from "effect/sql/SqlClient"
 import type { SqlError } from "effect/sql/SqlError"
 import { type AppendItem, AppendOutcome, type TagQuery } from "../Storage.ts"
-import { itemArrays } from "./append.ts"
+import { itemArrays, knownTags } from "./append.ts"
 import { type Int8, int8, timeParameter } from "./client/values.ts"
 import { tagLocksOf } from "./locks.ts"
 import type { Objects } from "./objects.ts"
@@ -84,7 +84,7 @@ export const decide = (sql: SqlClient, objects: Objects) => {
       ${given.data}::text[], ${options.atomic}::boolean, ${options.wait}::boolean, ${types}::text[], ${locks}::text[],
       ${alone}::boolean[], ${lastLock}::int[], ${tags}::text[], ${tagMessage}::int[], ${lastQuery}::int[],
       ${asked.tags}::text[], ${askedEarlier}::boolean[], ${queries.map(({ after }) => int8(after))}::int8[],
-      ${asked.types}::text[], ${asked.others}::text[])`,
+      ${asked.types}::text[], ${asked.others}::text[], ${int8(knownTags(items))}::int8)`,
       (rows) => rows.map(toOutcome)
     )
   }
@@ -97,8 +97,8 @@ export const queryArrays = (queries: ReadonlyArray<TagQuery>) => ({
   others: queries.map(({ tags }) => arrayLiteral(tags.slice(1)))
 })
 
-const arrayLiteral = (texts: ReadonlyArray<string>): string =>
-  `{${texts.map((text) => `"${text.replaceAll(/["\\]/g, "\\$&")}"`).join(",")}}`
+export const arrayLiteral = (texts: ReadonlyArray<string | null>): string =>
+  `{${texts.map((text) => text === null ? "NULL" : `"${text.replaceAll(/["\\]/g, "\\$&")}"`).join(",")}}`
 
 const toOutcome = (row: Row): AppendOutcome | undefined => {
   switch (row.outcome) {

@@ -21,10 +21,18 @@ export interface Objects {
   readonly decideFunction: string
   /** The tags of messages. */
   readonly tagsTable: string
-  /** Which tags the messages of a type have. */
+  /** Where the tags of a type are, and which of its messages have them. */
   readonly taggedTypesTable: string
   /** What folds came to. */
   readonly snapshotsTable: string
+  /** The number of the declaration of tags that came last: unlike a row, it is the same for every snapshot. */
+  readonly declaredSequence: string
+  /** The tags of a message, for writers that do not know them. */
+  readonly deriveFunction: string
+  /** The values at a path of a message. */
+  readonly valuesFunction: string
+  /** What a call of the function that writes on conditions lacks, if its writer does not know all tags. */
+  readonly completeFunction: string
   /** The trigger that refuses rows which were not inserted by one of the functions. */
   readonly refuseFunction: string
   readonly settingsTable: string
@@ -70,6 +78,10 @@ export const forStore = (name: string): Result.Result<Objects, InvalidNameError>
     tagsTable: own("tags", n),
     taggedTypesTable: own("tagged", n),
     snapshotsTable: own("snapshots", n),
+    declaredSequence: own("declared", n),
+    deriveFunction: own("derive", n),
+    valuesFunction: own("values", n),
+    completeFunction: own("complete", n),
     refuseFunction: own("refuse", n),
     settingsTable: own("settings", n),
     migrationsTable: own("migrations", n)

@@ -5,7 +5,6 @@ import { Array as Arr, Context, Effect, Layer, Option } from "effect"
 import { SqlClient } from "effect/sql"
 import type { SqlError } from "effect/sql/SqlError"
 import type { InvalidNameError, SetupError } from "../errors.ts"
-import type { Declared } from "../internal/tags.ts"
 import { type AggregatedStorage, type AppendItem, type AppendOutcome, Storage } from "../Storage.ts"
 import { type Signal, Wakeup } from "../storage/listeners.ts"
 import { append } from "./append.ts"
@@ -27,7 +26,7 @@ import { checkStore, openProjection, openStore, openSubscription } from "./open.
 import { makeSave } from "./snapshots.ts"
 import * as Aggregated from "./streams.ts"
 import * as Subscription from "./subscriptions.ts"
-import { declareTags } from "./tagged.ts"
+import * as Tagged from "./tagged.ts"
 import * as Versions from "./versions.ts"
 
 /** Serves a store whose database objects exist. */
@@ -37,8 +36,6 @@ export const layer = (
     readonly coalesce?: boolean | undefined
     /** Whether aggregated streams make their database objects themselves (default). */
     readonly migrate?: boolean | undefined
-    /** The tags that messages have. */
-    readonly tags?: Declared | undefined
   }
 ): Layer.Layer<Storage, InvalidNameError | SetupError | SqlError, SqlClient.SqlClient> =>
   Layer.effect(
@@ -46,7 +43,6 @@ export const layer = (
     Effect.gen(function*() {
       if (options?.migrate === false) yield* checkStoreName(name)
       const store = yield* openStore(name)
-      if (options?.tags !== undefined) yield* declareTags(store, options.tags)
       const sql = (yield* SqlClient.SqlClient).withoutTransforms()
       const wakeup = yield* Wakeup
       const claims = yield* Claims.ClaimHolder
@@ -80,6 +76,7 @@ export const layer = (
       return Storage.of({
         ...Queries.make(sql, store),
         saveSnapshot: makeSave(sql, store),
+        ...Tagged.make(sql, store),
         append: (items, { atomic }) =>
           Effect.withFiber((fiber) => {
             const inTransaction = Context.getOrUndefined(fiber.context, sql.transactionService) !== undefined

@@ -49,6 +49,8 @@ export interface AppendItem {
   readonly messages: ReadonlyArray<EncodedMessage>
   /** JSON text of an object, the same for each message. */
   readonly metadata: string
+  /** Which declaration of tags the writer knows; absent: none, so that the backend looks for all tags that are declared. */
+  readonly knownTags?: number | undefined
   /** Of an atomic append, those of its items ask about what others add. Absent: none. */
   readonly conditions?: ReadonlyArray<TagCondition> | undefined
 }

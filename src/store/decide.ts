@@ -7,13 +7,14 @@ import {
   DuplicateMessageError,
   type InvalidArgumentError,
   IsolationError,
-  type SerializationError
+  type SerializationError,
+  type TagsIncompleteError
 } from "../errors.ts"
 import { typesOf } from "../Fold.ts"
 import { checkStreamName, checkStreams, invalid } from "../internal/checks.ts"
 import { checkQueries } from "../internal/tags.ts"
 import type { MessagePosition } from "../Message.ts"
-import type { Internal } from "../Reader.ts"
+import type { Internal, RequireTags } from "../Reader.ts"
 import type { MessageCodec } from "../Serializer.ts"
 import type { AppendItem, AppendOutcome, EncodedStoredMessage, Storage } from "../Storage.ts"
 import type { Invalid, Items, StreamWrite } from "./encode.ts"
@@ -29,6 +30,7 @@ export type DecideError =
   | DuplicateMessageError
   | SerializationError
   | InvalidArgumentError
+  | TagsIncompleteError
   | SqlError
 
 /** `MessageStore.decide`. */
@@ -53,6 +55,7 @@ export const make = <A>(
   reading: ReadStream<A>,
   snapshots: Snapshots,
   readUpTo: Internal<A>["readUpTo"],
+  requireTags: RequireTags,
   encoded: <B, E>(
     writes: Arr.NonEmptyReadonlyArray<StreamWrite<A>>,
     use: (items: Items) => Effect.Effect<B, E>
@@ -160,6 +163,8 @@ export const make = <A>(
       yield* Effect.fromResult(checkStreams(named.map(({ source }) => ({
         stream: source._tag === "Stream" ? source.stream : ""
       }))))
+      const queries = named.flatMap((one) => "queries" in one ? one.queries : [])
+      if (queries.length > 0) yield* requireTags(queries, storage.declaredTags)
       const answer = (states: ReadonlyArray<unknown>) => {
         const given = decide(Object.fromEntries(named.map(({ name }, i) => [name, states[i]])) as never)
         const writes = (Effect.isEffect(given) ? given : Effect.succeed(given)) as Effect.Effect<

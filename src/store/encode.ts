@@ -59,7 +59,7 @@ export type Invalid = DuplicateMessageError | SerializationError | InvalidArgume
  *
  * @internal
  */
-export const makeItems = <A>(codec: MessageCodec<A>, accessors: Accessors<A>) => {
+export const makeItems = <A>(codec: MessageCodec<A>, accessors: Accessors<A>, knownTags?: number) => {
   // Plain loops: this runs for every message.
   const encodeAll = (
     messages: ReadonlyArray<A>
@@ -106,7 +106,8 @@ export const makeItems = <A>(codec: MessageCodec<A>, accessors: Accessors<A>) =>
       stream: stream.success,
       expectedVersion: expectedVersion.success,
       messages,
-      metadata: metadata.success
+      metadata: metadata.success,
+      knownTags
     })
   }
 

@@ -7,6 +7,7 @@ import type { MessageCodec } from "../Serializer.ts"
 import type { Storage } from "../Storage.ts"
 import { remember } from "./backends.ts"
 import { make as makeDecide } from "./decide.ts"
+import { declare } from "./declarations.ts"
 import {
   type Accessors,
   type Invalid,
@@ -19,6 +20,7 @@ import {
 } from "./encode.ts"
 import * as Snapshots from "./snapshots.ts"
 import { make as makeSynchronize } from "./synchronize.ts"
+import { make as makeTagging } from "./tagging.ts"
 import * as Turns from "./turns.ts"
 import { make as makeUpdate, makeReadStream, makeWriteTo, type WriteError } from "./update.ts"
 
@@ -35,60 +37,68 @@ export const make = <A>(
   name: string,
   cachedStates: number
 ) =>
-  Effect.map(Effect.all([Turns.make, Snapshots.make(storage, name, cachedStates)]), ([turns, snapshots]) => {
-    const reader = Reader.make(storage, codec)
-    const toItems = makeItems(codec, accessors)
+  Effect.map(
+    Effect.all([
+      Turns.make,
+      Snapshots.make(storage, name, cachedStates),
+      declare(storage, name, codec.tags)
+    ]),
+    ([turns, snapshots, { knownTags, requireTags }]) => {
+      const reader = Reader.make(storage, codec, requireTags)
+      const toItems = makeItems(codec, accessors, knownTags)
 
-    // Every single write comes through here: hence no generator.
-    const encoded = <B, E>(
-      writes: Arr.NonEmptyReadonlyArray<StreamWrite<A>>,
-      use: (items: Items) => Effect.Effect<B, E>
-    ): Effect.Effect<B, E | Invalid> =>
-      Effect.withFiber<B, E | Invalid>((fiber) => {
-        const items = toItems(writes, toTraceparent(Context.getOption(fiber.context, Tracer.ParentSpan)))
-        return Result.isFailure(items) ? Effect.fail(items.failure) : use(items.success)
+      // Every single write comes through here: hence no generator.
+      const encoded = <B, E>(
+        writes: Arr.NonEmptyReadonlyArray<StreamWrite<A>>,
+        use: (items: Items) => Effect.Effect<B, E>
+      ): Effect.Effect<B, E | Invalid> =>
+        Effect.withFiber<B, E | Invalid>((fiber) => {
+          const items = toItems(writes, toTraceparent(Context.getOption(fiber.context, Tracer.ParentSpan)))
+          return Result.isFailure(items) ? Effect.fail(items.failure) : use(items.success)
+        })
+
+      const append = (
+        writes: Arr.NonEmptyReadonlyArray<StreamWrite<A>>
+      ): Effect.Effect<ReadonlyArray<MessagePosition>, WriteError> =>
+        encoded(writes, (items) =>
+          Effect.flatMap(
+            storage.append(items, { atomic: true }),
+            (outcomes) => Effect.fromResult(toPositions(items, outcomes))
+          ))
+
+      const appendOne = (one: StreamWrite<A>) => Effect.map(append([one]), firstPosition)
+
+      // What Effect.fn does, without the stack trace that it takes of each call.
+      const write = (stream: string, messages: OneOrMore<A>, options?: WriteOptions) =>
+        Effect.useSpan("MessageStore.write", (span) => {
+          const positions = append([{ ...options, stream, messages }])
+          // One item, one position.
+          return Effect.provideService(Effect.map(positions, ([at]) => at as MessagePosition), Tracer.ParentSpan, span)
+        })
+
+      const writeAll = Effect.fn("MessageStore.writeAll")(function*(writes: ReadonlyArray<StreamWrite<A>>) {
+        return Arr.isReadonlyArrayNonEmpty(writes) ? yield* append(writes) : []
       })
 
-    const append = (
-      writes: Arr.NonEmptyReadonlyArray<StreamWrite<A>>
-    ): Effect.Effect<ReadonlyArray<MessagePosition>, WriteError> =>
-      encoded(writes, (items) =>
-        Effect.flatMap(
-          storage.append(items, { atomic: true }),
-          (outcomes) => Effect.fromResult(toPositions(items, outcomes))
-        ))
+      const reading = makeReadStream<A>(reader)
+      const writeTo = makeWriteTo<A>(appendOne)
 
-    const appendOne = (one: StreamWrite<A>) => Effect.map(append([one]), firstPosition)
-
-    // What Effect.fn does, without the stack trace that it takes of each call.
-    const write = (stream: string, messages: OneOrMore<A>, options?: WriteOptions) =>
-      Effect.useSpan("MessageStore.write", (span) => {
-        const positions = append([{ ...options, stream, messages }])
-        // One item, one position.
-        return Effect.provideService(Effect.map(positions, ([at]) => at as MessagePosition), Tracer.ParentSpan, span)
-      })
-
-    const writeAll = Effect.fn("MessageStore.writeAll")(function*(writes: ReadonlyArray<StreamWrite<A>>) {
-      return Arr.isReadonlyArrayNonEmpty(writes) ? yield* append(writes) : []
-    })
-
-    const reading = makeReadStream<A>(reader)
-    const writeTo = makeWriteTo<A>(appendOne)
-
-    const store = {
-      name,
-      write,
-      writeAll,
-      synchronize: makeSynchronize<A>(storage, accessors, appendOne),
-      update: makeUpdate<A>(storage, turns, reading, snapshots, writeTo),
-      decide: makeDecide<A>(storage, codec, turns, reading, snapshots, reader.readUpTo, encoded),
-      read: reader.read,
-      readTagged: reader.readTagged,
-      head: reader.head,
-      reader: Reader.inSnapshot(storage, codec),
-      aggregatedStream: (options: AggregatedStream.Options<A>) =>
-        AggregatedStream.make(storage, codec, accessors.time, name, options),
-      withTransaction: storage.withTransaction
+      const store = {
+        name,
+        write,
+        writeAll,
+        synchronize: makeSynchronize<A>(storage, accessors, appendOne),
+        update: makeUpdate<A>(storage, turns, reading, snapshots, writeTo),
+        decide: makeDecide<A>(storage, codec, turns, reading, snapshots, reader.readUpTo, requireTags, encoded),
+        read: reader.read,
+        readTagged: reader.readTagged,
+        head: reader.head,
+        reader: Reader.inSnapshot(storage, codec, requireTags),
+        tagging: makeTagging(storage, codec, name),
+        aggregatedStream: (options: AggregatedStream.Options<A>) =>
+          AggregatedStream.make(storage, codec, accessors.time, name, options),
+        withTransaction: storage.withTransaction
+      }
+      return remember(store, storage)
     }
-    return remember(store, storage)
-  })
+  )

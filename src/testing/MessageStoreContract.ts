@@ -19,6 +19,7 @@ import { rememberedStates } from "./messageStore/rememberedStates.ts"
 import { snapshots } from "./messageStore/snapshots.ts"
 import { synchronizing } from "./messageStore/synchronizing.ts"
 import { taggedSnapshots } from "./messageStore/taggedSnapshots.ts"
+import { tagging } from "./messageStore/tagging.ts"
 import { tags } from "./messageStore/tags.ts"
 import { tagValues } from "./messageStore/tagValues.ts"
 import { transactions } from "./messageStore/transactions.ts"
@@ -49,5 +50,6 @@ export const suite = makeSuite("message store", {
   "tag values": tagValues,
   "snapshots of folds": foldSnapshots,
   "remembered states": rememberedStates,
-  "snapshots of tags": taggedSnapshots
+  "snapshots of tags": taggedSnapshots,
+  tagging
 })

@@ -68,13 +68,13 @@ declare const courses: Courses["Service"]
 // A tag changes nothing of its field's type; what is read is of the types that are asked for.
 is<Tagged["course"], string>(true)
 const allTagged = courses.readTagged({ course: "c1" })
-is<typeof allTagged, Stream.Stream<Message.StoredMessage<Tagged | Added>, Reader.ReadError>>(true)
+is<typeof allTagged, Stream.Stream<Message.StoredMessage<Tagged | Added>, Reader.ReadTaggedError>>(true)
 const ofType = courses.readTagged([{ course: "c1" }, { course: 7n }], { types: ["Tagged"], limit: 1 })
-is<typeof ofType, Stream.Stream<Message.StoredMessage<Tagged>, Reader.ReadError>>(true)
+is<typeof ofType, Stream.Stream<Message.StoredMessage<Tagged>, Reader.ReadTaggedError>>(true)
 
 // Messages have their tags if they are asked for, and only then.
 const withTags = courses.readTagged({ course: "c1" }, { types: ["Tagged"], tags: true })
-is<typeof withTags, Stream.Stream<Message.TaggedMessage<Tagged>, Reader.ReadError>>(true)
+is<typeof withTags, Stream.Stream<Message.TaggedMessage<Tagged>, Reader.ReadTaggedError>>(true)
 const readTags = courses.read("s", { tags: true, limit: 1 })
 is<typeof readTags, Stream.Stream<Message.TaggedMessage<Tagged | Added>, Reader.ReadError>>(true)
 const readPlain = courses.read("s", { tags: false, limit: 1 })

@@ -72,7 +72,7 @@ const subscribe = (store: Courses["Service"], courseId: string, student: string)
         : Effect.fail(new Full())
   )
 
-const read = <A>(messages: Stream.Stream<Message.StoredMessage<A>, MessageStore.WriteError>) =>
+const read = <A>(messages: Stream.Stream<Message.StoredMessage<A>, MessageStore.DecideError>) =>
   Effect.map(Stream.runCollect(messages), (all) => all.map(({ message }) => message))
 
 export const tags: Part = (it, { concurrentTransactions }) => {

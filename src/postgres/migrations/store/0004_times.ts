@@ -24,8 +24,13 @@ export const times = (objects: Objects): ReadonlyArray<string> => [
   is_only boolean primary key default true check (is_only),
   version int not null,      -- the number of the migration that ran last
   time_zone text not null,   -- of the local times in added_at
-  lock_prefix text not null  -- of the names of streams, where their locks are concerned
+  lock_prefix text not null, -- of the names of streams, where their locks are concerned
+  declared bigint not null default 1 -- the number of the declaration of tags that came last
 )`,
+
+  // Whoever writes looks at it, and may: it is a number.
+  `create sequence if not exists ${objects.declaredSequence}`,
+  `grant select on sequence ${objects.declaredSequence} to public`,
 
   `do $migration$
 declare
@@ -62,6 +67,7 @@ if pg_catalog.current_schema() operator(pg_catalog.<>) 'public'::name and (
   _prefix := pg_catalog.current_schema()::text operator(pg_catalog.||) '.'::text;
 end if;
 insert into ${objects.settingsTable} (version, time_zone, lock_prefix) values (4, _zone, _prefix);
+perform pg_catalog.setval('${objects.declaredSequence}'::pg_catalog.regclass, 1::bigint);
 end $migration$`,
 
   `alter table ${objects.table} add column if not exists recorded_at timestamptz`,

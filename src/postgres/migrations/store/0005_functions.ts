@@ -7,6 +7,10 @@
  * `pg_catalog` has no exact match, and which somebody else could make a better one for: those with polymorphic arguments,
  * those that compare varchar with text, and those that get a literal.
  *
+ * What a writer does not know of the tags that are declared is found by the database, at the writer's expense: a call says which
+ * declaration it knows, 1 if none, and one that knows another than the last goes to the function that writes tags. That number
+ * comes from a sequence: it is read in a fraction of a microsecond, and is not hidden by an old snapshot.
+ *
  * A transaction has its id before it takes positions, which projection.ts relies on. Rows that others insert have no id:
  * the column's default refuses them.
  */
@@ -36,6 +40,10 @@ begin
   for _placeholder in select given.name, given.value from ${objects.settingsTable} s cross join lateral (values
     ('<schema>', _schema),
     ('<sequence>', pg_catalog.quote_literal(_schema operator(pg_catalog.||) '.${objects.sequence}'::text)),
+    ('<declared>', pg_catalog.quote_literal(_schema operator(pg_catalog.||) '.${objects.declaredSequence}'::text)),
+    ('<tags>', pg_catalog.quote_literal(
+      pg_catalog.current_schema()::text operator(pg_catalog.||) '.${objects.tagsTable}:'::text
+    ) operator(pg_catalog.||) '::text'::text),
     ('<zone>', pg_catalog.quote_literal(s.time_zone)),
     ('<prefix>', case when s.lock_prefix operator(pg_catalog.=) '' then ''
       else pg_catalog.quote_literal(s.lock_prefix) operator(pg_catalog.||) '::text operator(pg_catalog.||) '::text end),
@@ -61,13 +69,14 @@ const existing = -1
 /**
  * The text of the function. Items and messages come as arrays: of each item its stream, the index of the previous item
  * of that stream (0: none), its expectation, its metadata and the index of its last message; of each message the index
- * of its item, its id, its time and its JSON. `_ascending` says that the ids rise from each message to the next.
+ * of its item, its id, its time and its JSON. `_ascending` says that the ids rise from each message to the next, `_known`
+ * which declaration of tags the writer knows.
  */
 const appendFunction = (objects: Objects): string =>
   `create or replace function <schema>.${objects.appendFunction}(
   _streams text[], _previous int[], _expected int[], _metadata jsonb[], _last int[],
   _item int[], _ids uuid[], _occurred timestamptz[], _data text[],
-  _atomic boolean, _wait boolean, _ascending boolean
+  _atomic boolean, _wait boolean, _ascending boolean, _known bigint
 ) returns table (outcome text, version int, global_position bigint, duplicate uuid)
 language plpgsql set enable_seqscan to off as $function$
 #variable_conflict use_column
@@ -88,7 +97,18 @@ declare
   _careful boolean := false;
   _tx xid8;
   _added timestamp := pg_catalog.now() at time zone <zone>;
+  _declared constant bigint := pg_catalog.pg_sequence_last_value(<declared>::pg_catalog.regclass);
 begin
+  if _known <> _declared or _declared is null then -- it waits for all locks in one order, those of tags among them
+    return query select d.outcome, d.version, d.global_position, d.message_id from <schema>.${objects.decideFunction}(
+      _streams, _previous, _expected, _metadata, _last, _item, _ids, _occurred, _data, _atomic, true,
+      pg_catalog.array_fill(''::text, array[pg_catalog.cardinality(_ids)]), '{}', '{}',
+      pg_catalog.array_fill(0, array[_items]), '{}', '{}', pg_catalog.array_fill(0, array[_items]),
+      '{}', '{}', '{}', '{}', '{}', _known
+    ) d;
+    return;
+  end if;
+
   if _wait and _items = 1 then
     perform pg_catalog.pg_advisory_xact_lock(${lockKey("_streams[1]")});
   elsif _wait then
@@ -235,9 +255,12 @@ const earlierFunction = (objects: Objects): string =>
   _atomic boolean, _wait boolean
 ) returns table (outcome text, version int, global_position bigint, duplicate uuid) language sql as $function$
 select a.outcome, a.version, a.global_position, a.duplicate from <schema>.${objects.appendFunction}(
-  _streams, _previous, _expected, _metadata, _last, _item, _ids, _occurred, _data, _atomic, _wait, false
+  _streams, _previous, _expected, _metadata, _last, _item, _ids, _occurred, _data, _atomic, _wait, false, 1::bigint
 ) a
 $function$`
+
+/** The key under which writers of a tag exclude each other, and those who ask about it. */
+const tagKey = (tag: string): string => `pg_catalog.hashtextextended(<tags> operator(pg_catalog.||) ${tag}, 0::bigint)`
 
 /** depeche_db's own function. Python reads P0001 as a wrong version. */
 const pythonFunction = (objects: Objects): string =>
@@ -250,8 +273,19 @@ declare
   _stream constant text := ${objects.writeFunction}.stream::text;
   _head bigint;
   _tx xid8;
+  _types text[];
+  _tags text[];
 begin
-  perform pg_catalog.pg_advisory_xact_lock(${lockKey("_stream")});
+  if pg_catalog.pg_sequence_last_value(<declared>::pg_catalog.regclass) = 1::bigint then
+    perform pg_catalog.pg_advisory_xact_lock(${lockKey("_stream")});
+  else
+    select pg_catalog.array_agg(d.type), pg_catalog.array_agg(d.tag) into _types, _tags
+    from <schema>.${objects.deriveFunction}(${objects.writeFunction}.message::text) d;
+    perform pg_catalog.pg_advisory_xact_lock(locks.key) from (
+      select ${lockKey("_stream")} as key
+      union select ${tagKey("t.tag")} from pg_catalog.unnest(_tags) t(tag) order by 1
+    ) locks;
+  end if;
   select m.version into _head from <schema>.${objects.table} m
   where m.stream operator(pg_catalog.=) _stream order by m.version desc limit 1;
   _head := coalesce(_head, 0);
@@ -266,6 +300,10 @@ begin
     ${objects.writeFunction}.message_id, pg_catalog.nextval(<sequence>::pg_catalog.regclass), _stream,
     ${objects.writeFunction}.version, ${objects.writeFunction}.message::<payload>, _tx
   ) returning m.global_position into global_position;
+  if _tags is not null then
+    insert into <schema>.${objects.tagsTable} (tag, global_position, type)
+    select t.tag, ${objects.writeFunction}.global_position, _types[1] from pg_catalog.unnest(_tags) t(tag);
+  end if;
   perform pg_catalog.pg_notify('${objects.channel}', pg_catalog.json_build_object(
     'message_id', ${objects.writeFunction}.message_id, 'stream', _stream,
     'version', ${objects.writeFunction}.version, 'global_position', ${objects.writeFunction}.global_position

@@ -18,11 +18,18 @@ export const decisions = (objects: Objects): ReadonlyArray<string> => [
   primary key (tag, global_position)
 )`,
 
-  // Which tags the messages of a type have had from the first message on.
+  // Where the tags of a type are. Messages that were stored before they were declared have them up to a position.
   `create table if not exists ${objects.taggedTypesTable} (
   type text collate "C" not null,
   tag text collate "C" not null,
-  primary key (type, tag)
+  path text[] not null,        -- of fields; null: into an array
+  type_field text not null,    -- which names the type
+  is_required boolean not null,
+  is_complete boolean not null default false,
+  waits_for text[],            -- the transactions that were open when it was declared; null: it is not in force
+  position bigint not null default 0,
+  up_to bigint,                -- where it is complete; null: not known
+  primary key (type, tag, path)
 )`,
 
   // Snapshots: found by what was folded, the name of the fold, and a fingerprint of how it folds.
@@ -55,6 +62,7 @@ begin
     ('<tags>', pg_catalog.quote_literal(
       pg_catalog.current_schema()::text operator(pg_catalog.||) '.${objects.tagsTable}:'::text
     ) operator(pg_catalog.||) '::text'::text),
+    ('<declared>', pg_catalog.quote_literal(_schema operator(pg_catalog.||) '.${objects.declaredSequence}'::text)),
     ('<zone>', pg_catalog.quote_literal(s.time_zone)),
     ('<prefix>', case when s.lock_prefix operator(pg_catalog.=) '' then ''
       else pg_catalog.quote_literal(s.lock_prefix) operator(pg_catalog.||) '::text operator(pg_catalog.||) '::text end),
@@ -91,7 +99,8 @@ const existing = -1
  * - the queries about which nothing may have been added: of each item the index of the last one (`_last_query`); of each
  *   query the tag that is locked (`_asked`), whether an earlier item of the call writes it (`_asked_earlier`), the last
  *   position that was seen of it (`_after`), and as array literals the types (`_asked_types`; empty: any) and
- *   the other tags (`_asked_tags`) that a match has.
+ *   the other tags (`_asked_tags`) that a match has;
+ * - which declaration of tags the writer knows (`_known`).
  */
 const decideFunction = (objects: Objects): string =>
   `create or replace function <schema>.${objects.decideFunction}(
@@ -99,7 +108,8 @@ const decideFunction = (objects: Objects): string =>
   _item int[], _ids uuid[], _occurred timestamptz[], _data text[],
   _atomic boolean, _wait boolean,
   _types text[], _locks text[], _alone boolean[], _last_lock int[], _tags text[], _tag_message int[],
-  _last_query int[], _asked text[], _asked_earlier boolean[], _after bigint[], _asked_types text[], _asked_tags text[]
+  _last_query int[], _asked text[], _asked_earlier boolean[], _after bigint[], _asked_types text[], _asked_tags text[],
+  _known bigint
 ) returns table (outcome text, version int, global_position bigint, message_id uuid, query int)
 language plpgsql set enable_seqscan to off set plan_cache_mode to force_generic_plan as $function$
 #variable_conflict use_column
@@ -125,7 +135,18 @@ declare
   _careful boolean := false;
   _tx xid8;
   _added timestamp := pg_catalog.now() at time zone <zone>;
+  _declared constant bigint := pg_catalog.pg_sequence_last_value(<declared>::pg_catalog.regclass);
 begin
+  if _known <> _declared or _declared is null then -- the database finds the tags that the writer does not know
+    select c.types, c.locks, c.alone, c.last_lock, c.tags, c.tag_message
+    into _types, _locks, _alone, _last_lock, _tags, _tag_message
+    from <schema>.${objects.completeFunction}(
+      _item, _data, _types, _locks, _alone, _last_lock, _tags, _tag_message
+    ) c;
+    _asked_earlier := pg_catalog.array_fill(true, array[pg_catalog.cardinality(_asked)]);
+    _wait := true; -- nobody else knows which locks the call would come back for
+  end if;
+
   -- A snapshot that is older than the locks does not see what was added before they were had.
   if pg_catalog.current_setting('transaction_isolation') in ('repeatable read', 'serializable') then
     if pg_catalog.cardinality(_asked) > 0

@@ -1,0 +1,177 @@
+/**
+ * Gives messages that were stored before their tags were declared the tags that they would have today: each is decoded, so that
+ * older shapes count as what they are now, and encoded again.
+ *
+ * Pages go from the first position to where the declaration came into force. How far it has come is kept with the declarations and
+ * moves with the tags of a page, so that it can be ended at any time; of several processes one moves it, and the others find that it
+ * has moved.
+ */
+import { Effect, Option, Result, Schedule, Stream } from "effect"
+import type { Scope } from "effect"
+import type { SqlError } from "effect/sql/SqlError"
+import { InvalidArgumentError, TaggingError } from "../errors.ts"
+import type { MessageCodec } from "../Serializer.ts"
+import type { DeclaredTag, EncodedStoredMessage, Storage, TaggedPage } from "../Storage.ts"
+import { incomplete } from "./declarations.ts"
+
+/** How far the tagging of messages has come that were stored before their tags were declared. */
+export interface TaggingProgress {
+  /** How many messages this call has looked at. */
+  readonly scanned: number
+  /** How many of them were given tags. */
+  readonly tagged: number
+  /** The global position up to which messages have their tags, and up to which they are to have them; 0: not known yet. */
+  readonly position: number
+  readonly upTo: number
+  /** How many transactions are waited for that were open when the tags were declared, and may write messages without them. */
+  readonly waitsFor: number
+}
+
+/** Which messages are passed over. */
+export interface TaggingOptions {
+  /**
+   * The ids of messages that are to have no tags, since they cannot be decoded, or cannot have the tags that they should. Nobody
+   * finds them by tags, and no decision on tags is made on them. Default: none.
+   */
+  readonly without?: ReadonlyArray<string> | undefined
+}
+
+/** How `layerTagging` runs. */
+export interface TaggingLayerOptions extends TaggingOptions {
+  /**
+   * When the tagging that has failed runs again; its input is the error. Default: after 30 seconds, each time. When the
+   * schedule ends, the tagging ends. Each failure is logged as an error.
+   */
+  readonly restart?: Schedule.Schedule<unknown, TaggingFailure> | undefined
+}
+
+/** Why tagging may fail: messages that cannot be tagged, an open transaction, the database. */
+export type TaggingFailure = TaggingError | InvalidArgumentError | SqlError
+
+/** Messages looked at in one page. */
+const pageSize = 1000
+
+/** How long to wait for transactions, and for a process that tags the same messages. */
+const pause = "100 millis"
+
+/** How many messages an error tells. */
+const mostTold = 100
+
+const begun: TaggingProgress = { scanned: 0, tagged: 0, position: 0, upTo: 0, waitsFor: 0 }
+
+/**
+ * @internal
+ */
+export const make = <A>(storage: Storage["Service"], codec: MessageCodec<A>, store: string) =>
+(
+  { without = [] }: TaggingOptions = {}
+): Stream.Stream<TaggingProgress, TaggingFailure> => {
+  const untagged = new Set(without.map((id) => id.toLowerCase()))
+
+  const step = Effect.fnUntraced(function*(
+    before: TaggingProgress
+  ): Effect.fn.Return<readonly [TaggingProgress, boolean], TaggingError | SqlError> {
+    let open = incomplete(codec.tags, yield* storage.declaredTags)
+    const unsettled = open.filter(({ upTo }) => upTo === undefined)
+    const waitsFor = unsettled.length === 0 ? 0 : yield* storage.settleTags(unsettled)
+    if (unsettled.length > 0) open = incomplete(codec.tags, yield* storage.declaredTags)
+    const page = nextPage(open)
+    if (page === undefined) {
+      if (open.length === 0) return [{ ...before, waitsFor }, false] as const
+      yield* Effect.sleep(pause)
+      return [{ ...before, waitsFor }, true] as const
+    }
+    const { from, places, upTo } = page
+    const { messages, more } = yield* storage.readPattern({
+      pattern: "%",
+      fromPosition: from + 1,
+      toPosition: upTo,
+      direction: "forward",
+      limit: pageSize
+    })
+    const { faults, tags } = tagsOf(codec, places, messages.filter(({ messageId }) => !untagged.has(messageId)))
+    if (faults.length > 0) return yield* new TaggingError({ store, messages: faults.slice(0, mostTold) })
+    const to = more ? messages.at(-1)?.globalPosition ?? upTo : upTo
+    if (!(yield* storage.tagStored({ places, from, to, tags }))) {
+      yield* Effect.sleep(pause)
+      return [{ ...before, position: from, upTo, waitsFor }, true] as const
+    }
+    return [{
+      scanned: before.scanned + messages.length,
+      tagged: before.tagged + new Set(tags.map(({ globalPosition }) => globalPosition)).size,
+      position: to,
+      upTo,
+      waitsFor
+    }, true] as const
+  })
+
+  return Stream.unwrap(
+    Effect.map(
+      storage.inTransaction,
+      (inTransaction): Stream.Stream<TaggingProgress, TaggingFailure> =>
+        inTransaction
+          ? Stream.fail(new InvalidArgumentError({ argument: "tagging", reason: "must not run inside a transaction" }))
+          : Stream.paginate(begun, (before: TaggingProgress) =>
+            Effect.map(
+              step(before),
+              ([progress, more]) => [[progress], more ? Option.some(progress) : Option.none()] as const
+            ))
+    )
+  )
+}
+
+/** Of the places that are in force those that have come least far, up to where the next one has come. */
+const nextPage = (
+  open: ReadonlyArray<DeclaredTag>
+): { readonly places: ReadonlyArray<DeclaredTag>; readonly from: number; readonly upTo: number } | undefined => {
+  const settled = open.filter(({ upTo }) => upTo !== undefined)
+  if (settled.length === 0) return undefined
+  const from = Math.min(...settled.map(({ position }) => position))
+  const places = settled.filter(({ position }) => position === from)
+  const next = settled.flatMap(({ position }) => position > from ? [position] : [])
+  return { places, from, upTo: Math.min(...next, ...places.map(({ upTo }) => upTo ?? from)) }
+}
+
+/** The tags of messages at these places, and the messages that cannot be said to have them or not. */
+const tagsOf = <A>(
+  codec: MessageCodec<A>,
+  places: ReadonlyArray<DeclaredTag>,
+  messages: ReadonlyArray<EncodedStoredMessage>
+) => {
+  const wanted = new Map<string, Set<string>>()
+  for (const { tag, type } of places) wanted.set(type, (wanted.get(type) ?? new Set()).add(tag))
+  const tags: Array<TaggedPage["tags"][number]> = []
+  const faults: Array<TaggingError["messages"][number]> = []
+  for (const message of messages) {
+    const { data, globalPosition, messageId, oversize, stream, version } = message
+    const type = codec.typeOf(data) ?? ""
+    const names = wanted.get(type)
+    if (names === undefined && oversize === undefined) continue
+    const found = oversize === undefined
+      ? codec.tagsToday(data)
+      : Result.fail(`it has ${oversize} bytes as the database prints it, more than the client reads at once`)
+    if (Result.isFailure(found)) {
+      faults.push({ messageId, stream, version, reason: found.failure })
+      continue
+    }
+    for (const tag of found.success) {
+      if (names?.has(tag.slice(0, tag.indexOf(":")))) tags.push({ globalPosition, type, tag })
+    }
+  }
+  return { tags, faults }
+}
+
+/**
+ * @internal
+ */
+export const tagInBackground = (
+  { name, tagging }: { readonly name: string; readonly tagging: ReturnType<typeof make> },
+  { restart = Schedule.spaced("30 seconds"), ...options }: TaggingLayerOptions = {}
+): Effect.Effect<void, never, Scope.Scope> =>
+  Stream.runDrain(tagging(options)).pipe(
+    Effect.tapError((error) => Effect.logError(`The tagging of ${name} stopped`, error)),
+    Effect.retry(restart),
+    Effect.ignore, // logged above
+    Effect.forkScoped,
+    Effect.asVoid
+  )
