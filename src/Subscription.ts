@@ -34,8 +34,9 @@ import { age, lag } from "./subscription/lag.ts"
 import * as Metrics from "./subscription/metrics.ts"
 import { checkClaims, concurrencyOf, defaultRetry, type Options } from "./subscription/options.ts"
 import * as Parked from "./subscription/parked.ts"
-import type { ParkedMessage, Place, Replayed } from "./subscription/parked.ts"
+import type { ParkedMessage, Place, ReadParkedOptions, Replayed } from "./subscription/parked.ts"
 import { waitUntilProcessed } from "./subscription/processed.ts"
+import * as Redeliver from "./subscription/redelivery.ts"
 import { Shutdown } from "./subscription/shutdown.ts"
 import { positionsOf, type Start } from "./subscription/start.ts"
 import * as Supervisor from "./subscription/supervisor.ts"
@@ -51,6 +52,7 @@ export type {
   Pause,
   PauseOptions,
   Place,
+  ReadParkedOptions,
   Replayed,
   RunError,
   Start,
@@ -102,6 +104,7 @@ export const make = Effect.fnUntraced(function*<A>(
         Effect.gen(function*() {
           const shutdown = new Shutdown()
           const consumer = makeConsumer(traced)
+          const delivering = { storage, subscribed, codec, options: how, consumer, metrics, shutdown }
           return yield* Supervisor.run(stream, subscribed, {
             name,
             owner: options.owner,
@@ -110,7 +113,8 @@ export const make = Effect.fnUntraced(function*<A>(
             concurrency: yield* concurrencyOf(name, options.concurrency, how, storage),
             pollInterval: options.pollInterval ?? "5 seconds",
             shutdownTimeout,
-            deliver: Deliver.make({ storage, subscribed, codec, options: how, consumer, metrics, shutdown }),
+            deliver: Deliver.make(delivering),
+            redeliver: Redeliver.make(delivering),
             metrics,
             shutdown
           })
@@ -143,6 +147,8 @@ export const make = Effect.fnUntraced(function*<A>(
     age: age(stream, subscribed),
     waitUntilProcessed: (globalPosition, timeout) => waitUntilProcessed(name, subscribed, globalPosition, timeout),
     parked: Parked.list(subscribed, codec),
+    readParked: (range) => Parked.read(subscribed, codec, range),
+    requeue: (which) => Parked.requeue(subscribed, which),
     replay: (handler, places) => Parked.replay(storage, subscribed, codec, delivery, metrics, handler, places),
     discard: subscribed.unpark,
     pause: (pauseOptions) => Control.pause(subscribed, pauseOptions),

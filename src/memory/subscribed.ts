@@ -1,12 +1,13 @@
 /** What the consumers of a subscription share, in memory: its state after the commits, and who has which partition. */
 import { type DateTime, Option } from "effect"
-import type { Halt, ParkedEntry, PartitionHead, Pause } from "../Storage.ts"
+import type { EncodedParkedMessage, Halt, ParkedEntry, PartitionHead, Pause } from "../Storage.ts"
 import * as Transaction from "./transaction.ts"
 
 /** What a transaction does to the state. */
 export type Change =
   | { readonly _tag: "Advance"; readonly partition: number; readonly position: number }
   | { readonly _tag: "Park"; readonly entry: ParkedEntry; readonly parkedAt: DateTime.Utc }
+  | { readonly _tag: "Requeue"; readonly entries: ReadonlyArray<Parked>; readonly at: DateTime.Utc }
   | { readonly _tag: "Unpark"; readonly partition: number; readonly position: number }
   | { readonly _tag: "Halt"; readonly partition: number; readonly halt: Halt }
   | { readonly _tag: "Pause"; readonly partition: number | undefined; readonly pause: Pause }
@@ -14,7 +15,7 @@ export type Change =
   | { readonly _tag: "Begin"; readonly starts: ReadonlyArray<PartitionHead>; readonly numbering: number }
   | { readonly _tag: "Reset" }
 
-export type Parked = ParkedEntry & { readonly parkedAt: DateTime.Utc }
+export type Parked = Omit<EncodedParkedMessage, "stored">
 
 export const placeOf = ({ partition, position }: PartitionHead): string => `${partition} ${position}`
 
@@ -49,7 +50,14 @@ export class State {
           this.checkpoints.set(change.partition, change.position)
           break
         case "Park":
-          this.parked.set(placeOf(change.entry), { ...change.entry, parkedAt: change.parkedAt })
+          this.parked.set(placeOf(change.entry), {
+            ...change.entry,
+            parkedAt: change.parkedAt,
+            requeuedAt: undefined
+          })
+          break
+        case "Requeue":
+          for (const entry of change.entries) this.parked.set(placeOf(entry), { ...entry, requeuedAt: change.at })
           break
         case "Unpark":
           this.parked.delete(placeOf(change))

@@ -5,12 +5,12 @@ import type {
   Advance,
   AggregatedStorage,
   Claim,
-  EncodedParkedMessage,
   EncodedStoredMessage,
   PartitionHead,
   SubscriptionStorage
 } from "../Storage.ts"
-import { type Change, checkpointOf, placeOf, type State, type Subscribed } from "./subscribed.ts"
+import * as Parked from "./parked.ts"
+import { type Change, checkpointOf, type Subscribed } from "./subscribed.ts"
 import * as Transaction from "./transaction.ts"
 
 /** What a subscription asks of its aggregated stream. */
@@ -38,10 +38,7 @@ export const make = (
 
   const view = Effect.map(Transaction.current, (transaction) => subscribed.view(transaction))
 
-  const change = (
-    locks: ReadonlyArray<string>,
-    decide: (state: State) => Effect.Effect<Change | undefined>
-  ) =>
+  const change: Parked.ChangeState = (locks, decide) =>
     Transaction.required((transaction) =>
       Effect.gen(function*() {
         yield* subscribed.locks.acquire(transaction, locks)
@@ -54,6 +51,8 @@ export const make = (
     )
 
   return {
+    ...Parked.make(view, change, read, wake),
+
     initialise: (positions) =>
       Transaction.withTransaction(Effect.gen(function*() {
         yield* Transaction.required((transaction) => subscribed.locks.acquire(transaction, ["init"]))
@@ -107,7 +106,12 @@ export const make = (
         const halt = halted.get(head.partition)
         const isHalted = halt !== undefined && halt.position > checkpoint
         const isPaused = state.pauseOf(head.partition) !== undefined
-        return head.position > checkpoint || isPaused ? [{ ...head, checkpoint, isHalted, isPaused }] : []
+        const hasRequeued = Array.from(state.parked.values()).some(({ partition, requeuedAt }) =>
+          partition === head.partition && requeuedAt !== undefined
+        )
+        return head.position > checkpoint || isPaused || hasRequeued
+          ? [{ ...head, checkpoint, isHalted, isPaused, hasRequeued }]
+          : []
       })
     }),
     checkpoint: (partition) => Effect.map(view, ({ checkpoints }) => checkpoints.get(partition) ?? -1),
@@ -128,15 +132,6 @@ export const make = (
             ? "Wanted"
             : "Advanced"
       ),
-    park: (entry, { onlyIfParked = false } = {}) =>
-      change(
-        [`parked ${placeOf(entry)}`],
-        ({ parked }) =>
-          Effect.map(Clock.currentTimeMillis, (now) =>
-            !onlyIfParked || parked.has(placeOf(entry))
-              ? { _tag: "Park", entry, parkedAt: DateTime.makeUnsafe(now) }
-              : undefined)
-      ),
     halt: ({ partition, token }, { attempts, error, messageId, position }) =>
       change(
         [checkpointOf(partition)],
@@ -150,21 +145,6 @@ export const make = (
               }
               : undefined)
       ),
-    parked: (places) =>
-      Effect.map(view, ({ parked }) => {
-        const wanted = places && new Set(places.map(placeOf))
-        return Array.from(parked.values())
-          .filter((entry) => wanted?.has(placeOf(entry)) !== false)
-          .toSorted((a, b) => a.partition - b.partition || a.position - b.position)
-          .map((entry): EncodedParkedMessage => ({ ...entry, stored: read(entry.messageId) }))
-      }),
-    unpark: (unparked) =>
-      change([`parked ${placeOf(unparked)}`], ({ parked }) =>
-        Effect.succeed(
-          parked.has(placeOf(unparked))
-            ? { _tag: "Unpark", partition: unparked.partition, position: unparked.position }
-            : undefined
-        )),
     pause: (partition, why) =>
       Effect.andThen(
         change([`paused ${partition}`], ({ paused }) =>

@@ -1,10 +1,13 @@
 /** The dead letters of a subscription, and the partitions that it has halted. */
 import { Effect, Predicate, Result } from "effect"
 import type { SqlClient } from "effect/sql/SqlClient"
-import type { EncodedParkedMessage, Failure, ParkedEntry, SubscriptionStorage } from "../Storage.ts"
+import type { SqlError } from "effect/sql/SqlError"
+import type * as Statement from "effect/sql/Statement"
+import type { EncodedParkedMessage, Failure, ParkedEntry, PartitionHead, SubscriptionStorage } from "../Storage.ts"
 import { int8, milliseconds, toTime } from "./client/values.ts"
 import { readable, type Row, toStored } from "./messages.ts"
 import { type Store, type SubscriptionObjects, timeAdded } from "./objects.ts"
+import { isPaused } from "./paused.ts"
 
 interface ParkedRow extends Row {
   /** None if the store does not have the message any more. */
@@ -15,6 +18,7 @@ interface ParkedRow extends Row {
   readonly error: string
   readonly attempts: number
   readonly parked_at: number
+  readonly requeued_at: number | null
 }
 
 /** What 0.1 has parked is any text. */
@@ -28,20 +32,53 @@ export const toFailure = (text: string): Failure => {
 export const make = (
   sql: SqlClient,
   store: Store,
-  subscription: SubscriptionObjects
-): Pick<SubscriptionStorage, "park" | "parked" | "unpark" | "halt"> => {
+  subscription: SubscriptionObjects,
+  wakeWorkers: Effect.Effect<void, SqlError>
+): Pick<SubscriptionStorage, "park" | "parked" | "unpark" | "halt" | "requeue" | "requeued"> => {
   const parked = sql(subscription.parkedTable)
 
   const insert = ({ attempts, error, messageId, partition, position }: ParkedEntry) =>
     sql`insert into ${parked} (partition, position, message_id, error, attempts)
       values (${partition}, ${position}, ${messageId}::uuid, ${JSON.stringify(error)}, ${attempts})
       on conflict (partition, position) do update
-      set error = excluded.error, attempts = excluded.attempts, parked_at = now() returning 1 as done`
+      set error = excluded.error, attempts = excluded.attempts, parked_at = now(), requeued_at = null returning 1 as done`
 
   const update = ({ attempts, error, partition, position }: ParkedEntry) =>
     sql`update ${parked}
-      set error = ${JSON.stringify(error)}, attempts = ${attempts}, parked_at = now()
+      set error = ${JSON.stringify(error)}, attempts = ${attempts}, parked_at = now(), requeued_at = null
       where partition = ${partition} and position = ${position} returning 1 as done`
+
+  const among = (places: ReadonlyArray<PartitionHead>) =>
+    sql`(p.partition, p.position) in (select * from unnest(
+      ${places.map(({ partition }) => partition)}::int[], ${places.map(({ position }) => position)}::int[]
+    ))`
+
+  const find = (which: Statement.Fragment) =>
+    Effect.map(
+      sql<ParkedRow>`
+        select p.partition, p.position, p.message_id as parked_id, p.error::text as error, p.attempts,
+          ${sql.literal(milliseconds("p.parked_at"))} as parked_at,
+          ${sql.literal(milliseconds("p.requeued_at"))} as requeued_at, m.message_id, m.stream, m.version,
+          m.global_position, ${sql.literal(milliseconds(timeAdded(store, "m")))} as added_at, ${
+        sql.literal(readable(sql))
+      },
+          m.metadata::text as metadata
+        from ${parked} p left join ${sql(store.table)} m using (message_id) ${which}`,
+      (rows) =>
+        rows.map(({ parked_at, parked_id, requeued_at, ...row }): EncodedParkedMessage => {
+          const { attempts, error, partition, position, stream: origin } = row
+          return {
+            partition,
+            position,
+            messageId: parked_id,
+            error: toFailure(error),
+            attempts,
+            parkedAt: toTime(parked_at),
+            requeuedAt: requeued_at === null ? undefined : toTime(requeued_at),
+            stored: origin === null ? undefined : toStored([row], () => origin)[0]
+          }
+        })
+    )
 
   return {
     park: (entry, { onlyIfParked = false } = {}) =>
@@ -53,34 +90,26 @@ export const make = (
         (rows) => rows.length > 0
       ),
 
-    parked: (places) =>
+    parked: ({ after, limit, places }) =>
+      find(sql`where (${places === undefined} or ${among(places ?? [])})
+        and (p.partition, p.position) > (${after?.partition ?? -1}::int, ${after?.position ?? -1}::int)
+        order by p.partition, p.position limit ${limit ?? null}::int`),
+
+    requeue: (which) =>
+      Effect.flatMap(
+        sql`update ${parked} p set requeued_at = now() where p.requeued_at is null and (
+            ${which === undefined} or ${among(which?.places ?? [])}
+            or p.message_id = any(${which?.messageIds ?? []}::uuid[])
+          ) returning 1 as done`,
+        (rows) => rows.length > 0 ? Effect.as(wakeWorkers, rows.length) : Effect.succeed(0)
+      ),
+
+    requeued: (partition) =>
       Effect.map(
-        sql<ParkedRow>`
-          select p.partition, p.position, p.message_id as parked_id, p.error::text as error, p.attempts,
-            ${sql.literal(milliseconds("p.parked_at"))} as parked_at, m.message_id, m.stream, m.version,
-            m.global_position, ${sql.literal(milliseconds(timeAdded(store, "m")))} as added_at, ${
-          sql.literal(readable(sql))
-        },
-            m.metadata::text as metadata
-          from ${parked} p left join ${sql(store.table)} m using (message_id)
-          where ${places === undefined} or (p.partition, p.position) in (select * from unnest(
-            ${places?.map(({ partition }) => partition) ?? []}::int[],
-            ${places?.map(({ position }) => position) ?? []}::int[]
-          ))
-          order by p.partition, p.position`,
-        (rows) =>
-          rows.map(({ parked_at, parked_id, ...row }): EncodedParkedMessage => {
-            const { attempts, error, partition, position, stream: origin } = row
-            return {
-              partition,
-              position,
-              messageId: parked_id,
-              error: toFailure(error),
-              attempts,
-              parkedAt: toTime(parked_at),
-              stored: origin === null ? undefined : toStored([row], () => origin)[0]
-            }
-          })
+        find(sql`where p.partition = ${partition} and p.requeued_at is not null
+          and not ${sql.literal(isPaused(subscription, "p.partition"))}
+          order by p.position limit 1`),
+        ([first]) => first
       ),
 
     // Locks the claim's row, as an acknowledgement does.

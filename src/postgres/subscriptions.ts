@@ -46,6 +46,7 @@ interface PendingRow {
   readonly checkpoint: number
   readonly is_halted: boolean
   readonly is_paused: boolean
+  readonly has_requeued: boolean
 }
 
 interface StatusRow extends Omit<PartitionStatus, "age" | "claimedBy" | "halted" | "paused"> {
@@ -101,7 +102,7 @@ export const make = (
   )
 
   return {
-    ...Parked.make(sql, store, subscription),
+    ...Parked.make(sql, store, subscription, wakeWorkers),
     ...Paused.make(sql, subscription, wakeWorkers),
 
     // Asked once, and with the snapshot that the page is read with.
@@ -141,12 +142,15 @@ export const make = (
         ) s left join (
           select h.partition, h.max_position as position, coalesce(c.position, -1) as checkpoint,
             coalesce(s.position > coalesce(c.position, -1), false) as is_halted,
-            a.is_paused or z.partition is not null as is_paused
+            a.is_paused or z.partition is not null as is_paused, r.partition is not null as has_requeued
           from (select exists (select from ${paused} where partition is null) as is_paused) a cross join ${heads} h
           left join ${checkpoints} c on c.subscription_name::text = ${name}::text and c.partition = h.partition
           left join ${halted} s on s.partition = h.partition
           left join ${paused} z on z.partition = h.partition
+          left join (select distinct partition from ${parked} where requeued_at is not null) r
+            on r.partition = h.partition
           where h.max_position > coalesce(c.position, -1) or a.is_paused or z.partition is not null
+            or r.partition is not null
         ) p on s.is_current`,
       (rows): Effect.Effect<ReadonlyArray<PendingPartition>, StreamRebuiltError> =>
         rows.some((row) => !row.is_current)
@@ -157,7 +161,8 @@ export const make = (
               position: row.position,
               checkpoint: row.checkpoint,
               isHalted: row.is_halted,
-              isPaused: row.is_paused
+              isPaused: row.is_paused,
+              hasRequeued: row.has_requeued
             }]
           ))
     ),

@@ -13,7 +13,7 @@ import type { EncodedStoredMessage } from "./messages.ts"
 import type { PartitionHead } from "./partitions.ts"
 import type { EncodedLinkedMessage, PartitionQuery } from "./streams.ts"
 
-/** A partition that has messages behind its checkpoint, or is paused. */
+/** A partition that has messages behind its checkpoint, or parked ones that are requeued, or is paused. */
 export interface PendingPartition extends PartitionHead {
   /** The position that was acknowledged last; -1: none. */
   readonly checkpoint: number
@@ -21,6 +21,8 @@ export interface PendingPartition extends PartitionHead {
   readonly isHalted: boolean
   /** Whether it, or the subscription, is paused. */
   readonly isPaused: boolean
+  /** Whether some of its parked messages are requeued. */
+  readonly hasRequeued: boolean
 }
 
 /** A partition and its fencing token, which an acknowledgement names. The later of two claims has the higher token. */
@@ -90,8 +92,20 @@ export interface ParkedEntry {
 /** A parked message, as the backend has it. */
 export interface EncodedParkedMessage extends ParkedEntry {
   readonly parkedAt: DateTime.Utc
+  /** When it was requeued; undefined if it is not to be handled again. */
+  readonly requeuedAt: DateTime.Utc | undefined
   /** Undefined if the store does not have it any more. */
   readonly stored: EncodedStoredMessage | undefined
+}
+
+/** Asks for parked messages, in the order of partitions and positions. */
+export interface ParkedQuery {
+  /** Absent: all. */
+  readonly places?: ReadonlyArray<PartitionHead> | undefined
+  /** Those behind this place. */
+  readonly after?: PartitionHead | undefined
+  /** Absent: no limit. */
+  readonly limit?: number | undefined
 }
 
 /** Where a partition was halted, and why: by `onFailure: "haltPartition"`. */
@@ -152,7 +166,7 @@ export interface SubscriptionStorage {
   /** Moves the checkpoint of the claim's partition, if it is at `from`, `to` is behind it, and the claim is not fenced. */
   readonly advance: (claim: ClaimToken, from: number, to: number) => Effect.Effect<Advance, SqlError>
   /**
-   * Parks a message, or notes another failure of a parked one; the checkpoint is moved by `advance`. With
+   * Parks a message, or notes another failure of a parked one, which is not requeued any more; the checkpoint is moved by `advance`. With
    * `onlyIfParked`, nothing happens to one that is not parked any more. Whether it is parked now.
    */
   readonly park: (
@@ -161,10 +175,16 @@ export interface SubscriptionStorage {
   ) => Effect.Effect<boolean, SqlError>
   /** Whether the message was parked. */
   readonly unpark: (place: PartitionHead) => Effect.Effect<boolean, SqlError>
-  /** All, or those of some places; in the order of partitions and positions. */
-  readonly parked: (
-    places?: ReadonlyArray<PartitionHead>
-  ) => Effect.Effect<ReadonlyArray<EncodedParkedMessage>, SqlError>
+  readonly parked: (query: ParkedQuery) => Effect.Effect<ReadonlyArray<EncodedParkedMessage>, SqlError>
+  /**
+   * Has parked messages handled again by workers: all, or those of some places and ids. How many that were not requeued yet.
+   * After the commit, listeners of the stream are woken.
+   */
+  readonly requeue: (
+    which: { readonly places: ReadonlyArray<PartitionHead>; readonly messageIds: ReadonlyArray<string> } | undefined
+  ) => Effect.Effect<number, SqlError>
+  /** The first message of a partition that is requeued; none while the partition is paused. */
+  readonly requeued: (partition: number) => Effect.Effect<EncodedParkedMessage | undefined, SqlError>
   /** Notes that the partition is halted at a message, unless the claim is fenced. Whether it is noted. */
   readonly halt: (claim: ClaimToken, entry: ParkedEntry) => Effect.Effect<boolean, SqlError>
   /**

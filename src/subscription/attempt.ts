@@ -90,18 +90,29 @@ export const transactional =
     )
     const { handlerTransactions } = storage
     return (handlerTransactions === undefined ? transaction : handlerTransactions.inTurn(transaction)).pipe(
-      // A transaction that the handler has broken fails when it goes on, or is committed.
-      Effect.catchIf(
-        isPermanent,
-        (cause) => Effect.fail(new HandlerFailure({ index: deliveries.length === 1 ? 0 : undefined, cause }))
-      ),
+      brokenTransaction(deliveries.length === 1 ? 0 : undefined),
       Effect.andThen(Effect.suspend(() => metrics.handled(partition.checkpointCommitted(handled)))),
       blameless(partition)
     )
   }
 
-/** A connection that a handler lost is no failure of the handler if the subscription has lost its own as well. */
-const blameless = (partition: ClaimedPartition) =>
+/**
+ * A transaction that the handler has broken fails when it goes on, or is committed.
+ *
+ * @internal
+ */
+export const brokenTransaction = (index: number | undefined) =>
+<B, R>(
+  transaction: Effect.Effect<B, HandlerFailure | BatchStopped | SqlError, R>
+): Effect.Effect<B, HandlerFailure | BatchStopped | SqlError, R> =>
+  Effect.catchIf(transaction, isPermanent, (cause) => Effect.fail(new HandlerFailure({ index, cause })))
+
+/**
+ * A connection that a handler lost is no failure of the handler if the subscription has lost its own as well.
+ *
+ * @internal
+ */
+export const blameless = (partition: ClaimedPartition) =>
 <R>(
   attempt: Effect.Effect<void, HandlerFailure | BatchStopped | SqlError, R>
 ): Effect.Effect<void, HandlerFailure | BatchStopped | SqlError, R> =>

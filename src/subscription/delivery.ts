@@ -29,7 +29,8 @@ export const make = <A, R>(delivering: Delivering<A, R>): Deliver<R> => {
     const attempt = options.delivery === "transactional"
       ? transactional(delivering, partition)
       : atLeastOnce(delivering, partition)
-    const retry = Retry.make(delivering, partition, attempt)
+    const giveUp = (message: Retry.Given<A>, cause: unknown) => Retry.giveUp(delivering, partition, message, cause)
+    const retry = Retry.make(delivering, attempt, giveUp)
 
     const deliver: (deliveries: ReadonlyArray<Delivery<A>>) => Effect.Effect<void, Ended, R> = Effect.fnUntraced(
       function*(deliveries) {
@@ -61,7 +62,7 @@ export const make = <A, R>(delivering: Delivering<A, R>): Deliver<R> => {
         // Trying again does not help with a message that cannot be decoded.
         yield* deliver(deliveries)
         deliveries = []
-        yield* Retry.giveUp(delivering, partition, { ...row, attempt: 1 }, stored.failure)
+        yield* giveUp({ ...row, attempt: 1 }, stored.failure)
         continue
       }
       deliveries.push({

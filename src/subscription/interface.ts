@@ -15,7 +15,7 @@ import type { Delivery, Handler } from "../Handlers.ts"
 import type { PartitionStatus } from "../Storage.ts"
 import type { PauseOptions } from "./control.ts"
 import type { Options } from "./options.ts"
-import type { ParkedMessage, Place, Replayed } from "./parked.ts"
+import type { ParkedMessage, Place, ReadParkedOptions, Replayed } from "./parked.ts"
 import type { Start } from "./start.ts"
 
 /** Why `run` ends: `onFailure: "stop"`; a permanent failure of the database; a transaction that is open. */
@@ -95,8 +95,30 @@ export interface Subscription<in out A> {
     globalPosition: number,
     timeout: Duration.Input
   ) => Effect.Effect<void, NotProcessedError | InvalidArgumentError | SqlError>
-  /** The dead letters: parked messages, in the order of partitions and positions. */
+  /** The dead letters: all parked messages, in the order of partitions and positions. */
   readonly parked: Effect.Effect<ReadonlyArray<ParkedMessage<A>>, SqlError>
+  /**
+   * The same, in pages of 100, with no connection held between them: however many there are, they need not be in memory
+   * together. To go on later, give the last one that was read as `after`.
+   */
+  readonly readParked: (
+    options?: ReadParkedOptions
+  ) => Stream.Stream<ParkedMessage<A>, InvalidArgumentError | SqlError>
+  /**
+   * Has parked messages handled again by whatever process runs the subscription, now or later: all, or those given by place
+   * or message id. They stay parked until they were handled; those that fail again, with all attempts that `retry` gives, stay
+   * parked, whatever `onFailure` says. Messages of a partition are handled in their order, between the others. Answers how
+   * many were not requeued yet.
+   *
+   * **Example**
+   *
+   * ```ts
+   * yield* invoices.requeue() // the mail server is back
+   * ```
+   */
+  readonly requeue: (
+    which?: ReadonlyArray<Place | string>
+  ) => Effect.Effect<number, InvalidArgumentError | SqlError>
   /**
    * Hands parked messages to a handler once more, all or those given. Those that it handles are not parked any more; with
    * transactional delivery, in one transaction with what it writes. Messages that others have replayed or discarded

@@ -1,11 +1,12 @@
 /**
  * Dead letters: parked messages, to be listed, replayed, or discarded.
  */
-import { Effect, Result } from "effect"
+import { Effect, Option, Result, Stream } from "effect"
 import type { DateTime } from "effect"
 import type { SqlError } from "effect/sql/SqlError"
-import { MessageNotFoundError, type SerializationError } from "../errors.ts"
+import { type InvalidArgumentError, MessageNotFoundError, type SerializationError } from "../errors.ts"
 import type { Handler } from "../Handlers.ts"
+import { checkMessageId, checkPartition, checkWhole, maximumPartition } from "../internal/checks.ts"
 import { isConnectionError, isPermanent } from "../internal/transient.ts"
 import type { Metadata, StoredMessage } from "../Message.ts"
 import { decodeRow } from "../Reader.ts"
@@ -40,6 +41,8 @@ export interface ParkedMessage<out A> extends Place {
   readonly attempts: number
   /** When it failed for the last time. */
   readonly parkedAt: DateTime.Utc
+  /** When it was requeued; undefined if workers leave it alone. */
+  readonly requeuedAt: DateTime.Utc | undefined
 }
 
 /** The result of a replay. */
@@ -50,25 +53,88 @@ export interface Replayed {
   readonly failed: number
 }
 
+/** Which parked messages are read. */
+export interface ReadParkedOptions {
+  /** Those behind this place: the last one that was read. Default: from the first on. */
+  readonly after?: Place | undefined
+  /** How many are read at most; 0 or more. Default: all. */
+  readonly limit?: number | undefined
+}
+
+/** How many parked messages are read at once. */
+const pageSize = 100
+
+const toParkedMessage =
+  <A>(codec: MessageCodec<A>) => ({ stored, ...entry }: EncodedParkedMessage): ParkedMessage<A> => ({
+    ...entry,
+    message: stored === undefined
+      ? undefined
+      : Result.match(decodeRow(codec, stored), { onFailure: () => undefined, onSuccess: ({ message }) => message }),
+    stream: stored?.stream,
+    version: stored?.version,
+    globalPosition: stored?.globalPosition,
+    addedAt: stored?.addedAt,
+    metadata: stored?.metadata
+  })
+
+/** In pages, with no connection held between them. */
+const pages = (
+  subscribed: SubscriptionStorage,
+  first: Place | undefined,
+  limit: number
+): Stream.Stream<EncodedParkedMessage, SqlError> =>
+  Stream.paginate(
+    { after: first, left: limit },
+    ({ after, left }) =>
+      Effect.map(subscribed.parked({ after, limit: Math.min(left, pageSize) }), (entries) => {
+        const last = entries.at(-1)
+        return [
+          entries,
+          last !== undefined && entries.length === pageSize && left > pageSize
+            ? Option.some({ after: last as Place | undefined, left: left - pageSize })
+            : Option.none()
+        ]
+      })
+  )
+
+/** @internal */
+export const read = <A>(
+  subscribed: SubscriptionStorage,
+  codec: MessageCodec<A>,
+  { after, limit = Infinity }: ReadParkedOptions = {}
+): Stream.Stream<ParkedMessage<A>, InvalidArgumentError | SqlError> =>
+  Stream.unwrap(Effect.map(
+    Effect.fromResult(Result.all([
+      after === undefined ? Result.void : checkPlace(after),
+      limit === Infinity ? Result.void : checkWhole("limit", limit, 0)
+    ])),
+    () => limit === 0 ? Stream.empty : Stream.map(pages(subscribed, after, limit), toParkedMessage(codec))
+  ))
+
 /** @internal */
 export const list = <A>(
   subscribed: SubscriptionStorage,
   codec: MessageCodec<A>
 ): Effect.Effect<ReadonlyArray<ParkedMessage<A>>, SqlError> =>
-  Effect.map(
-    subscribed.parked(),
-    (entries) =>
-      entries.map(({ stored, ...entry }) => ({
-        ...entry,
-        message: stored === undefined
-          ? undefined
-          : Result.match(decodeRow(codec, stored), { onFailure: () => undefined, onSuccess: ({ message }) => message }),
-        stream: stored?.stream,
-        version: stored?.version,
-        globalPosition: stored?.globalPosition,
-        addedAt: stored?.addedAt,
-        metadata: stored?.metadata
-      }))
+  Effect.map(subscribed.parked({}), (entries) => entries.map(toParkedMessage(codec)))
+
+const checkPlace = ({ partition, position }: Place): Result.Result<Place, InvalidArgumentError> =>
+  Result.map(
+    Result.all([checkPartition(partition), checkWhole("position", position, 0, maximumPartition)]),
+    () => ({ partition, position })
+  )
+
+/** @internal */
+export const requeue = (
+  subscribed: SubscriptionStorage,
+  which: ReadonlyArray<Place | string> | undefined
+): Effect.Effect<number, InvalidArgumentError | SqlError> =>
+  Effect.flatMap(
+    Effect.fromResult(Result.all({
+      places: Result.all((which ?? []).filter((one) => typeof one !== "string").map(checkPlace)),
+      messageIds: Result.all((which ?? []).filter((one) => typeof one === "string").map(checkMessageId))
+    })),
+    (found) => subscribed.requeue(which === undefined ? undefined : found)
   )
 
 /** @internal */
@@ -91,7 +157,7 @@ export const replay = Effect.fnUntraced(function*<A, E, R>(
     const { attempts, partition, position } = entry
     const unpark = subscribed.unpark(entry)
     const handle = Effect.flatMap(
-      Effect.fromResult(decode(codec, entry)),
+      Effect.fromResult(decodeParked(codec, entry)),
       (stored) => consume([{ ...stored, partition, position, attempt: attempts + 1 }], () => Effect.succeed(true))
     )
     if (!isTransactional) return Effect.andThen(handle, unpark)
@@ -116,21 +182,28 @@ export const replay = Effect.fnUntraced(function*<A, E, R>(
     yield* subscribed.park({ ...entry, attempts, error: toFailure(cause) }, { onlyIfParked: true })
   })
 
-  for (const entry of yield* subscribed.parked(places)) {
-    const result: Result.Result<boolean, ReplayError> = yield* Effect.result(once(entry))
-    if (Result.isSuccess(result)) {
-      if (!result.success) continue
-      handled++
-      yield* metrics.handled(1)
-    } else if (result.failure._tag === "SqlError") return yield* result.failure
-    else yield* failedAgain(entry, result.failure._tag === "HandlerFailure" ? result.failure.cause : result.failure)
-  }
+  const entries = places === undefined
+    ? pages(subscribed, undefined, Infinity)
+    : Stream.fromIterableEffect(subscribed.parked({ places }))
+  yield* Stream.runForEach(
+    entries,
+    Effect.fnUntraced(function*(entry) {
+      const result: Result.Result<boolean, ReplayError> = yield* Effect.result(once(entry))
+      if (Result.isSuccess(result)) {
+        if (!result.success) return
+        handled++
+        yield* metrics.handled(1)
+      } else if (result.failure._tag === "SqlError") return yield* result.failure
+      else yield* failedAgain(entry, result.failure._tag === "HandlerFailure" ? result.failure.cause : result.failure)
+    })
+  )
   return { handled, failed }
 })
 
 type ReplayError = HandlerFailure | BatchStopped | MessageNotFoundError | SerializationError | SqlError
 
-const decode = <A>(
+/** @internal */
+export const decodeParked = <A>(
   codec: MessageCodec<A>,
   { messageId, stored }: EncodedParkedMessage
 ): Result.Result<StoredMessage<A>, MessageNotFoundError | SerializationError> =>

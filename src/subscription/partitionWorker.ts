@@ -26,6 +26,7 @@ import type { Claim, SubscriptionStorage } from "../Storage.ts"
 import { ClaimedPartition } from "./claimedPartition.ts"
 import type { Deliver } from "./delivery.ts"
 import type { Metrics } from "./metrics.ts"
+import type { Redeliver } from "./redelivery.ts"
 import type { Shutdown } from "./shutdown.ts"
 
 /** The state of a worker. */
@@ -56,6 +57,7 @@ export interface WorkerOptions<R> {
   readonly validity: number
   readonly othersCannotAsk: boolean
   readonly deliver: Deliver<R>
+  readonly redeliver: Redeliver<R>
   readonly metrics: Metrics
   readonly shutdown: Shutdown
   /** Whether partitions wait for a slot. */
@@ -66,17 +68,24 @@ export class PartitionWorker {
   state: State = "claimed"
   /** Undefined until its checkpoint was read. */
   claimed: ClaimedPartition | undefined
+  /** Whether parked messages of the partition may be requeued. */
+  private hasRequeued: boolean
   /** Whether it has to leave as soon as it is idle. */
   private hasToLeave = false
   /** Open when the partition has more messages, or the worker has to leave. */
   private readonly news = Latch.makeUnsafe(false)
 
+  constructor(hasRequeued: boolean) {
+    this.hasRequeued = hasRequeued
+  }
+
   get checkpoint(): number | undefined {
     return this.claimed?.checkpoint
   }
 
-  /** Wakes the worker: there are messages behind its checkpoint. */
-  wake(): void {
+  /** Wakes the worker: there are messages behind its checkpoint, or parked ones that are requeued. */
+  wake(hasRequeued: boolean): void {
+    this.hasRequeued ||= hasRequeued
     this.news.openUnsafe()
   }
 
@@ -107,7 +116,8 @@ export class PartitionWorker {
   }
 
   private work<R>(
-    { batchSize, deliver, isCrowded, metrics, othersCannotAsk, shutdown, subscribed, validity }: WorkerOptions<R>,
+    { batchSize, deliver, isCrowded, metrics, othersCannotAsk, redeliver, shutdown, subscribed, validity }:
+      WorkerOptions<R>,
     claim: Claim,
     claimedAt: Moment.Moment
   ) {
@@ -121,6 +131,10 @@ export class PartitionWorker {
         if (shutdown.isRequested) return "stopped"
         this.state = "reading"
         this.news.closeUnsafe()
+        if (this.hasRequeued) {
+          this.hasRequeued = yield* redeliver(claimed, batchSize)
+          if (claimed.isPaused) return "paused"
+        }
         // A page that was read before a pause is a batch in hand; after it, there is none.
         const { messages, more } = yield* subscribed.read({
           partition,
@@ -139,6 +153,7 @@ export class PartitionWorker {
           if (more && (yield* Moment.since(busySince)) >= sharedAfter) return "shared"
           if (more) continue
         }
+        if (this.hasRequeued) continue
         if (isCrowded()) return "crowded"
         if (this.hasToLeave) return "idle"
         this.state = "idle"

@@ -7,41 +7,47 @@ import { BatchStopped, type ClaimedPartition } from "./claimedPartition.ts"
 import { annotationsOf } from "./consumer.ts"
 import { toFailure } from "./failure.ts"
 
+/** A message that is given up. */
+export type Given<A> = Pick<Delivery<A>, "attempt" | "messageId" | "position" | "stream">
+
 /**
  * Called after the first failure. If a shutdown is requested while the message waits for its next attempt, it is left
  * unacknowledged.
  *
  * @internal
  */
-export const make =
-  <A, R>(delivering: Delivering<A, R>, partition: ClaimedPartition, attempt: Attempt<A, R>) =>
-  (failed: Delivery<A>, cause: unknown): Effect.Effect<void, Ended, R> =>
-    Effect.gen(function*() {
-      const { options, shutdown } = delivering
-      if (shutdown.isRequested) return
-      const waitForTurn = yield* Schedule.toStepWithSleep(options.retry)
-      let delivery = failed
-      let error = cause
-      while (true) {
-        yield* logFailure(delivering, "a handler failed", delivery, error)
-        const turn = waitForTurn(error).pipe(
-          Effect.as("again" as const),
-          Pull.catchDone(() => Effect.succeed("never" as const)),
-          Effect.raceFirst(Effect.as(shutdown.awaitRequest, "stopping" as const))
-        )
-        switch (yield* turn) {
-          case "stopping":
-            return
-          case "never":
-            return yield* giveUp(delivering, partition, delivery, error)
-        }
-        delivery = { ...delivery, attempt: delivery.attempt + 1 }
-        const attempted = yield* Effect.result(attempt([delivery]))
-        if (Result.isSuccess(attempted)) return
-        if (attempted.failure._tag !== "HandlerFailure") return yield* attempted.failure
-        error = attempted.failure.cause
+export const make = <A, R>(
+  delivering: Pick<Delivering<A, R>, "metrics" | "options" | "shutdown">,
+  attempt: Attempt<A, R>,
+  giveUpOn: (message: Given<A>, cause: unknown) => Effect.Effect<void, Ended>
+) =>
+(failed: Delivery<A>, cause: unknown): Effect.Effect<void, Ended, R> =>
+  Effect.gen(function*() {
+    const { options, shutdown } = delivering
+    if (shutdown.isRequested) return
+    const waitForTurn = yield* Schedule.toStepWithSleep(options.retry)
+    let delivery = failed
+    let error = cause
+    while (true) {
+      yield* logFailure(delivering, "a handler failed", delivery, error)
+      const turn = waitForTurn(error).pipe(
+        Effect.as("again" as const),
+        Pull.catchDone(() => Effect.succeed("never" as const)),
+        Effect.raceFirst(Effect.as(shutdown.awaitRequest, "stopping" as const))
+      )
+      switch (yield* turn) {
+        case "stopping":
+          return
+        case "never":
+          return yield* giveUpOn(delivery, error)
       }
-    })
+      delivery = { ...delivery, attempt: delivery.attempt + 1 }
+      const attempted = yield* Effect.result(attempt([delivery]))
+      if (Result.isSuccess(attempted)) return
+      if (attempted.failure._tag !== "HandlerFailure") return yield* attempted.failure
+      error = attempted.failure.cause
+    }
+  })
 
 /**
  * Applies `onFailure` to a message that failed for the last time.
@@ -51,7 +57,7 @@ export const make =
 export const giveUp = Effect.fnUntraced(function*<A, R>(
   { metrics, options, shutdown, storage, subscribed }: Delivering<A, R>,
   claimed: ClaimedPartition,
-  message: Pick<Delivery<A>, "attempt" | "messageId" | "position" | "stream">,
+  message: Given<A>,
   cause: unknown
 ): Effect.fn.Return<void, Ended> {
   if (shutdown.isRequested) return

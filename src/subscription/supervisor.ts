@@ -15,6 +15,7 @@ import type { Deliver } from "./delivery.ts"
 import { unacknowledged } from "./lag.ts"
 import type { Metrics } from "./metrics.ts"
 import { type Left, PartitionWorker, type WorkerOptions } from "./partitionWorker.ts"
+import type { Redeliver } from "./redelivery.ts"
 import type { Shutdown } from "./shutdown.ts"
 
 /** How a subscription is run. */
@@ -28,6 +29,7 @@ export interface SupervisorOptions<R> {
   readonly pollInterval: Duration.Input
   readonly shutdownTimeout: Duration.Input
   readonly deliver: Deliver<R>
+  readonly redeliver: Redeliver<R>
   readonly metrics: Metrics
   readonly shutdown: Shutdown
 }
@@ -59,7 +61,7 @@ export const run = <R>(
   options: SupervisorOptions<R>
 ): Effect.Effect<never, HandlerError | StreamRebuiltError | SqlError, R> =>
   Effect.scoped(Effect.gen(function*() {
-    const { batchSize, concurrency, deliver, metrics, mode, name, shutdown } = options
+    const { batchSize, concurrency, deliver, metrics, mode, name, redeliver, shutdown } = options
     const listener = yield* stream.listen
     const claims = yield* subscribed.claims(mode, options.owner)
     const fibers = yield* FiberSet.make<void, HandlerError | SqlError>()
@@ -82,14 +84,20 @@ export const run = <R>(
       validity: mode._tag === "Lease" ? Math.min(validityMilliseconds, mode.milliseconds / 3) : validityMilliseconds,
       othersCannotAsk: claims.othersCannotAsk,
       deliver,
+      redeliver,
       metrics,
       shutdown,
       isCrowded: () => isCrowded
     }
 
-    const startWorker = (claim: Claim, claimedAt: Moment.Moment, scope: Scope.Closeable) => {
+    const startWorker = (
+      claim: Claim,
+      claimedAt: Moment.Moment,
+      scope: Scope.Closeable,
+      hasRequeued: boolean
+    ) => {
       const { partition } = claim
-      const worker = new PartitionWorker()
+      const worker = new PartitionWorker(hasRequeued)
       workers.set(partition, worker)
       const working = worker.run(workerOptions, claim, claimedAt).pipe(
         Effect.flatMap((left) =>
@@ -111,7 +119,7 @@ export const run = <R>(
     }
 
     /** Claims a partition and starts its worker; whether it was free. */
-    const claim = (partition: number, ask: boolean) =>
+    const claim = (partition: number, ask: boolean, hasRequeued: boolean) =>
       Effect.uninterruptibleMask((restore) =>
         Effect.gen(function*() {
           const scope = yield* Scope.make()
@@ -121,7 +129,7 @@ export const run = <R>(
             restore(claiming),
             (exit) => Exit.isSuccess(exit) && exit.value !== undefined ? Effect.void : Scope.close(scope, exit)
           )
-          if (claimed !== undefined) yield* startWorker(claimed, at, scope)
+          if (claimed !== undefined) yield* startWorker(claimed, at, scope, hasRequeued)
           return claimed !== undefined
         })
       )
@@ -132,9 +140,10 @@ export const run = <R>(
       before: { readonly idleAt: ReadonlyMap<number, number>; readonly halted: ReadonlySet<number> },
       now: number
     ) => {
-      const free = new Set<number>()
+      /** Each with whether it has requeued messages. */
+      const free = new Map<number, boolean>()
       let next = Infinity
-      for (const { checkpoint, isHalted, isPaused, partition } of pending) {
+      for (const { checkpoint, hasRequeued, isHalted, isPaused, partition } of pending) {
         const worker = workers.get(partition)
         if (isPaused) {
           worker?.leave() // behind the batch in hand
@@ -146,7 +155,7 @@ export const run = <R>(
           const wasReset = worker.state === "idle" && before.idleAt.get(partition) === worker.checkpoint &&
             worker.checkpoint !== checkpoint
           if (wasReset) worker.leave()
-          else worker.wake()
+          else worker.wake(hasRequeued)
           // Behind what the worker has acknowledged: read before that, or reset while the worker was not idle, which shows
           // only when it is.
           if (worker.checkpoint !== undefined && checkpoint < worker.checkpoint) {
@@ -158,7 +167,7 @@ export const run = <R>(
           halted.delete(partition)
           backoffUntil.delete(partition)
           refusedUntil.delete(partition)
-          free.add(partition)
+          free.set(partition, hasRequeued)
         } else next = Math.min(next, refusedUntil.has(partition) ? contendedMilliseconds : until - now)
       }
       return { free, next }
@@ -188,7 +197,7 @@ export const run = <R>(
       yield* measure(pending)
       const { free, next } = wakeWorkers(pending, before, yield* Moment.milliseconds)
       yielded = new Set(Array.from(yielded).filter((partition) => free.has(partition)))
-      const first = yield* Random.shuffle(Array.from(free).filter((partition) => !yielded.has(partition)))
+      const first = yield* Random.shuffle(Array.from(free.keys()).filter((partition) => !yielded.has(partition)))
       let wanted: number | undefined
       isCrowded = false
       for (const partition of [...first, ...yielded]) {
@@ -197,7 +206,7 @@ export const run = <R>(
           for (const worker of workers.values()) if (worker.state === "idle") worker.leave()
           break
         }
-        if (yield* claim(partition, false)) yielded.delete(partition)
+        if (yield* claim(partition, false, free.get(partition) === true)) yielded.delete(partition)
         else {
           wanted ??= partition
           const rest = yield* Random.nextIntBetween(...refusedMilliseconds)
@@ -206,7 +215,9 @@ export const run = <R>(
       }
       // With slots to spare, the holders of the refused partitions are asked for one.
       if (wanted === undefined) return next
-      if (workers.size < concurrency && (yield* claim(wanted, true))) refusedUntil.delete(wanted)
+      if (workers.size < concurrency && (yield* claim(wanted, true, free.get(wanted) === true))) {
+        refusedUntil.delete(wanted)
+      }
       return Math.min(next, contendedMilliseconds)
     })
 

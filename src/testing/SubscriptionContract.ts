@@ -7,6 +7,7 @@ import { failures } from "./subscription/failing.ts"
 import { handling } from "./subscription/handling.ts"
 import { observing } from "./subscription/observing.ts"
 import { pausing } from "./subscription/pausing.ts"
+import { requeueing } from "./subscription/requeueing.ts"
 import { resetting } from "./subscription/resetting.ts"
 import { stopping } from "./subscription/stopping.ts"
 import { telling } from "./subscription/telling.ts"
@@ -19,6 +20,7 @@ export const suite = makeSuite("subscriptions", {
   claiming,
   resetting,
   pausing,
+  requeueing,
   stopping,
   observing,
   telling
