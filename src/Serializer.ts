@@ -12,6 +12,7 @@
  */
 import { Predicate, Result, Schema } from "effect"
 import { SerializationError } from "./errors.ts"
+import { typesOf } from "./internal/tagPaths.ts"
 import { type Declared, declaredIn, type Tagged } from "./internal/tags.ts"
 import type { Metadata } from "./Message.ts"
 
@@ -33,6 +34,19 @@ export interface MessageSerializer<in out A> {
   readonly deserialize: (data: Schema.Json) => Result.Result<A, unknown>
   /** The tags that messages have; undefined: none. `fromSchema` reads them off the schema. */
   readonly tags?: Declared | undefined
+  /**
+   * What tells types that this build does not know from messages that are broken; undefined: nobody can tell. `fromSchema`
+   * reads it off the schema.
+   */
+  readonly types?: MessageTypes | undefined
+}
+
+/** The types that a serializer knows. */
+export interface MessageTypes {
+  /** The name of the type of stored data, as it is stored; undefined if it has none. */
+  readonly of: (data: Schema.Json) => string | undefined
+  /** Whether messages of the type can be decoded, unless they are broken. */
+  readonly knows: (type: string) => boolean
 }
 
 /** A schema that encodes and decodes without services: of a tagged class or struct, or a union of them. */
@@ -64,7 +78,15 @@ export const fromSchema = <S extends MessageSchema>(
   const typeField = options?.typeField ?? "_tag"
   const aliases = new Map(Object.entries(options?.aliases ?? {}))
   const tags = declaredIn(codec.ast, typeField, aliases)
-  if (typeField === "_tag" && aliases.size === 0) return { serialize: encode, deserialize: decode, tags }
+  const known = typesOf(codec.ast)
+  const types: MessageTypes | undefined = known && {
+    of: (data) => {
+      const type = isRecord(data) && Object.hasOwn(data, typeField) ? data[typeField] : undefined
+      return Predicate.isString(type) ? type : undefined
+    },
+    knows: (type) => known.has(aliases.get(type) ?? type)
+  }
+  if (typeField === "_tag" && aliases.size === 0) return { serialize: encode, deserialize: decode, tags, types }
 
   const toStored = (data: Schema.Json): Result.Result<Schema.Json, unknown> => {
     if (typeField === "_tag" || !isRecord(data) || !Object.hasOwn(data, "_tag")) return Result.succeed(data)
@@ -82,7 +104,8 @@ export const fromSchema = <S extends MessageSchema>(
   return {
     serialize: (message) => Result.flatMap(encode(message), toStored),
     deserialize: (data) => decode(fromStored(data)),
-    tags
+    tags,
+    types
   }
 }
 
@@ -101,7 +124,8 @@ export const verified = <A>(serializer: MessageSerializer<A>): MessageSerializer
       (data) => isJson(data) ? Result.succeed(data) : Result.fail(new Error("serialize returned what is not JSON"))
     ),
   deserialize: serializer.deserialize,
-  tags: serializer.tags
+  tags: serializer.tags,
+  types: serializer.types
 })
 
 const isJson = Schema.is(Schema.Json)
@@ -123,6 +147,7 @@ export interface MessageCodec<A> {
   /** The tags that a stored message would have if it were written today; or why it cannot be said to have any. */
   readonly tagsToday: (data: Schema.Json) => Result.Result<ReadonlyArray<string>, string>
   readonly decode: (data: Schema.Json, place: Place) => Result.Result<A, SerializationError>
+  readonly types: MessageTypes | undefined
 }
 
 interface EncodedWithTags {
@@ -165,6 +190,7 @@ export const makeCodec = <A>(serializer: MessageSerializer<A>): MessageCodec<A> 
     return Result.isFailure(tagged) ? refuse(tagged.failure) : Result.succeed({ data, tagged: tagged.success })
   },
   tags: serializer.tags,
+  types: serializer.types,
   tagsOf: (data, { messageId, stream, version }) => {
     const tagged = serializer.tags?.tagged(data) ?? Result.succeed(undefined)
     if (Result.isSuccess(tagged)) return Result.succeed(tagged.success?.tags ?? [])

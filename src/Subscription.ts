@@ -23,7 +23,7 @@ import { checkWhole, invalid, maximumPartition } from "./internal/checks.ts"
 import { checkName } from "./internal/names.ts"
 import * as Migrations from "./postgres/migrations/migrations.ts"
 import type { MessageCodec } from "./Serializer.ts"
-import type { AggregatedStorage, Failure, Halt, PartitionStatus, Pause, Storage } from "./Storage.ts"
+import type { AggregatedStorage, Failure, Halt, PartitionStatus, Pause, Storage, UnknownType } from "./Storage.ts"
 import type { DeliveryOptions, OnFailure } from "./subscription/attempt.ts"
 import { batches, type Consumer, each, type Traced, untraced } from "./subscription/consumer.ts"
 import * as Control from "./subscription/control.ts"
@@ -58,7 +58,8 @@ export type {
   Start,
   Subscribable,
   Subscription,
-  Unacknowledged
+  Unacknowledged,
+  UnknownType
 }
 
 /** @internal */
@@ -84,7 +85,8 @@ export const make = Effect.fnUntraced(function*<A>(
     delivery: options.delivery ?? "atLeastOnce",
     acknowledge: options.acknowledge ?? "batch",
     retry: options.retry ?? defaultRetry,
-    onFailure: options.onFailure ?? "park"
+    onFailure: options.onFailure ?? "park",
+    onUnknownType: options.onUnknownType ?? "leave"
   }
 
   const outsideTransaction = (call: string) =>
@@ -116,7 +118,8 @@ export const make = Effect.fnUntraced(function*<A>(
             deliver: Deliver.make(delivering),
             redeliver: Redeliver.make(delivering),
             metrics,
-            shutdown
+            shutdown,
+            leaves: (type) => how.onUnknownType === "leave" && codec.types?.knows(type) === false
           })
         })
       )

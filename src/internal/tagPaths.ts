@@ -54,6 +54,12 @@ export const tagPathsOf = (ast: SchemaAST.AST): ReadonlyMap<string, ReadonlyArra
   return byType
 }
 
+/** The types of messages that a schema knows, as they are stored; undefined if one of them has no name. */
+export const typesOf = (ast: SchemaAST.AST): ReadonlySet<string> | undefined => {
+  const types = membersOf(ast).map((member) => typeOf(encodedOf(member)))
+  return types.every((type) => type !== undefined) ? new Set(types) : undefined
+}
+
 /** What tells a place from others of its type. */
 export const keyOf = ({ path, tag }: Pick<TagPath, "tag" | "path">): string => JSON.stringify([tag, ...path])
 

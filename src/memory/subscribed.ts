@@ -3,13 +3,16 @@ import { type DateTime, Option } from "effect"
 import type { EncodedParkedMessage, Halt, ParkedEntry, PartitionHead, Pause } from "../Storage.ts"
 import * as Transaction from "./transaction.ts"
 
+/** `unknownType` if it was left to others. */
+export type Halted = Halt & { readonly unknownType: string | undefined }
+
 /** What a transaction does to the state. */
 export type Change =
   | { readonly _tag: "Advance"; readonly partition: number; readonly position: number }
   | { readonly _tag: "Park"; readonly entry: ParkedEntry; readonly parkedAt: DateTime.Utc }
   | { readonly _tag: "Requeue"; readonly entries: ReadonlyArray<Parked>; readonly at: DateTime.Utc }
   | { readonly _tag: "Unpark"; readonly partition: number; readonly position: number }
-  | { readonly _tag: "Halt"; readonly partition: number; readonly halt: Halt }
+  | { readonly _tag: "Halt"; readonly partition: number; readonly halt: Halted }
   | { readonly _tag: "Pause"; readonly partition: number | undefined; readonly pause: Pause }
   | { readonly _tag: "Resume"; readonly partition: number | undefined }
   | { readonly _tag: "Begin"; readonly starts: ReadonlyArray<PartitionHead>; readonly numbering: number }
@@ -25,7 +28,7 @@ export const checkpointOf = (partition: number): string => `checkpoint ${partiti
 export class State {
   readonly checkpoints: Map<number, number>
   readonly parked: Map<string, Parked>
-  readonly halted: Map<number, Halt>
+  readonly halted: Map<number, Halted>
   /** Undefined: the subscription. */
   readonly paused: Map<number | undefined, Pause>
   /** Of the stream, when this began. */

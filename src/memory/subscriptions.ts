@@ -7,10 +7,11 @@ import type {
   Claim,
   EncodedStoredMessage,
   PartitionHead,
+  PartitionStatus,
   SubscriptionStorage
 } from "../Storage.ts"
 import * as Parked from "./parked.ts"
-import { type Change, checkpointOf, type Subscribed } from "./subscribed.ts"
+import { type Change, checkpointOf, type Halted, type Subscribed } from "./subscribed.ts"
 import * as Transaction from "./transaction.ts"
 
 /** What a subscription asks of its aggregated stream. */
@@ -21,6 +22,16 @@ export interface Source extends Pick<AggregatedStorage, "partitions" | "readPart
   readonly numbering: () => number
   /** Wakes the listeners of the stream, after the commit. */
   readonly wake: Effect.Effect<void>
+}
+
+/** As `status` tells it. */
+const haltOf = (halted: Halted | undefined): Pick<PartitionStatus, "halted" | "unknownType"> => {
+  if (halted === undefined) return { halted: undefined, unknownType: undefined }
+  const { unknownType: type, ...halt } = halted
+  const { messageId, position, since } = halt
+  return type === undefined
+    ? { halted: halt, unknownType: undefined }
+    : { halted: undefined, unknownType: { type, position, messageId, since } }
 }
 
 export const make = (
@@ -104,13 +115,15 @@ export const make = (
       return (yield* partitions).flatMap((head) => {
         const checkpoint = checkpoints.get(head.partition) ?? -1
         const halt = halted.get(head.partition)
-        const isHalted = halt !== undefined && halt.position > checkpoint
+        const stands = halt !== undefined && halt.position > checkpoint
+        const isHalted = stands && halt.unknownType === undefined
+        const unknownType = stands ? halt.unknownType : undefined
         const isPaused = state.pauseOf(head.partition) !== undefined
         const hasRequeued = Array.from(state.parked.values()).some(({ partition, requeuedAt }) =>
           partition === head.partition && requeuedAt !== undefined
         )
         return head.position > checkpoint || isPaused || hasRequeued
-          ? [{ ...head, checkpoint, isHalted, isPaused, hasRequeued }]
+          ? [{ ...head, checkpoint, isHalted, unknownType, isPaused, hasRequeued }]
           : []
       })
     }),
@@ -132,18 +145,18 @@ export const make = (
             ? "Wanted"
             : "Advanced"
       ),
-    halt: ({ partition, token }, { attempts, error, messageId, position }) =>
+    halt: ({ partition, token }, { attempts, error, messageId, position }, unknownType) =>
       change(
         [checkpointOf(partition)],
-        () =>
-          Effect.map(Clock.currentTimeMillis, (now) =>
-            subscribed.tokens.get(partition) === token
-              ? {
-                _tag: "Halt",
-                partition,
-                halt: { position, messageId, error, attempts, since: DateTime.makeUnsafe(now) }
-              }
-              : undefined)
+        ({ halted }) =>
+          Effect.map(Clock.currentTimeMillis, (now) => {
+            if (subscribed.tokens.get(partition) !== token) return undefined
+            const before = halted.get(partition)
+            const isSame = unknownType !== undefined && before?.unknownType === unknownType &&
+              before.messageId === messageId
+            const since = isSame ? before.since : DateTime.makeUnsafe(now)
+            return { _tag: "Halt", partition, halt: { position, messageId, error, attempts, since, unknownType } }
+          })
       ),
     pause: (partition, why) =>
       Effect.andThen(
@@ -185,7 +198,7 @@ export const make = (
             age: age === undefined ? undefined : Duration.millis(age),
             claimedBy: subscribed.holders.get(head.partition)?.owner,
             parked: Array.from(parked.values()).filter(({ partition }) => partition === head.partition).length,
-            halted: halt !== undefined && halt.position > checkpoint ? halt : undefined,
+            ...haltOf(halt !== undefined && halt.position > checkpoint ? halt : undefined),
             paused: state.pauseOf(head.partition)
           }
         })

@@ -113,18 +113,22 @@ export const make = (
       ),
 
     // Locks the claim's row, as an acknowledgement does.
-    halt: ({ partition, token }, { attempts, error, messageId, position }) =>
+    halt: ({ partition, token }, { attempts, error, messageId, position }, unknownType) =>
       Effect.map(
         sql`with claim as materialized (
             select from ${sql(subscription.claimsTable)}
             where partition = ${partition} and token = ${int8(token)}::int8 for key share
           )
-          insert into ${sql(subscription.haltedTable)} (partition, position, message_id, error, attempts)
+          insert into ${sql(subscription.haltedTable)} as h
+            (partition, position, message_id, error, attempts, unknown_type)
           select ${partition}::int, ${position}::int, ${messageId}::uuid, ${JSON.stringify(error)}::text::jsonb,
-            ${attempts}::int
+            ${attempts}::int, ${unknownType ?? null}::text
           from claim
           on conflict (partition) do update set position = excluded.position, message_id = excluded.message_id,
-            error = excluded.error, attempts = excluded.attempts, halted_at = now() returning 1 as done`,
+            error = excluded.error, attempts = excluded.attempts, unknown_type = excluded.unknown_type,
+            halted_at = case when h.message_id = excluded.message_id and h.unknown_type = excluded.unknown_type
+              then h.halted_at else now() end
+          returning 1 as done`,
         (rows) => rows.length > 0
       )
   }

@@ -45,17 +45,19 @@ interface PendingRow {
   readonly position: number
   readonly checkpoint: number
   readonly is_halted: boolean
+  readonly unknown_type: string | null
   readonly is_paused: boolean
   readonly has_requeued: boolean
 }
 
-interface StatusRow extends Omit<PartitionStatus, "age" | "claimedBy" | "halted" | "paused"> {
+interface StatusRow extends Omit<PartitionStatus, "age" | "claimedBy" | "halted" | "paused" | "unknownType"> {
   readonly claimed_by: string | null
   readonly halted_at: number | null
   readonly halted_position: number
   readonly message_id: string
   readonly error: string
   readonly attempts: number
+  readonly unknown_type: string | null
   readonly age: number | null
   readonly paused_at: number | null
   readonly reason: string | null
@@ -141,7 +143,8 @@ export const make = (
           select o.numbering is null or o.numbering = n.numbering as is_current from ${origin} o, ${projection} n
         ) s left join (
           select h.partition, h.max_position as position, coalesce(c.position, -1) as checkpoint,
-            coalesce(s.position > coalesce(c.position, -1), false) as is_halted,
+            coalesce(s.position > coalesce(c.position, -1), false) and s.unknown_type is null as is_halted,
+            case when s.position > coalesce(c.position, -1) then s.unknown_type end as unknown_type,
             a.is_paused or z.partition is not null as is_paused, r.partition is not null as has_requeued
           from (select exists (select from ${paused} where partition is null) as is_paused) a cross join ${heads} h
           left join ${checkpoints} c on c.subscription_name::text = ${name}::text and c.partition = h.partition
@@ -161,6 +164,7 @@ export const make = (
               position: row.position,
               checkpoint: row.checkpoint,
               isHalted: row.is_halted,
+              unknownType: row.unknown_type ?? undefined,
               isPaused: row.is_paused,
               hasRequeued: row.has_requeued
             }]
@@ -218,7 +222,9 @@ export const make = (
           o.owner as claimed_by,
           (select count(*) from ${parked} p where p.partition = h.partition)::int as parked,
           ${sql.literal(milliseconds("s.halted_at"))} as halted_at, s.position as halted_position, s.message_id,
-          s.error::text as error, s.attempts, ${sql.literal(milliseconds("z.paused_at"))} as paused_at, z.reason,
+          s.error::text as error, s.attempts, s.unknown_type, ${
+        sql.literal(milliseconds("z.paused_at"))
+      } as paused_at, z.reason,
           z.paused_by
         from ${heads} h
         left join ${checkpoints} c on c.subscription_name::text = ${name}::text and c.partition = h.partition
@@ -240,7 +246,13 @@ export const make = (
           age: row.age === null ? undefined : Duration.millis(row.age),
           claimedBy: row.claimed_by ?? undefined,
           parked: row.parked,
-          halted: row.halted_at === null ? undefined : {
+          unknownType: row.halted_at === null || row.unknown_type === null ? undefined : {
+            type: row.unknown_type,
+            position: row.halted_position,
+            messageId: row.message_id,
+            since: toTime(row.halted_at)
+          },
+          halted: row.halted_at === null || row.unknown_type !== null ? undefined : {
             position: row.halted_position,
             messageId: row.message_id,
             error: Parked.toFailure(row.error),

@@ -19,6 +19,8 @@ export interface PendingPartition extends PartitionHead {
   readonly checkpoint: number
   /** Whether it is halted at a message behind the checkpoint. */
   readonly isHalted: boolean
+  /** The type of the message behind the checkpoint, if a process that did not know it has left it to others. */
+  readonly unknownType: string | undefined
   /** Whether it, or the subscription, is paused. */
   readonly isPaused: boolean
   /** Whether some of its parked messages are requeued. */
@@ -118,6 +120,16 @@ export interface Halt {
   readonly since: DateTime.Utc
 }
 
+/** A message that was left to others by a process that does not know its type: the partition goes on where that is known. */
+export interface UnknownType {
+  /** As it is stored. */
+  readonly type: string
+  readonly position: number
+  readonly messageId: string
+  /** When it was left for the first time. */
+  readonly since: DateTime.Utc
+}
+
 /** Since when a partition is paused, or its whole subscription, and what whoever paused it has said. */
 export interface Pause {
   readonly since: DateTime.Utc
@@ -140,6 +152,8 @@ export interface PartitionStatus extends PartitionHead {
   readonly parked: number
   /** Undefined unless the partition is halted. It stays so until the message is acknowledged, by whoever tries again. */
   readonly halted: Halt | undefined
+  /** Undefined unless the next message is of a type that a process did not know, and nobody has handled it since. */
+  readonly unknownType: UnknownType | undefined
   /** Undefined unless the partition is paused, or the whole subscription is: that comes first. */
   readonly paused: Pause | undefined
 }
@@ -185,8 +199,11 @@ export interface SubscriptionStorage {
   ) => Effect.Effect<number, SqlError>
   /** The first message of a partition that is requeued; none while the partition is paused. */
   readonly requeued: (partition: number) => Effect.Effect<EncodedParkedMessage | undefined, SqlError>
-  /** Notes that the partition is halted at a message, unless the claim is fenced. Whether it is noted. */
-  readonly halt: (claim: ClaimToken, entry: ParkedEntry) => Effect.Effect<boolean, SqlError>
+  /**
+   * Notes that the partition is halted at a message, or, with the message's type, that it is left to processes that know
+   * that, unless the claim is fenced. Whether it is noted.
+   */
+  readonly halt: (claim: ClaimToken, entry: ParkedEntry, unknownType?: string) => Effect.Effect<boolean, SqlError>
   /**
    * Pauses a partition, or the subscription; one that is paused stays so since then, and takes the new reason. After the
    * commit, listeners of the stream are woken, here and by `resume`.

@@ -21,6 +21,7 @@ export interface DeliveryOptions {
   readonly acknowledge: "message" | "batch"
   readonly retry: Schedule.Schedule<unknown, unknown>
   readonly onFailure: OnFailure
+  readonly onUnknownType: "leave" | "skip" | "fail"
 }
 
 /** Why a delivery ends other than by success: the claim must be given up. */

@@ -5,11 +5,11 @@ import * as Moment from "../internal/moment.ts"
 import type { Claim, ParkedEntry, SubscriptionStorage } from "../Storage.ts"
 
 /**
- * Why a batch ends before its end, other than by a failure: its claim was fenced or lost, or its partition is halted or
- * paused. What was handled before may be acknowledged, unless it is fenced.
+ * Why a batch ends before its end, other than by a failure: its claim was fenced or lost, or its partition is halted, paused,
+ * or left to processes that know the type of its next message. What was handled before may be acknowledged, unless it is fenced.
  */
 export class BatchStopped extends Data.TaggedError("BatchStopped")<{
-  readonly reason: "fenced" | "halted" | "paused"
+  readonly reason: "fenced" | "halted" | "paused" | "unknownType"
 }> {}
 
 export class ClaimedPartition {
@@ -91,9 +91,9 @@ export class ClaimedPartition {
     )
   }
 
-  /** Notes that it is halted at a message. */
-  halt(entry: ParkedEntry): Effect.Effect<void, BatchStopped | SqlError> {
-    return this.orStopped(this.subscribed.halt(this.claim, entry), (noted) => noted)
+  /** Notes that it is halted at a message, or left to those that know its type. */
+  halt(entry: ParkedEntry, unknownType?: string): Effect.Effect<void, BatchStopped | SqlError> {
+    return this.orStopped(this.subscribed.halt(this.claim, entry, unknownType), (noted) => noted)
   }
 
   /** An answer that the claim stands confirms it from the time of the question on. */

@@ -4,11 +4,16 @@
  * tried again by the schedule of retries (`retry.ts`), and at last parked, skipped, or left.
  */
 import { Array as Arr, Effect, Result } from "effect"
+import type { SerializationError } from "../errors.ts"
 import type { Delivery } from "../Handlers.ts"
+import { printable } from "../internal/printable.ts"
 import { decodeRow } from "../Reader.ts"
+import type { MessageCodec } from "../Serializer.ts"
 import type { EncodedLinkedMessage } from "../Storage.ts"
 import { atLeastOnce, type Delivering, type Ended, logFailure, transactional } from "./attempt.ts"
-import type { ClaimedPartition } from "./claimedPartition.ts"
+import { BatchStopped, type ClaimedPartition } from "./claimedPartition.ts"
+import { annotationsOf } from "./consumer.ts"
+import { toFailure } from "./failure.ts"
 import * as Retry from "./retry.ts"
 
 /** Delivers messages that were read behind the checkpoint. When a shutdown is requested, it ends behind the one in hand. */
@@ -21,7 +26,7 @@ export interface Deliver<R> {
 
 /** @internal */
 export const make = <A, R>(delivering: Delivering<A, R>): Deliver<R> => {
-  const { codec, options, shutdown } = delivering
+  const { codec, metrics, options, shutdown } = delivering
   // A transaction for each message, or one for the batch.
   const size = options.acknowledge === "message" && options.delivery === "transactional" ? 1 : Infinity
 
@@ -58,10 +63,17 @@ export const make = <A, R>(delivering: Delivering<A, R>): Deliver<R> => {
     let deliveries: Array<Delivery<A>> = []
     for (const row of rows) {
       const stored = decodeRow(codec, row)
+      const unknown = Result.isFailure(stored) ? unknownType(codec, row) : undefined
+      if (unknown !== undefined && options.onUnknownType === "skip") {
+        continue // acknowledged with what is behind it
+      }
       if (Result.isFailure(stored)) {
         // Trying again does not help with a message that cannot be decoded.
         yield* deliver(deliveries)
         deliveries = []
+        if (unknown !== undefined && options.onUnknownType === "leave") {
+          return yield* leave(delivering, partition, row, unknown, stored.failure)
+        }
         yield* giveUp({ ...row, attempt: 1 }, stored.failure)
         continue
       }
@@ -76,5 +88,37 @@ export const make = <A, R>(delivering: Delivering<A, R>): Deliver<R> => {
       deliveries = []
     }
     yield* deliver(deliveries)
+    if (shutdown.isRequested) return
+    const last = Arr.lastNonEmpty(rows).position
+    if (partition.checkpoint < last) yield* Effect.flatMap(partition.acknowledge(last), metrics.handled)
   })
 }
+
+/** The type of a message, if this build does not know it. */
+const unknownType = <A>({ types }: MessageCodec<A>, { data }: EncodedLinkedMessage): string | undefined => {
+  const type = types?.of(data)
+  return type === undefined || types?.knows(type) !== false ? undefined : type
+}
+
+/** Leaves a message to processes that know its type. */
+const leave = Effect.fnUntraced(function*<A, R>(
+  { options, shutdown }: Delivering<A, R>,
+  claimed: ClaimedPartition,
+  row: EncodedLinkedMessage,
+  type: string,
+  cause: SerializationError
+): Effect.fn.Return<void, Ended> {
+  if (shutdown.isRequested) return
+  const { partition } = claimed
+  const { messageId, position } = row
+  yield* claimed.halt({ partition, position, messageId, error: toFailure(cause), attempts: 0 }, type)
+  yield* Effect.annotateLogs(
+    Effect.logWarning(
+      `subscription ${options.name}: a message of a type that this build does not know (${
+        printable(type)
+      }) is left to a process that does: its partition waits`
+    ),
+    annotationsOf({ ...row, partition, attempt: 0 })
+  )
+  return yield* new BatchStopped({ reason: "unknownType" })
+})

@@ -13,6 +13,9 @@ const haltedGauge = Metric.gauge("effect_message_store_halted", {
   description: "Partitions that are halted at a message"
 })
 const pausedGauge = Metric.gauge("effect_message_store_paused", { description: "Partitions that are paused" })
+const unknownTypeGauge = Metric.gauge("effect_message_store_unknown_type", {
+  description: "Partitions that wait for a process that knows the type of their next message"
+})
 const batchTimer = Metric.timer("effect_message_store_batch_time", {
   description: "From reading a batch to its checkpoint"
 })
@@ -27,6 +30,7 @@ export interface Metrics {
   readonly age: (milliseconds: number) => Effect.Effect<void>
   readonly halted: (partitions: number) => Effect.Effect<void>
   readonly paused: (partitions: number) => Effect.Effect<void>
+  readonly unknownType: (partitions: number) => Effect.Effect<void>
   readonly batchTook: (time: Duration.Duration) => Effect.Effect<void>
 }
 
@@ -44,6 +48,7 @@ export const make = (subscription: string): Metrics => {
     age: update(ageGauge),
     halted: update(haltedGauge),
     paused: update(pausedGauge),
+    unknownType: update(unknownTypeGauge),
     batchTook: update(batchTimer)
   }
 }

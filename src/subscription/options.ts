@@ -47,6 +47,14 @@ export interface Options {
    */
   readonly onFailure?: OnFailure | undefined
   /**
+   * What is done with a message whose type this build does not know: the name of its type is not one of the schema's.
+   * `"leave"` (default) leaves its partition to processes that know it, as during a rolling deploy; `status` says so, and
+   * the partition waits where there is none. `"skip"` acknowledges it, for subscriptions that want some types only;
+   * `"fail"` does what `onFailure` says. Serializers written by hand know types if they have `types`; else such a message is one
+   * that cannot be decoded.
+   */
+  readonly onUnknownType?: "leave" | "skip" | "fail" | undefined
+  /**
    * How partitions are claimed: by locks of one database session of this process (default), which are free as soon as it
    * is gone; or by leases of a second to a day, for processes that reach the database through a pooler such as PgBouncer.
    * All processes of a subscription have to do the same.

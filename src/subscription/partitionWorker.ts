@@ -14,6 +14,7 @@
  * - *fenced*: the claim is another's, or a reset has refused it;
  * - *halted*: at a message that could not be handled;
  * - *paused*: as an operator has said;
+ * - *unknownType*: at a message whose type this build does not know;
  * - *disturbed*: by a transient failure of the database;
  * - *stopped*: the consumer shuts down.
  */
@@ -33,7 +34,17 @@ import type { Shutdown } from "./shutdown.ts"
 export type State = "claimed" | "reading" | "handling" | "idle"
 
 /** Why a worker has left; the first four have yielded. */
-export type Left = "idle" | "crowded" | "wanted" | "shared" | "fenced" | "halted" | "paused" | "disturbed" | "stopped"
+export type Left =
+  | "idle"
+  | "crowded"
+  | "wanted"
+  | "shared"
+  | "fenced"
+  | "halted"
+  | "paused"
+  | "unknownType"
+  | "disturbed"
+  | "stopped"
 
 /** How long an idle worker keeps its claim, in milliseconds. */
 const idleMilliseconds = 30_000

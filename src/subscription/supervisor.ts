@@ -31,6 +31,8 @@ export interface SupervisorOptions<R> {
   readonly deliver: Deliver<R>
   readonly redeliver: Redeliver<R>
   readonly metrics: Metrics
+  /** Whether messages of a type are left to other processes. */
+  readonly leaves: (type: string) => boolean
   readonly shutdown: Shutdown
 }
 
@@ -61,7 +63,7 @@ export const run = <R>(
   options: SupervisorOptions<R>
 ): Effect.Effect<never, HandlerError | StreamRebuiltError | SqlError, R> =>
   Effect.scoped(Effect.gen(function*() {
-    const { batchSize, concurrency, deliver, metrics, mode, name, redeliver, shutdown } = options
+    const { batchSize, concurrency, deliver, leaves, metrics, mode, name, redeliver, shutdown } = options
     const listener = yield* stream.listen
     const claims = yield* subscribed.claims(mode, options.owner)
     const fibers = yield* FiberSet.make<void, HandlerError | SqlError>()
@@ -143,12 +145,13 @@ export const run = <R>(
       /** Each with whether it has requeued messages. */
       const free = new Map<number, boolean>()
       let next = Infinity
-      for (const { checkpoint, hasRequeued, isHalted, isPaused, partition } of pending) {
+      for (const { checkpoint, hasRequeued, isHalted, isPaused, partition, unknownType } of pending) {
         const worker = workers.get(partition)
         if (isPaused) {
           worker?.leave() // behind the batch in hand
           continue
         }
+        if (worker === undefined && unknownType !== undefined && leaves(unknownType)) continue
         const until = Math.max(backoffUntil.get(partition) ?? 0, refusedUntil.get(partition) ?? 0)
         if (worker !== undefined) {
           // Idle throughout, yet not at the stored checkpoint: the subscription was reset.
@@ -178,6 +181,7 @@ export const run = <R>(
       yield* metrics.lag(lag)
       yield* metrics.halted(pending.filter(({ isHalted }) => isHalted).length)
       yield* metrics.paused(pending.filter(({ isPaused }) => isPaused).length)
+      yield* metrics.unknownType(pending.filter(({ unknownType }) => unknownType !== undefined).length)
       const now = yield* Moment.milliseconds
       if (lag > 0 && now < agedUntil) return
       agedUntil = lag > 0 ? now + agedMilliseconds : 0

@@ -11,6 +11,7 @@ import { requeueing } from "./subscription/requeueing.ts"
 import { resetting } from "./subscription/resetting.ts"
 import { stopping } from "./subscription/stopping.ts"
 import { telling } from "./subscription/telling.ts"
+import { unknownTypes } from "./subscription/unknownTypes.ts"
 import { makeSuite } from "./suite.ts"
 
 /** Registers the suite. */
@@ -23,5 +24,6 @@ export const suite = makeSuite("subscriptions", {
   requeueing,
   stopping,
   observing,
-  telling
+  telling,
+  unknownTypes
 })

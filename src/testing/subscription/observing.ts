@@ -124,7 +124,7 @@ export const observing: Part = (it) => {
             partitioner: Partitioner.constant()
           })
           yield* stream.projector.runOnce
-          const subscription = yield* stream.subscription({ name, delivery, onFailure, claims })
+          const subscription = yield* stream.subscription({ name, delivery, onFailure, claims, onUnknownType: "fail" })
           const { layer, lines } = logged(name)
           const handled: Array<number> = []
           const handler = Handlers.make<Noted>()({

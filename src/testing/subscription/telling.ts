@@ -32,13 +32,13 @@ export const telling: Part = (it) => {
       assert.strictEqual(yield* age, 0)
       yield* accounts.write(origin(0), deposits(2)) // and the projector is down
       yield* Effect.sleep("50 millis")
-      assert.isAtLeast(yield* age, 50)
+      assert.isAtLeast(yield* age, 40) // timers and clocks differ by some
       yield* stream.projector.runOnce
-      assert.isAtLeast((yield* ages)[0] ?? 0, 50)
+      assert.isAtLeast((yield* ages)[0] ?? 0, 40)
       yield* Effect.sleep("100 millis")
       yield* write(1, 1)
       const [first = 0, second = Infinity] = yield* ages
-      assert.isAtLeast(first, 150)
+      assert.isAtLeast(first, 130)
       assert.isBelow(second, first)
       const oldest = yield* age
       assert.isAtLeast(oldest, first)

@@ -1,4 +1,7 @@
-/** What operators say to a subscription: which partitions are paused, and which parked messages are to be handled again. */
+/**
+ * What operators say to a subscription: which partitions are paused, and which parked messages are to be handled again; and
+ * what processes say to each other: which messages are left to those that know their types.
+ */
 import type { SubscriptionObjects } from "../../objects.ts"
 import { inSchemaOf } from "../schema.ts"
 
@@ -13,8 +16,11 @@ export const control = (subscription: SubscriptionObjects): ReadonlyArray<string
   `create unique index if not exists ${subscription.pausedTable}_uq
   on ${subscription.pausedTable} ((partition is null), (coalesce(partition, 0)))`,
 
-  `alter table ${subscription.parkedTable}
-  add column if not exists requeued_at timestamptz -- null: nobody has said that it should be handled again`,
+  // Null: nobody has said that it should be handled again.
+  `alter table ${subscription.parkedTable} add column if not exists requeued_at timestamptz`,
   `create index if not exists ${subscription.parkedTable}_rq
-  on ${subscription.parkedTable} (partition, position) where requeued_at is not null`
+  on ${subscription.parkedTable} (partition, position) where requeued_at is not null`,
+
+  // Of a message that was left to processes that know its type; null: its handler failed.
+  `alter table ${subscription.haltedTable} add column if not exists unknown_type text`
 ]
