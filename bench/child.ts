@@ -98,10 +98,15 @@ const makeHandler = (subject: Subject, sql: SqlClient.SqlClient) => {
   const questionOf = ({ boundary }: DecideWork, fiber: number): Question => {
     const own = makeOwn(boundary === "hot" ? `${hot}${round}` : undefined)
     const { customer, order } = own
-    const asked = boundary === "own" || boundary === "hot"
-      ? [{ order }, { customer }]
-      : [{ customer: anyCustomer(boundary, storedMessages()) }]
-    return { stream: `own${round}x${fiber}-1`, own, asked }
+    const stream = `own${round}x${fiber}-1`
+    return boundary === "own" || boundary === "hot"
+      ? { stream, own, asked: [{ order }, { customer }], types: ["OrderPlaced"] }
+      : {
+        stream,
+        own,
+        asked: [{ customer: anyCustomer(boundary, storedMessages()) }],
+        types: ["OrderPlaced", "OrderShipped"]
+      }
   }
 
   const runWrites = Effect.fnUntraced(function*(work: WriteWork, milliseconds: number) {

@@ -72,7 +72,7 @@ const onStored = (
   const quickLoad: Load = { streams: 1000, length: 100 }
   const titled = ({ length, streams }: Load) => {
     const [found, stored] = [matchesOf(matches, streams * length), streams * length].map((n) => n.toLocaleString("en"))
-    return title(`a tag with ${found} matches among ${stored} messages`)
+    return title(`a tag with ${found} matches among ${stored} messages, two types asked about`)
   }
   return of(`${name}-${matchesOf(matches, load.streams * load.length)}`, titled(load), work, [dcb, tags], {
     load,

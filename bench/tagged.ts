@@ -1,7 +1,7 @@
 /** What decisions are made on: orders with two tags. Their stored JSON has as many bytes as that of orders without. */
 import { DateTime, Schema } from "effect"
 import { Fold, Message, MessageStore } from "effect-message-store"
-import { makeId, OrderShipped, storeName } from "./message.ts"
+import { makeId, storeName } from "./message.ts"
 
 export class TaggedOrder extends Schema.TaggedClass<TaggedOrder>()("OrderPlaced", {
   ...Message.fields,
@@ -12,14 +12,32 @@ export class TaggedOrder extends Schema.TaggedClass<TaggedOrder>()("OrderPlaced"
   address: Schema.Struct({ street: Schema.String, city: Schema.String, country: Schema.String })
 }) {}
 
-export const schema = Schema.Union([TaggedOrder, OrderShipped])
+export class TaggedShipment extends Schema.TaggedClass<TaggedShipment>()("OrderShipped", {
+  ...Message.fields,
+  orderId: Message.tag("order", Schema.String),
+  customer: Message.tag("customer", Schema.String),
+  carrier: Schema.String
+}) {}
+
+export const schema = Schema.Union([TaggedOrder, TaggedShipment])
+
+export type Type = "OrderPlaced" | "OrderShipped"
 
 export class TaggedOrders
   extends MessageStore.Service<TaggedOrders>()("bench/TaggedOrders", { name: storeName, schema })
 {}
 
+const one = (sofar: number) => sofar + 1
+
 /** How many orders there are. */
-export const ordersPlaced = Fold.make<TaggedOrder>()({ initial: 0, OrderPlaced: (sofar) => sofar + 1 })
+export const ordersPlaced = Fold.make<TaggedOrder>()({ initial: 0, OrderPlaced: one })
+
+/** How many orders and shipments there are. */
+export const ordersAndShipments = Fold.make<TaggedOrder | TaggedShipment>()({
+  initial: 0,
+  OrderPlaced: one,
+  OrderShipped: one
+})
 
 /** The values of a message's tags. */
 export interface Own {

@@ -15,7 +15,7 @@ import { Effect, Semaphore } from "effect"
 import { storedCustomer } from "../matches.ts"
 import { metadata } from "../message.ts"
 import { type Database, type Question, rangeOf, type Subject } from "../subjects/Subject.ts"
-import { makeFields, makeOwn, type Own, type Tag } from "../tagged.ts"
+import { makeFields, makeOwn, type Own, type Tag, type Type } from "../tagged.ts"
 import { makePool } from "./pg.ts"
 
 export interface Options {
@@ -38,14 +38,14 @@ const makeEvent = (own: Own, quantity = 1): OrderEvent => ({
   metadata: storedMetadata
 })
 
-const queryOf = (asked: ReadonlyArray<Tag>) =>
-  Query.fromItems(asked.map((tag) => ({ types: [type], tags: Tags.fromObj(tag) })))
+const queryOf = (asked: ReadonlyArray<Tag>, types: ReadonlyArray<Type>) =>
+  Query.fromItems(asked.map((tag) => ({ types: [...types], tags: Tags.fromObj(tag) })))
 
-/** How many orders there are. */
-const ordersPlaced = (tag: Tag) => ({
+/** How many messages there are of the types. */
+const counting = (tag: Tag, types: ReadonlyArray<Type>) => ({
   tagFilter: Tags.fromObj(tag),
   init: 0,
-  when: { [type]: (_: unknown, sofar: number) => sofar + 1 }
+  when: Object.fromEntries(types.map((one) => [one, (_: unknown, sofar: number) => sofar + 1]))
 })
 
 export const make = (database: Database, options: Options) =>
@@ -56,11 +56,11 @@ export const make = (database: Database, options: Options) =>
     yield* Effect.tryPromise(() => store.ensureInstalled())
     const ends = new Map<string, SequencePosition>()
 
-    const decide = async ({ asked, own }: Question): Promise<number> => {
+    const decide = async ({ asked, own, types }: Question): Promise<number> => {
       while (true) {
         const { appendCondition, state } = await buildDecisionModel(
           store,
-          Object.fromEntries(asked.map((tag, i) => [String(i), ordersPlaced(tag)]))
+          Object.fromEntries(asked.map((tag, i) => [String(i), counting(tag, types)]))
         )
         const decidedOn = Object.values(state).reduce((sum, count) => sum + count, 0)
         try {
@@ -83,16 +83,16 @@ export const make = (database: Database, options: Options) =>
         const decided = Effect.tryPromise(() => decide(question))
         return options.inTurns ? turn.withPermit(decided) : decided
       },
-      appendIf: ({ asked, own }) => {
+      appendIf: ({ asked, own, types }) => {
         const events = makeEvent(own)
         const after = ends.get(asked.map((tag) => Tags.fromObj(tag).values.join()).join()) ?? SequencePosition.initial()
-        const condition = { failIfEventsMatch: queryOf(asked), after }
+        const condition = { failIfEventsMatch: queryOf(asked, types), after }
         return Effect.asVoid(Effect.tryPromise(() => store.append({ events, condition })))
       },
       readTagged: (customer) =>
         Effect.tryPromise(async () => {
           let read = 0
-          for await (const { event } of store.read(queryOf([{ customer }]))) {
+          for await (const { event } of store.read(queryOf([{ customer }], ["OrderPlaced", "OrderShipped"]))) {
             const { data, metadata: { traceparent } } = event as OrderEvent
             if (data.quantity > 0 && traceparent !== "") read++
           }

@@ -2,7 +2,7 @@
 import type { Effect, Scope } from "effect"
 import type { SqlClient } from "effect/sql"
 import type { Measurement } from "../measure.ts"
-import type { Own, Tag } from "../tagged.ts"
+import type { Own, Tag, Type } from "../tagged.ts"
 import type { StreamWork, UpdateWork } from "../work.ts"
 
 /** A new, empty database. */
@@ -35,7 +35,7 @@ export interface Subject {
   readonly readTail?: (stream: string, size: number) => Effect.Effect<number, unknown>
   /** Reads all streams whose names begin so, in the order of global positions. */
   readonly readAll?: (prefix: string) => Effect.Effect<number, unknown>
-  /** Reads all messages that have a tag. */
+  /** Reads all messages of both types that have a tag. */
   readonly readTagged?: (customer: string) => Effect.Effect<number, unknown>
   /** Links messages to partitions, and hands them to handlers; says how much of it in which time. */
   readonly stream?: (work: StreamWork) => Effect.Effect<Measurement, unknown>
@@ -50,6 +50,8 @@ export interface Question {
   readonly stream: string
   readonly own: Own
   readonly asked: ReadonlyArray<Tag>
+  /** The types that are asked about. */
+  readonly types: ReadonlyArray<Type>
 }
 
 /** Where the messages end up: to be counted. */

@@ -38,11 +38,11 @@ export const makeAppendIf = Effect.fnUntraced(function*({ sql }: Database, tagsT
         for (const { end, tag } of rows) ends.set(tag, end)
       }
     ),
-    appendIf: ({ asked, own, stream }: Question): Effect.Effect<void, unknown> => {
+    appendIf: ({ asked, own, stream, types }: Question): Effect.Effect<void, unknown> => {
       const messages = makeOrder(own)
       const conditions = asked.flatMap(Object.entries).map(([name, value]): TagCondition => {
         const tag = `${name}:${value}`
-        return { tags: [tag], types: ["OrderPlaced"], after: ends.get(tag) ?? 0 }
+        return { tags: [tag], types, after: ends.get(tag) ?? 0 }
       })
       return Effect.suspend(() =>
         Effect.fromResult(toItems([{ stream, messages }], traceparent)).pipe(

@@ -5,7 +5,7 @@ import { SqlClient } from "effect/sql"
 import * as Objects from "../../src/postgres/objects.ts"
 import { storedCustomer } from "../matches.ts"
 import { metadata, storeName } from "../message.ts"
-import { makeFields, makeOrder, makeOwn, ordersPlaced, TaggedOrders } from "../tagged.ts"
+import { makeFields, makeOrder, makeOwn, ordersAndShipments, ordersPlaced, TaggedOrders } from "../tagged.ts"
 import { makeAppendIf } from "./appendIf.ts"
 import { sequenceName, stored, tableName } from "./depecheTable.ts"
 import { type Database, rangeOf, type Subject } from "./Subject.ts"
@@ -25,9 +25,10 @@ export const make = (database: Database) =>
         const messages = size === 1 ? makeAny() : [makeAny(), ...rangeOf(size - 1, makeAny)] as const
         return Effect.suspend(() => Effect.asVoid(store.write(stream, messages)))
       },
-      decide: ({ asked, own, stream }) => {
+      decide: ({ asked, own, stream, types }) => {
+        const fold = types.length === 1 ? ordersPlaced : ordersAndShipments
         let decidedOn = 0
-        const sources = Object.fromEntries(asked.map((tags, i) => [String(i), Decision.tagged(tags, ordersPlaced)]))
+        const sources = Object.fromEntries(asked.map((tags, i) => [String(i), Decision.tagged(tags, fold)]))
         const decide = (states: { readonly [name: string]: number }) => {
           decidedOn = Object.values(states).reduce((sum, state) => sum + state, 0)
           return { stream, messages: makeOrder(own, decidedOn + 1) }
@@ -37,7 +38,7 @@ export const make = (database: Database) =>
       appendIf,
       readTagged: (customer) =>
         Stream.runFold(
-          store.readTagged({ customer }, { types: ["OrderPlaced"] }),
+          store.readTagged({ customer }, { types: ["OrderPlaced", "OrderShipped"] }),
           () => 0,
           (total, { message }) => total + (message._tag === "OrderPlaced" && message.quantity > 0 ? 1 : 0)
         ),
