@@ -12,6 +12,7 @@
  */
 import { Predicate, Result, Schema } from "effect"
 import { SerializationError } from "./errors.ts"
+import type { Answered } from "./internal/handled.ts"
 import { typesOf } from "./internal/tagPaths.ts"
 import { type Declared, declaredIn, type Tagged } from "./internal/tags.ts"
 import type { Metadata } from "./Message.ts"
@@ -221,20 +222,21 @@ export const makeCodec = <A>(serializer: MessageSerializer<A>): MessageCodec<A> 
 })
 
 /**
- * The JSON text of metadata, with the traceparent of the writing span unless it has its own. Fields that are undefined
- * are left out.
+ * The JSON text of metadata, with the traceparent of the writing span, and with what a handler's write says of the message
+ * that it answers, unless it has its own. Fields that are undefined are left out.
  *
  * @internal
  */
 export const encodeMetadata = (
   metadata: Metadata | undefined,
-  traceparent: string | undefined
+  traceparent: string | undefined,
+  answered?: Answered
 ): Result.Result<string, SerializationError> => {
-  if (metadata === undefined) {
+  if (metadata === undefined && answered === undefined) {
     return Result.succeed(traceparent === undefined ? "{}" : `{"traceparent":"${traceparent}"}`)
   }
   const given = Object.fromEntries(
-    Object.entries({ traceparent, ...metadata }).filter(([, value]) => value !== undefined)
+    Object.entries({ traceparent, ...answered, ...metadata }).filter(([, value]) => value !== undefined)
   )
   if (!isJson(given)) return refuse("its metadata is not JSON")
   const text = JSON.stringify(given)

@@ -18,6 +18,7 @@ import {
   checkTime,
   invalid
 } from "../internal/checks.ts"
+import type { Answered } from "../internal/handled.ts"
 import { checkTags } from "../internal/tags.ts"
 import type { ExpectedVersion, MessagePosition, Metadata } from "../Message.ts"
 import { encodeMetadata, type MessageCodec } from "../Serializer.ts"
@@ -30,7 +31,10 @@ export type OneOrMore<A> = A | Arr.NonEmptyReadonlyArray<A>
 export interface WriteOptions {
   /** The version the stream has to be at: 0 or more, or `"exists"`. Default: any. */
   readonly expectedVersion?: ExpectedVersion | undefined
-  /** Stored with each of the messages. A `traceparent` given here replaces that of the writing span. */
+  /**
+   * Stored with each of the messages. A `traceparent` given here replaces that of the writing span, and in a handler of a
+   * subscription a `causationId` or `correlationId` replaces that of the message that is handled; undefined leaves it out.
+   */
   readonly metadata?: Metadata | undefined
 }
 
@@ -87,12 +91,16 @@ export const makeItems = <A>(codec: MessageCodec<A>, accessors: Accessors<A>, kn
     return Result.succeed(encoded)
   }
 
-  const toItem = (write: StreamWrite<A>, traceparent: string | undefined): Result.Result<AppendItem, Invalid> => {
+  const toItem = (
+    write: StreamWrite<A>,
+    traceparent: string | undefined,
+    answered: Answered | undefined
+  ): Result.Result<AppendItem, Invalid> => {
     const stream = checkStreamName(write.stream)
     if (Result.isFailure(stream)) return Result.fail(stream.failure)
     const expectedVersion = checkExpectedVersion(write.expectedVersion)
     if (Result.isFailure(expectedVersion)) return Result.fail(expectedVersion.failure)
-    const metadata = encodeMetadata(write.metadata, traceparent)
+    const metadata = encodeMetadata(write.metadata, traceparent, answered)
     if (Result.isFailure(metadata)) return Result.fail(metadata.failure)
     const encoded = encodeAll(Arr.ensure(write.messages))
     if (Result.isFailure(encoded)) return Result.fail(encoded.failure)
@@ -113,11 +121,12 @@ export const makeItems = <A>(codec: MessageCodec<A>, accessors: Accessors<A>, kn
 
   return (
     writes: Arr.NonEmptyReadonlyArray<StreamWrite<A>>,
-    traceparent: string | undefined
+    traceparent: string | undefined,
+    answered?: Answered
   ): Result.Result<Items, Invalid> => {
     const streams = checkStreams(writes)
     if (Result.isFailure(streams)) return Result.fail(streams.failure)
-    const items = Result.all(Arr.map(writes, (write) => toItem(write, traceparent)))
+    const items = Result.all(Arr.map(writes, (write) => toItem(write, traceparent, answered)))
     if (Result.isFailure(items)) return Result.fail(items.failure)
     const tags = codec.tags === undefined ? Result.void : checkTags(items.success)
     if (Result.isFailure(tags)) return Result.fail(tags.failure)

@@ -1,6 +1,7 @@
 /** Puts a store together: how it writes, decides and reads. What is promised stands in `MessageStore`. */
 import { Array as Arr, Context, Effect, Result, Tracer } from "effect"
 import * as AggregatedStream from "../AggregatedStream.ts"
+import { Handled } from "../internal/handled.ts"
 import { type MessagePosition, toTraceparent } from "../Message.ts"
 import * as Reader from "../Reader.ts"
 import type { MessageCodec } from "../Serializer.ts"
@@ -53,7 +54,11 @@ export const make = <A>(
         use: (items: Items) => Effect.Effect<B, E>
       ): Effect.Effect<B, E | Invalid> =>
         Effect.withFiber<B, E | Invalid>((fiber) => {
-          const items = toItems(writes, toTraceparent(Context.getOption(fiber.context, Tracer.ParentSpan)))
+          const items = toItems(
+            writes,
+            toTraceparent(Context.getOption(fiber.context, Tracer.ParentSpan)),
+            fiber.getRef(Handled)
+          )
           return Result.isFailure(items) ? Effect.fail(items.failure) : use(items.success)
         })
 

@@ -2,6 +2,7 @@
 import { Array as Arr, Cause, Data, Effect, Predicate, References } from "effect"
 import type { SqlError } from "effect/sql/SqlError"
 import type { Delivery, Handler } from "../Handlers.ts"
+import { answered, Handled } from "../internal/handled.ts"
 import { printable } from "../internal/printable.ts"
 import { fromTraceparent } from "../Message.ts"
 import type { BatchStopped } from "./claimedPartition.ts"
@@ -30,7 +31,10 @@ export const each = <A, E, R>(
   Effect.gen(function*() {
     for (const [index, delivery] of deliveries.entries()) {
       const annotations = { subscription, ...annotationsOf(delivery) }
-      const handling = Effect.annotateLogs(Effect.suspend(() => handler(delivery.message, delivery)), annotations)
+      const handling = answering(
+        delivery,
+        Effect.annotateLogs(Effect.suspend(() => handler(delivery.message, delivery)), annotations)
+      )
       const spanned = Effect.withSpan(handling, "Subscription.handle", {
         kind: "consumer",
         attributes: { ...annotations, type: typeOf(delivery.message) },
@@ -49,10 +53,12 @@ export const batches = <A, E, R>(
   traced: Traced
 ): Consumer<A, R> =>
 (deliveries, handled) => {
-  const [{ partition, position }] = deliveries
+  const [first, ...others] = deliveries
+  const { partition, position } = first
+  const handling = Effect.suspend(() => handler(deliveries))
   const annotations = { subscription, partition, position, messages: deliveries.length }
   const spanned = Effect.withSpan(
-    Effect.annotateLogs(Effect.suspend(() => handler(deliveries)), annotations),
+    Effect.annotateLogs(others.length === 0 ? answering(first, handling) : handling, annotations),
     "Subscription.handle",
     { kind: "consumer", attributes: annotations, links: linksOf(deliveries), captureStackTrace: false }
   )
@@ -61,6 +67,10 @@ export const batches = <A, E, R>(
     () => handled(Arr.lastNonEmpty(deliveries))
   ))
 }
+
+/** What is written meanwhile says which message it answers. */
+const answering = <B, E, R>(delivery: Delivery<unknown>, handling: Effect.Effect<B, E, R>): Effect.Effect<B, E, R> =>
+  Effect.provideService(handling, Handled, answered(delivery))
 
 /** The annotations of log lines and spans about a message. */
 export const annotationsOf = (

@@ -1,7 +1,8 @@
 /** Subscriptions: what they tell those who operate them, of handlers, halted partitions and owners. */
 import { assert } from "@effect/vitest"
-import { Duration, Effect, Logger, Metric, References, Tracer } from "effect"
-import { deposits, newStream, type Part } from "../fixture.ts"
+import { Duration, Effect, Logger, Metric, References, Stream, Tracer } from "effect"
+import * as Decision from "../../Decision.ts"
+import { balance, deposit, deposits, newStream, type Part } from "../fixture.ts"
 import { type Account, during, type Handled, recorder, subscribe, until } from "./fixture.ts"
 
 export const telling: Part = (it) => {
@@ -130,6 +131,52 @@ export const telling: Part = (it) => {
           assert.include(lines[position], expected)
         }
       }
+    }))
+
+  it.effect("has its handlers' writes say which message they answer, unless they say so themselves", () =>
+    Effect.gen(function*() {
+      for (const delivery of ["atLeastOnce", "transactional"] as const) {
+        const { accounts, make, origin, stream } = yield* subscribe({ delivery })
+        yield* accounts.write(origin(0), deposits(1), { metadata: { correlationId: "c", causationId: "a command" } })
+        yield* accounts.write(origin(0), deposits(1))
+        yield* stream.projector.runOnce
+        const subscription = yield* make()
+        const target = newStream()
+        const handled: Array<Handled> = []
+        const given = { causationId: "mine", correlationId: undefined, more: 1 }
+        const handler = Effect.fnUntraced(function*(_: unknown, delivered: Handled) {
+          handled.push(delivered)
+          yield* accounts.write(target, deposit())
+          yield* accounts.update(target, balance, () => Effect.succeed([deposit()]))
+          yield* accounts.decide(
+            { sum: Decision.stream(target, balance) },
+            () => Effect.succeed([{ stream: target, messages: deposit() }])
+          )
+          yield* accounts.write(target, deposit(), { metadata: given })
+        })
+        yield* during(subscription.run(handler), until(Effect.map(subscription.lag, (lag) => lag === 0)))
+        const written = yield* Stream.runCollect(accounts.read(target))
+        const said = written.map(({ metadata: { traceparent: _, ...metadata } }) => metadata)
+        const [first, second] = handled
+        const [of, next] = [
+          { correlationId: "c", causationId: first?.messageId },
+          { correlationId: second?.messageId, causationId: second?.messageId }
+        ]
+        const own = { causationId: "mine", more: 1 }
+        assert.deepStrictEqual(said, [of, of, of, own, next, next, next, own] as typeof said)
+      }
+      // Elsewhere, and of several at once, nothing is said.
+      const { accounts, make, write } = yield* subscribe()
+      const target = newStream()
+      yield* write(0, 2)
+      const subscription = yield* make()
+      const batch = subscription.runBatches(() => accounts.write(target, deposit()))
+      yield* during(batch, until(Effect.map(subscription.lag, (lag) => lag === 0)))
+      yield* write(0, 1)
+      yield* during(batch, until(Effect.map(subscription.lag, (lag) => lag === 0)))
+      yield* accounts.write(target, deposit())
+      const said = yield* Stream.runCollect(accounts.read(target))
+      assert.deepStrictEqual(said.map(({ metadata }) => metadata.causationId === undefined), [true, false, true])
     }))
 
   it.effect("says that it runs, and who has a partition", () =>
