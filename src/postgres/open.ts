@@ -46,7 +46,8 @@ export const openStore = Effect.fnUntraced(function*(
     select version, time_zone, lock_prefix,
       (select s.seqcache::int from pg_catalog.pg_sequence s
         where s.seqrelid operator(pg_catalog.=) ${sequence}::text::regclass::oid) as cache,
-      (select c.relnamespace::pg_catalog.regnamespace::text from pg_catalog.pg_class c
+      (select n.nspname::text from pg_catalog.pg_class c
+        join pg_catalog.pg_namespace n on n.oid operator(pg_catalog.=) c.relnamespace
         where c.oid operator(pg_catalog.=) ${table}::text::regclass::oid) as schema,
       coalesce(pg_catalog.has_table_privilege(to_regclass(${snapshotsTable}::text)::oid, 'select'::text), false) as may_read,
       coalesce((

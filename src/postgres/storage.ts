@@ -65,14 +65,14 @@ export const layer = (
             let written: ReadonlyArray<AppendItem> = []
             const appended = withLock(waiting, store)(lock)(appending((items) => {
               written = items
-              return writeWaiting(items, together)
+              return writeWaiting(items, grouped)
             }))
             return Effect.tap(appended, (outcomes) => wakeup.signal(store.channel, signals(written, outcomes)))
           }))
       }
       const coalesced = options?.coalesce === false
         ? undefined
-        : yield* GroupCommit.make((items) => call(items, together), locks)
+        : yield* GroupCommit.make((items) => call(items, grouped), locks)
       return Storage.of({
         ...Queries.make(sql, store),
         saveSnapshot: makeSave(sql, store),
@@ -132,7 +132,7 @@ export const layer = (
   ).pipe(Layer.provide([PostgresWakeup.layer, Claims.layer, SpareConnections.layer]))
 
 /** How the items of a group commit are appended: those whose locks are free, each for itself. */
-const together = { atomic: false, wait: false }
+const grouped = { atomic: false, wait: false }
 
 /** The new heads of the streams, in the form that depeche_db's listeners expect. */
 const signals = (

@@ -14,7 +14,7 @@ import type { SqlError } from "effect/sql/SqlError"
 import { wasRefused } from "../../internal/transient.ts"
 import type { AppendItem, AppendOutcome } from "../../Storage.ts"
 import type { Lock } from "../locks.ts"
-import type { Entry, Leaving, Queues, StreamQueue } from "./queues.ts"
+import { type Entry, type Leaving, locksOf, maximumLocks, type Queues, type StreamQueue } from "./queues.ts"
 import { type Append, type make as makeStatements, type Run, setOut, traced } from "./statements.ts"
 
 export interface Locks {
@@ -57,7 +57,7 @@ export const make = (
   /** The longest waiting first. */
   const held = new Set<StreamQueue>()
   const paused = new Set<StreamQueue>()
-  let due: Array<StreamQueue> = []
+  const due: Array<StreamQueue> = []
   let isAsking = false
   let isInLine = false
   let inLine: InLine | undefined
@@ -95,22 +95,31 @@ export const make = (
     })
 
   const ask = Effect.gen(function*() {
-    while (due.length > 0) {
-      const asked = due.filter(isHeld)
-      due = []
-      if (asked.length === 0) continue
-      const firsts = asked.flatMap(({ entries: [first] }) => first === undefined ? [] : [first])
-      const exit = yield* Effect.exit(locks.busy(firsts.map(({ item }) => item)))
-      for (const [i, queue] of asked.entries()) {
+    for (let asked; (asked = nextDue()).length > 0;) {
+      const exit = yield* Effect.exit(locks.busy(asked.map(([, { item }]) => item)))
+      for (const [i, [queue, first]] of asked.entries()) {
         if (!isHeld(queue)) continue
         if (Exit.isFailure(exit)) fail(queue, queue.entries.slice(), exit.cause)
-        else if (queue.entries[0] !== firsts[i]) hold(queue) // it was withdrawn: the next one is asked for
+        else if (queue.entries[0] !== first) hold(queue) // it was withdrawn: the next one is asked for
         else if ((queue.waitsFor = exit.value[i]) === undefined) release(queue)
         else hold(queue)
       }
     }
     isAsking = false
   })
+
+  /** With their first items: as many as may be asked for at once. */
+  const nextDue = (): ReadonlyArray<readonly [StreamQueue, Entry]> => {
+    const next: Array<readonly [StreamQueue, Entry]> = []
+    let sum = 0
+    for (let queue; sum < maximumLocks && (queue = due.shift()) !== undefined;) {
+      const [first] = queue.entries
+      if (!isHeld(queue) || first === undefined) continue
+      next.push([queue, first])
+      sum += locksOf(first)
+    }
+    return next
+  }
 
   const release = (queue: StreamQueue): void => {
     held.delete(queue)

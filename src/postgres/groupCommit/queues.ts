@@ -17,8 +17,8 @@ import { TagsAway } from "./tagsAway.ts"
 /** Bounds of a batch. A larger item is sent alone. */
 export const maximumItems = 128
 const maximumCharacters = 4 * 1024 * 1024
-/** The server has a table of locks, by default of 6400, for all that is under way. */
-const maximumLocks = 512
+/** The server has a table of locks for all that is under way, by default of 6400. */
+export const maximumLocks = 512
 
 /** What leaves in a batch. */
 export interface Leaving {
@@ -38,6 +38,9 @@ export interface Entry extends Leaving {
   /** The statement that it is under way in. */
   statement: Statement | undefined
 }
+
+/** How many locks it needs: those of tags, and that of its stream. */
+export const locksOf = ({ tagLocks }: Leaving): number => 1 + tagLocks.size
 
 /** A statement under way, and how many fibers still wait for it. */
 export interface Statement {
@@ -209,7 +212,7 @@ class Batch {
       if (!this.fits(entry) || !isFree(entry)) break
       this.entries.push(entry)
       this.size += entry.size
-      this.locks += 1 + entry.tagLocks.size
+      this.locks += locksOf(entry)
       count++
     }
     if (count === queue.entries.length) queue.entries.length = 0
@@ -217,10 +220,10 @@ class Batch {
     return count
   }
 
-  private fits({ isConditional, size, tagLocks }: Entry): boolean {
+  private fits(entry: Entry): boolean {
     const [first] = this.entries
     return first === undefined ||
-      (first.isConditional === isConditional && this.entries.length < this.most &&
-        this.size + size <= maximumCharacters && this.locks + 1 + tagLocks.size <= maximumLocks)
+      (first.isConditional === entry.isConditional && this.entries.length < this.most &&
+        this.size + entry.size <= maximumCharacters && this.locks + locksOf(entry) <= maximumLocks)
   }
 }

@@ -133,6 +133,9 @@ declare
   _refused int;       -- the item because of which an atomic append writes nothing; 0: none
   _positions bigint[]; -- of each message; null: its item is refused
   _careful boolean := false;
+  -- A snapshot that is older than the locks does not see what was added before they were had.
+  _stale constant boolean := pg_catalog.current_setting('transaction_isolation') in ('repeatable read', 'serializable');
+  _unknown boolean[] := '{}'; -- whether the item asks about what may have been added so
   _tx xid8;
   _added timestamp := pg_catalog.now() at time zone <zone>;
   _declared constant bigint := pg_catalog.pg_sequence_last_value(<declared>::pg_catalog.regclass);
@@ -147,11 +150,11 @@ begin
     _wait := true; -- nobody else knows which locks the call would come back for
   end if;
 
-  -- A snapshot that is older than the locks does not see what was added before they were had.
-  if pg_catalog.current_setting('transaction_isolation') in ('repeatable read', 'serializable') then
-    if pg_catalog.cardinality(_asked) > 0
-      or exists (select from pg_catalog.generate_series(1, _items) i where _last[i] = coalesce(_last[i - 1], 0))
-    then
+  if _stale then
+    select pg_catalog.array_agg(
+      _last[i] = coalesce(_last[i - 1], 0) or _last_query[i] > coalesce(_last_query[i - 1], 0)
+    ) into _unknown from pg_catalog.generate_series(1, _items) i;
+    if _atomic and true operator(pg_catalog.=) any(_unknown) then
       return query select 'isolation'::text, 0, null::bigint, null::uuid, null::int
         from pg_catalog.generate_series(1, _items);
       return;
@@ -216,7 +219,9 @@ begin
     for _i in 1.._items loop
       continue when not _free[_i];
       _head := coalesce(_found_heads[_i], _heads[_previous[_i]]);
-      if _expected[_i] = ${anyVersion} or _expected[_i] = _head or (_expected[_i] = ${existing} and _head > 0) then
+      if _unknown[_i] then
+        null; -- nothing is decided
+      elsif _expected[_i] = ${anyVersion} or _expected[_i] = _head or (_expected[_i] = ${existing} and _head > 0) then
         for _q in coalesce(_last_query[_i - 1], 0) + 1.._last_query[_i] loop
           _conflict := _found[_q];
           if _conflict is null and _asked_earlier[_q] and not _atomic then
@@ -326,6 +331,8 @@ begin
       outcome := 'busy';
     elsif _refused > 0 and _refused <> _i then
       outcome := 'skipped';
+    elsif _unknown[_i] then
+      outcome := 'isolation';
     elsif _conflicts[_i] is not null then
       outcome := 'conflict';
       query := _queries[_i];
