@@ -1,6 +1,6 @@
 /** A case: what is measured, of whom, and when. */
 import type { SubjectName } from "./subjects/index.ts"
-import type { ReadWork, StreamWork, UpdateWork, WriteWork } from "./work.ts"
+import type { ReadWork, RetagWork, StreamWork, UpdateWork, WriteWork } from "./work.ts"
 
 /** What is stored before. */
 export interface Load {
@@ -11,7 +11,7 @@ export interface Load {
 /** The first is the one that the others are compared with. */
 export type Subjects = readonly [baseline: SubjectName, ...others: ReadonlyArray<SubjectName>]
 
-export type Work = WriteWork | ReadWork | StreamWork | UpdateWork
+export type Work = WriteWork | ReadWork | StreamWork | UpdateWork | RetagWork
 
 export interface Case {
   readonly name: string

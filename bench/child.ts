@@ -12,7 +12,7 @@ import type { Reply, Request } from "./protocol.ts"
 import { type SubjectName, subjectNamed } from "./subjects/index.ts"
 import { type Question, rangeOf, storedStream, type Subject } from "./subjects/Subject.ts"
 import { hot, makeOwn } from "./tagged.ts"
-import type { DecideWork, ReadWork, StreamWork, UpdateWork, WriteWork } from "./work.ts"
+import type { DecideWork, ReadWork, RetagWork, StreamWork, UpdateWork, WriteWork } from "./work.ts"
 
 const [subjectName, url = ""] = process.argv.slice(2)
 
@@ -153,10 +153,12 @@ const makeHandler = (subject: Subject, sql: SqlClient.SqlClient) => {
   }
 
   /** As often as the time allows; what has to be made ready before each is not measured. */
-  const runStream = Effect.fnUntraced(function*(work: StreamWork | UpdateWork, milliseconds: number) {
+  const runStream = Effect.fnUntraced(function*(work: StreamWork | UpdateWork | RetagWork, milliseconds: number) {
     globalThis.gc?.()
-    if (work.kind === "update") {
-      const measurement = yield* demand(subject.update)(work, demand(loaded).streams)
+    if (work.kind === "update" || work.kind === "retag") {
+      const measurement = yield* work.kind === "retag"
+        ? demand(subject.retag)
+        : demand(subject.update)(work, demand(loaded).streams)
       expected = (yield* audit(subject, sql)).messages
       return measurement
     }

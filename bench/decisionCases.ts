@@ -60,6 +60,10 @@ const hotBoundary = (fibers: number): Case =>
     { quick: { subjects: [dcbInTurns, tags] } } // conflicts take their time
   )
 
+/** What is stored where decisions are on stored tags; and with `--quick`. */
+const million: Load = { streams: 1000, length: 1000 }
+const tenth: Load = { streams: 1000, length: 100 }
+
 /** What is measured on a tag with so many matches among a million messages; with `--quick` among a tenth of it. */
 const onStored = (
   matches: Matches,
@@ -68,17 +72,15 @@ const onStored = (
   work: DecideWork | ReadWork,
   unit: Case["unit"]
 ): Case => {
-  const load: Load = { streams: 1000, length: 1000 }
-  const quickLoad: Load = { streams: 1000, length: 100 }
   const titled = ({ length, streams }: Load) => {
     const [found, stored] = [matchesOf(matches, streams * length), streams * length].map((n) => n.toLocaleString("en"))
     return title(`a tag with ${found} matches among ${stored} messages, two types asked about`)
   }
-  return of(`${name}-${matchesOf(matches, load.streams * load.length)}`, titled(load), work, [dcb, tags], {
-    load,
+  return of(`${name}-${matchesOf(matches, million.streams * million.length)}`, titled(million), work, [dcb, tags], {
+    load: million,
     unit,
     runs: "notQuick",
-    quick: { load: quickLoad, title: titled(quickLoad) }
+    quick: { load: tenth, title: titled(tenth) }
   })
 }
 
@@ -105,6 +107,18 @@ const stored = (matches: Matches): ReadonlyArray<Case> => [
     "messages/s"
   )
 ]
+
+const retag: Case = of(
+  "decide-retag",
+  "1,000,000 stored messages are given two tags each, while 200 are written in a second",
+  { kind: "retag" },
+  [tags],
+  {
+    load: million,
+    runs: "notQuick",
+    quick: { load: tenth, title: "100,000 stored messages are given two tags each, while 200 are written in a second" }
+  }
+)
 
 const longStream = (stream: UpdateWork["stream"]): Case =>
   of(
@@ -139,6 +153,7 @@ export const decisions: ReadonlyArray<Case> = [
     { runs: "notQuick" }
   ),
   ...(["10", "1000", "tenth"] as const).flatMap(stored),
+  retag,
   longStream("new"),
   longStream("same")
 ]

@@ -32,6 +32,11 @@ export type ReadWork =
   /** Fibers read all messages of stored tags. */
   | { readonly kind: "readTagged"; readonly fibers: number; readonly matches: Matches }
 
+/** All loaded messages are tagged anew, while 200 are written in a second. */
+export interface RetagWork {
+  readonly kind: "retag"
+}
+
 /** A loaded stream is updated, one update at a time: one that was never updated before, or the same one again and again. */
 export interface UpdateWork {
   readonly kind: "update"

@@ -29,6 +29,8 @@ export interface Subject {
   readonly appendIf?: (question: Question) => Effect.Effect<void, unknown>
   /** Updates loaded streams of which there are so many; says how many milliseconds an update takes. */
   readonly update?: (work: UpdateWork, streams: number) => Effect.Effect<Measurement, unknown>
+  /** Gives all stored messages their tags anew, while others write; says how many in which time. */
+  readonly retag?: Effect.Effect<Measurement, unknown>
   /** Reads a stream from its beginning, and tells how many messages there were. */
   readonly read?: (stream: string) => Effect.Effect<number, unknown>
   /** Reads the last messages of a stream. */

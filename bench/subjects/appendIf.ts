@@ -7,6 +7,7 @@ import { SqlClient } from "effect/sql"
 import * as PostgresStorage from "../../src/postgres/storage.ts"
 import { fromSchema, makeCodec } from "../../src/Serializer.ts"
 import { Storage, type TagCondition } from "../../src/Storage.ts"
+import { declare } from "../../src/store/declarations.ts"
 import { makeItems } from "../../src/store/encode.ts"
 import { storeName } from "../message.ts"
 import { makeOrder, schema } from "../tagged.ts"
@@ -17,10 +18,6 @@ const traceparent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 /** Of a store whose objects exist. */
 export const makeAppendIf = Effect.fnUntraced(function*({ sql }: Database, tagsTable: string) {
   const codec = makeCodec(fromSchema(schema))
-  const toItems = makeItems<typeof schema.Type>(codec, {
-    id: ({ messageId }) => messageId,
-    time: ({ occurredAt }) => occurredAt
-  })
   const storage = yield* Effect.provide(
     Storage,
     yield* Layer.build(Layer.provide(
@@ -28,6 +25,11 @@ export const makeAppendIf = Effect.fnUntraced(function*({ sql }: Database, tagsT
       Layer.succeed(SqlClient.SqlClient, sql)
     ))
   )
+  const { knownTags } = yield* declare(storage, storeName, codec.tags)
+  const toItems = makeItems<typeof schema.Type>(codec, {
+    id: ({ messageId }) => messageId,
+    time: ({ occurredAt }) => occurredAt
+  }, knownTags)
   const ends = new Map<string, number>()
   return {
     /** Notes the last position of each customer's tag. */

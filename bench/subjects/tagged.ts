@@ -8,6 +8,7 @@ import { metadata, storeName } from "../message.ts"
 import { makeFields, makeOrder, makeOwn, ordersAndShipments, ordersPlaced, TaggedOrders } from "../tagged.ts"
 import { makeAppendIf } from "./appendIf.ts"
 import { sequenceName, stored, tableName } from "./depecheTable.ts"
+import { makeRetag } from "./retag.ts"
 import { type Database, rangeOf, type Subject } from "./Subject.ts"
 
 export const make = (database: Database) =>
@@ -15,7 +16,8 @@ export const make = (database: Database) =>
     const { sql } = database
     const client = Layer.succeed(SqlClient.SqlClient, sql)
     const store = yield* Effect.provide(TaggedOrders, yield* Layer.build(Layer.provide(TaggedOrders.layer, client)))
-    const { tagsTable } = yield* Effect.fromResult(Objects.forStore(storeName))
+    const objects = yield* Effect.fromResult(Objects.forStore(storeName))
+    const { tagsTable } = objects
     const plain = stored(database)
     const { appendIf, readEnds } = yield* makeAppendIf(database, tagsTable)
 
@@ -42,6 +44,7 @@ export const make = (database: Database) =>
           () => 0,
           (total, { message }) => total + (message._tag === "OrderPlaced" && message.quantity > 0 ? 1 : 0)
         ),
+      retag: makeRetag(store, sql, objects),
       ...plain,
       load: Effect.fnUntraced(function*(streams, length) {
         const { address, price, quantity } = makeFields(makeOwn(), 1)
