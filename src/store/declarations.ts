@@ -56,12 +56,20 @@ export const declare = Effect.fnUntraced(function*(
 })
 
 /**
- * The places that a schema declares, and that not all messages have yet which were stored before.
+ * The places that a schema declares, as the backend has them.
  *
  * @internal
  */
-export const incomplete = (declared: Declared | undefined, { tags }: Declarations): ReadonlyArray<DeclaredTag> =>
-  tags.filter((one) => !one.isComplete && declared?.paths.some((place) => isSame(place, one)))
+export const declaredBy = (declared: Declared | undefined, { tags }: Declarations): ReadonlyArray<DeclaredTag> =>
+  tags.filter((one) => declared?.paths.some((place) => isSame(place, one)))
+
+/**
+ * Those of them that not all messages have yet which were stored before.
+ *
+ * @internal
+ */
+export const incomplete = (declared: Declared | undefined, declarations: Declarations): ReadonlyArray<DeclaredTag> =>
+  declaredBy(declared, declarations).filter(({ isComplete }) => !isComplete)
 
 /** Whether the messages of a schema have no type that the backend knows more tags of. */
 const coversAll = (declared: Declared | undefined, { tags }: Declarations): boolean => {

@@ -12,7 +12,7 @@ import type { SqlError } from "effect/sql/SqlError"
 import { InvalidArgumentError, TaggingError } from "../errors.ts"
 import type { MessageCodec } from "../Serializer.ts"
 import type { DeclaredTag, EncodedStoredMessage, Storage, TaggedPage } from "../Storage.ts"
-import { incomplete } from "./declarations.ts"
+import { declaredBy, incomplete } from "./declarations.ts"
 
 /** How far the tagging of messages has come that were stored before their tags were declared. */
 export interface TaggingProgress {
@@ -71,13 +71,20 @@ export const make = <A>(storage: Storage["Service"], codec: MessageCodec<A>, sto
   const step = Effect.fnUntraced(function*(
     before: TaggingProgress
   ): Effect.fn.Return<readonly [TaggingProgress, boolean], TaggingError | SqlError> {
-    let open = incomplete(codec.tags, yield* storage.declaredTags)
+    let declared = yield* storage.declaredTags
+    let open = incomplete(codec.tags, declared)
     const unsettled = open.filter(({ upTo }) => upTo === undefined)
     const waitsFor = unsettled.length === 0 ? 0 : yield* storage.settleTags(unsettled)
-    if (unsettled.length > 0) open = incomplete(codec.tags, yield* storage.declaredTags)
+    if (unsettled.length > 0) {
+      declared = yield* storage.declaredTags
+      open = incomplete(codec.tags, declared)
+    }
     const page = nextPage(open)
     if (page === undefined) {
-      if (open.length === 0) return [{ ...before, waitsFor }, false] as const
+      if (open.length === 0) {
+        const upTo = Math.max(0, ...declaredBy(codec.tags, declared).map((place) => place.upTo ?? 0))
+        return [{ ...before, position: upTo, upTo, waitsFor }, false] as const
+      }
       yield* Effect.sleep(pause)
       return [{ ...before, waitsFor }, true] as const
     }

@@ -81,8 +81,8 @@ export const tagging: Part = (it, { concurrentTransactions }) => {
       assert.deepStrictEqual(yield* Stream.runCollect(store.tagging()), [{
         scanned: 0,
         tagged: 0,
-        position: 0,
-        upTo: 0,
+        position: last?.upTo ?? 0,
+        upTo: last?.upTo ?? 0,
         waitsFor: 0
       }])
       // Another process of the same build finds it done.
