@@ -46,7 +46,18 @@ const decidedOnSnapshots = Effect.gen(function*() {
     Layer.fresh(DecidingHosts.layer)
   )
   yield* saved
-  return [first > 6, folded - first]
+  const second = folded
+  // A write that expects the message which the state ended with.
+  const parted = new Parted({ from: "a", to: "b", number: 11 })
+  yield* Effect.provide(
+    Effect.flatMap(DecidingHosts, (hosts) =>
+      Effect.andThen(
+        hosts.update("q", count, () => Effect.succeed(parted)),
+        hosts.update("z", count, () => Effect.succeed([]))
+      )),
+    Layer.fresh(DecidingHosts.layer)
+  )
+  return [first > 6, second - first]
 })
 
 /** Decides on streams, and on one and on several tags; and in conflict, and in vain. */

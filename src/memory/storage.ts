@@ -67,11 +67,14 @@ class Messages implements Transaction.Participant<Row>, MemoryStream.Source<Row>
     const written: Array<Row> = []
     const taken = new Set(own.map((row) => row.messageId))
     const outcomes = items.map((item): AppendOutcome => {
-      const { conditions = [], expectedVersion, stream } = item
-      const head = heads.get(stream) ?? this.stream({ commit: Infinity, own }, stream).length
+      const { conditions = [], expectedPosition, expectedVersion, stream } = item
+      const rows = this.stream({ commit: Infinity, own }, stream)
+      const head = heads.get(stream) ?? rows.length
       const expected = expectedVersion === undefined ||
         (expectedVersion === "exists" ? head > 0 : expectedVersion === head)
-      if (!expected) return AppendOutcome.WrongVersion({ actualVersion: head })
+      const isOther = expectedPosition !== undefined && expectedVersion !== undefined && expectedVersion !== "exists" &&
+        rows[expectedVersion - 1]?.globalPosition !== expectedPosition
+      if (!expected || isOther) return AppendOutcome.WrongVersion({ actualVersion: head })
       for (const [condition, query] of conditions.entries()) {
         const added = this.tagged({ commit: Infinity, own: atomic ? own : [...own, ...written] }, query)
           .find(({ globalPosition }) => globalPosition > query.after)

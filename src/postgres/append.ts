@@ -26,6 +26,7 @@ import { Effect } from "effect"
 import type { Array as Arr } from "effect"
 import type { SqlClient } from "effect/sql/SqlClient"
 import type { SqlError } from "effect/sql/SqlError"
+import type * as Statement from "effect/sql/Statement"
 import { type AppendItem, AppendOutcome } from "../Storage.ts"
 import { type Int8, int8, timeParameter } from "./client/values.ts"
 import type { Objects } from "./objects.ts"
@@ -33,6 +34,7 @@ import type { Objects } from "./objects.ts"
 /** How the function's `_expected` says that any version will do, or any but 0: arrays of nulls have no type to bind. */
 const anyVersion = -2
 const existing = -1
+const noVersion = -3
 
 interface Row {
   readonly outcome: "written" | "wrong_version" | "duplicate" | "skipped" | "busy"
@@ -54,7 +56,9 @@ export const append = (sql: SqlClient, objects: Objects) => {
     const given = itemArrays(items, timeOf)
     return Effect.map(
       sql<Row>`select outcome, version, global_position, duplicate from ${sql(objects.appendFunction)}(
-      ${given.streams}::text[], ${given.previous}::int[], ${given.expected}::int[], ${given.metadata}::jsonb[],
+      ${given.streams}::text[], ${given.previous}::int[], ${
+        expectedVersions(sql, objects, given)
+      }, ${given.metadata}::jsonb[],
       ${given.last}::int[], ${given.item}::int[], ${given.ids}::uuid[], ${given.occurred}::timestamptz[],
       ${given.data}::text[], ${options.atomic}::boolean, ${options.wait}::boolean, ${given.ascending}::boolean, ${
         int8(knownTags(items))
@@ -71,11 +75,32 @@ export const knownTags = (items: ReadonlyArray<AppendItem>): number => {
   return known.size === 1 ? first : 1
 }
 
+/** The argument `_expected`: no version at all where another message stands at the one that is expected. */
+export const expectedVersions = (
+  sql: SqlClient,
+  { table }: Objects,
+  { expected, positions, streams }: Pick<ReturnType<typeof itemArrays>, "expected" | "positions" | "streams">
+): Statement.Fragment =>
+  positions.every((position) => position === 0)
+    ? sql`${expected}::int[]`
+    : sql`(
+        select pg_catalog.array_agg(
+          case when e.position = 0::bigint or exists (
+            select from ${sql(table)} m
+            where m.stream operator(pg_catalog.=) e.stream and m.version = e.version and m.global_position = e.position
+          ) then e.version else ${noVersion}::int end order by e.i
+        )
+        from unnest(${streams}::text[], ${expected}::int[], ${positions.map(int8)}::int8[])
+          with ordinality e(stream, version, position, i)
+      )`
+
 /** Items and their messages as the function takes them: migration 5 says what each array is. */
 export const itemArrays = (items: ReadonlyArray<AppendItem>, timeOf: ReturnType<typeof timeParameter>) => {
   const streams: Array<string> = []
   const previous: Array<number> = []
   const expected: Array<number> = []
+  /** Where the message of the expected version was seen; 0: any will do. */
+  const positions: Array<number> = []
   const metadata: Array<string> = []
   const last: Array<number> = []
   const item: Array<number> = []
@@ -84,13 +109,14 @@ export const itemArrays = (items: ReadonlyArray<AppendItem>, timeOf: ReturnType<
   const data: Array<string> = []
   const latest = new Map<string, number>()
   let ascending = true
-  for (const { expectedVersion, messages, metadata: itemMetadata, stream } of items) {
+  for (const { expectedPosition = 0, expectedVersion, messages, metadata: itemMetadata, stream } of items) {
     const index = streams.push(stream)
     previous.push(latest.get(stream) ?? 0)
     latest.set(stream, index)
     expected.push(
       expectedVersion === undefined ? anyVersion : expectedVersion === "exists" ? existing : expectedVersion
     )
+    positions.push(expectedPosition)
     metadata.push(itemMetadata)
     for (const message of messages) {
       item.push(index)
@@ -101,7 +127,7 @@ export const itemArrays = (items: ReadonlyArray<AppendItem>, timeOf: ReturnType<
     }
     last.push(ids.length)
   }
-  return { streams, previous, expected, metadata, last, item, ids, occurred, data, ascending }
+  return { streams, previous, expected, positions, metadata, last, item, ids, occurred, data, ascending }
 }
 
 const toOutcome = (row: Row): AppendOutcome | undefined => {

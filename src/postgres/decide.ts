@@ -18,7 +18,7 @@ import { type Array as Arr, Effect } from "effect"
 import type { SqlClient } from "effect/sql/SqlClient"
 import type { SqlError } from "effect/sql/SqlError"
 import { type AppendItem, AppendOutcome, type TagQuery } from "../Storage.ts"
-import { itemArrays, knownTags } from "./append.ts"
+import { expectedVersions, itemArrays, knownTags } from "./append.ts"
 import { type Int8, int8, timeParameter } from "./client/values.ts"
 import { tagLocksOf } from "./locks.ts"
 import type { Objects } from "./objects.ts"
@@ -79,7 +79,9 @@ export const decide = (sql: SqlClient, objects: Objects) => {
     const asked = queryArrays(queries)
     return Effect.map(
       sql<Row>`select outcome, version, global_position, message_id, query from ${sql(objects.decideFunction)}(
-      ${given.streams}::text[], ${given.previous}::int[], ${given.expected}::int[], ${given.metadata}::jsonb[],
+      ${given.streams}::text[], ${given.previous}::int[], ${
+        expectedVersions(sql, objects, given)
+      }, ${given.metadata}::jsonb[],
       ${given.last}::int[], ${given.item}::int[], ${given.ids}::uuid[], ${given.occurred}::timestamptz[],
       ${given.data}::text[], ${options.atomic}::boolean, ${options.wait}::boolean, ${types}::text[], ${locks}::text[],
       ${alone}::boolean[], ${lastLock}::int[], ${tags}::text[], ${tagMessage}::int[], ${lastQuery}::int[],

@@ -45,6 +45,11 @@ export interface TagCondition extends TagQuery {
 export interface AppendItem {
   readonly stream: string
   readonly expectedVersion: ExpectedVersion | undefined
+  /**
+   * Where the message of `expectedVersion`, a number above 0, was seen: the stream is at the wrong version if another one has
+   * that version now. Looked at when the append begins. Absent: any message will do.
+   */
+  readonly expectedPosition?: number | undefined
   /** No id twice. None: only a condition, that the stream is as expected. */
   readonly messages: ReadonlyArray<EncodedMessage>
   /** JSON text of an object, the same for each message. */

@@ -17,7 +17,7 @@ import type { MessagePosition } from "../Message.ts"
 import type { Internal, RequireTags } from "../Reader.ts"
 import type { MessageCodec } from "../Serializer.ts"
 import type { AppendItem, AppendOutcome, EncodedStoredMessage, Storage } from "../Storage.ts"
-import type { Invalid, Items, StreamWrite } from "./encode.ts"
+import type { Invalid, Items, PositionedWrite } from "./encode.ts"
 import type { Snapshots } from "./snapshots.ts"
 import { basisOfAll, type Named, requirementsOf, type View, withKept } from "./sources.ts"
 import type { Attempt, Turns } from "./turns.ts"
@@ -57,7 +57,7 @@ export const make = <A>(
   readUpTo: Internal<A>["readUpTo"],
   requireTags: RequireTags,
   encoded: <B, E>(
-    writes: Arr.NonEmptyReadonlyArray<StreamWrite<A>>,
+    writes: Arr.NonEmptyReadonlyArray<PositionedWrite<A>>,
     use: (items: Items) => Effect.Effect<B, E>
   ) => Effect.Effect<B, E | Invalid>
 ): Decide<A> => {
@@ -122,18 +122,18 @@ export const make = <A>(
   const writeIf =
     (named: ReadonlyArray<Named<A>>) =>
     (known: View, writes: Arr.NonEmptyReadonlyArray<Written<A>>): Effect.Effect<Outcome, DecideError> => {
-      const { conditions, versions } = requirementsOf(named, known)
-      const expecting = Arr.map(writes, (write): StreamWrite<A> => {
-        const expectedVersion = versions.get(write.stream)
-        versions.delete(write.stream) // a second part finds what the first one left
-        return { ...write, expectedVersion }
+      const { conditions, expected } = requirementsOf(named, known)
+      const expecting = Arr.map(writes, (write): PositionedWrite<A> => {
+        const head = expected.get(write.stream)
+        expected.delete(write.stream) // a second part finds what the first one left
+        return { ...write, ...head }
       })
       const sourceOf = (stream: string) =>
         named.find(({ source }) => source._tag === "Stream" && source.stream === stream)?.name ?? stream
       return encoded(expecting, ([first, ...others]): Effect.Effect<Outcome, DecideError> => {
-        const required = Array.from(versions, ([stream, expectedVersion]): AppendItem => ({
+        const required = Array.from(expected, ([stream, head]): AppendItem => ({
           stream,
-          expectedVersion,
+          ...head,
           messages: [],
           metadata: "{}"
         }))

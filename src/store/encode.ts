@@ -44,6 +44,11 @@ export interface StreamWrite<out A> extends WriteOptions {
   readonly messages: OneOrMore<A>
 }
 
+/** A write that expects not only a version, but a message at it: that of this global position. */
+export interface PositionedWrite<out A> extends StreamWrite<A> {
+  readonly expectedPosition?: number | undefined
+}
+
 /** Where a message keeps its id and its time; needed only by messages that lack `Message.fields`. */
 export interface Accessors<in A> {
   /** A UUID, always the same for the same message. */
@@ -92,7 +97,7 @@ export const makeItems = <A>(codec: MessageCodec<A>, accessors: Accessors<A>, kn
   }
 
   const toItem = (
-    write: StreamWrite<A>,
+    write: PositionedWrite<A>,
     traceparent: string | undefined,
     answered: Answered | undefined
   ): Result.Result<AppendItem, Invalid> => {
@@ -113,6 +118,7 @@ export const makeItems = <A>(codec: MessageCodec<A>, accessors: Accessors<A>, kn
     return Result.succeed({
       stream: stream.success,
       expectedVersion: expectedVersion.success,
+      expectedPosition: write.expectedPosition,
       messages,
       metadata: metadata.success,
       knownTags
@@ -120,7 +126,7 @@ export const makeItems = <A>(codec: MessageCodec<A>, accessors: Accessors<A>, kn
   }
 
   return (
-    writes: Arr.NonEmptyReadonlyArray<StreamWrite<A>>,
+    writes: Arr.NonEmptyReadonlyArray<PositionedWrite<A>>,
     traceparent: string | undefined,
     answered?: Answered
   ): Result.Result<Items, Invalid> => {

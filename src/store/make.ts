@@ -15,6 +15,7 @@ import {
   type Items,
   makeItems,
   type OneOrMore,
+  type PositionedWrite,
   type StreamWrite,
   toPositions,
   type WriteOptions
@@ -50,7 +51,7 @@ export const make = <A>(
 
       // Every single write comes through here: hence no generator.
       const encoded = <B, E>(
-        writes: Arr.NonEmptyReadonlyArray<StreamWrite<A>>,
+        writes: Arr.NonEmptyReadonlyArray<PositionedWrite<A>>,
         use: (items: Items) => Effect.Effect<B, E>
       ): Effect.Effect<B, E | Invalid> =>
         Effect.withFiber<B, E | Invalid>((fiber) => {
@@ -63,7 +64,7 @@ export const make = <A>(
         })
 
       const append = (
-        writes: Arr.NonEmptyReadonlyArray<StreamWrite<A>>
+        writes: Arr.NonEmptyReadonlyArray<PositionedWrite<A>>
       ): Effect.Effect<ReadonlyArray<MessagePosition>, WriteError> =>
         encoded(writes, (items) =>
           Effect.flatMap(
@@ -71,7 +72,7 @@ export const make = <A>(
             (outcomes) => Effect.fromResult(toPositions(items, outcomes))
           ))
 
-      const appendOne = (one: StreamWrite<A>) => Effect.map(append([one]), firstPosition)
+      const appendOne = (one: PositionedWrite<A>) => Effect.map(append([one]), firstPosition)
 
       // What Effect.fn does, without the stack trace that it takes of each call.
       const write = (stream: string, messages: OneOrMore<A>, options?: WriteOptions) =>

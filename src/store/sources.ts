@@ -12,7 +12,7 @@ import type { EncodedSnapshot, Ends, Storage, TagCondition, TagQuery } from "../
 import { type Kept, remembering, type Snapshots } from "./snapshots.ts"
 import { foldTagged, keptOfTags, type KnownTagged } from "./tagged.ts"
 import type { Basis } from "./turns.ts"
-import { keptOf, type KeptStream, type Known, knownOf, type ReadStream, streamKey } from "./update.ts"
+import { expectedOf, keptOf, type KeptStream, type Known, knownOf, type ReadStream, streamKey } from "./update.ts"
 
 /** A source under its name, checked. */
 export type Named<A> =
@@ -140,22 +140,22 @@ const rememberOne = <A>(
 }
 
 /**
- * Of what was read the versions of streams, and the conditions on tags, each with the name of its source.
+ * Of what was read what is expected of streams, and the conditions on tags, each with the name of its source.
  *
  * @internal
  */
 export const requirementsOf = <A>(named: ReadonlyArray<Named<A>>, view: View) => {
-  const versions = new Map<string, number>()
+  const expected = new Map<string, ReturnType<typeof expectedOf>>()
   const conditions: Array<{ readonly source: string; readonly condition: TagCondition }> = []
   for (const [i, one] of named.entries()) {
     const known = view[i]
     if (known === undefined) continue
-    if ("head" in known) versions.set(known.head.stream, known.head.version)
+    if ("head" in known) expected.set(known.head.stream, expectedOf(one.source.fold, known.head))
     else {
       for (const [q, query] of queriesOf(one).entries()) {
         conditions.push({ source: one.name, condition: { ...query, after: known.ends[q] ?? 0 } })
       }
     }
   }
-  return { versions, conditions }
+  return { expected, conditions }
 }

@@ -9,11 +9,11 @@ import type {
   OptimisticConcurrencyError,
   SerializationError
 } from "../errors.ts"
-import type { Fold } from "../Fold.ts"
+import { type Fold, snapshotOf } from "../Fold.ts"
 import type { MessagePosition, StreamHead } from "../Message.ts"
 import type { Internal, ReadError } from "../Reader.ts"
 import type { EncodedSnapshot, Storage } from "../Storage.ts"
-import type { StreamWrite, WriteOptions } from "./encode.ts"
+import type { PositionedWrite, WriteOptions } from "./encode.ts"
 import { type Kept, remembering, type Snapshots, type Standing } from "./snapshots.ts"
 import type { Attempt, Basis, Turns } from "./turns.ts"
 
@@ -170,29 +170,43 @@ export const basisOf = <S, A>(
 })
 
 /**
+ * What is expected of a stream that was folded: its version; and, where the state may have been remembered for long, the message
+ * that it ended with, since a stream that was truncated may be back at that version.
+ *
  * @internal
  */
-export const makeWriteTo = <A>(append: (write: StreamWrite<A>) => Effect.Effect<MessagePosition, WriteError>) =>
-<S>(
-  fold: Fold<S, A>,
-  known: Known<S>,
-  messages: Arr.NonEmptyReadonlyArray<A>,
-  options: Pick<WriteOptions, "metadata"> | undefined
-): Effect.Effect<Attempt<Known<S>, MessagePosition, WriteError>, WriteError> => {
-  const { stream, version: expectedVersion } = known.head
-  return Effect.flatMap(
-    Effect.result(append({ ...options, stream, messages, expectedVersion })),
-    (result): Effect.Effect<Attempt<Known<S>, MessagePosition, WriteError>, WriteError> => {
-      if (Result.isSuccess(result)) {
-        const written = result.success
-        // Reading them back would give equal messages, by the first law of serializers.
-        return Effect.succeed({ _tag: "Written", written, known: () => evolved(fold, known, written, messages) })
+export const expectedOf = <S>(fold: Fold<S, never>, { globalPosition, version }: StreamHead) => ({
+  expectedVersion: version,
+  expectedPosition: snapshotOf(fold) === undefined ? undefined : globalPosition
+})
+
+/**
+ * @internal
+ */
+export const makeWriteTo =
+  <A>(append: (write: PositionedWrite<A>) => Effect.Effect<MessagePosition, WriteError>) =>
+  <S>(
+    fold: Fold<S, A>,
+    known: Known<S>,
+    messages: Arr.NonEmptyReadonlyArray<A>,
+    options: Pick<WriteOptions, "metadata"> | undefined
+  ): Effect.Effect<Attempt<Known<S>, MessagePosition, WriteError>, WriteError> => {
+    const { stream } = known.head
+    return Effect.flatMap(
+      Effect.result(append({ ...options, stream, messages, ...expectedOf(fold, known.head) })),
+      (result): Effect.Effect<Attempt<Known<S>, MessagePosition, WriteError>, WriteError> => {
+        if (Result.isSuccess(result)) {
+          const written = result.success
+          // Reading them back would give equal messages, by the first law of serializers.
+          return Effect.succeed({ _tag: "Written", written, known: () => evolved(fold, known, written, messages) })
+        }
+        const error = Effect.fail(result.failure)
+        return result.failure._tag === "OptimisticConcurrencyError"
+          ? Effect.succeed({ _tag: "Conflict", error })
+          : error
       }
-      const error = Effect.fail(result.failure)
-      return result.failure._tag === "OptimisticConcurrencyError" ? Effect.succeed({ _tag: "Conflict", error }) : error
-    }
-  )
-}
+    )
+  }
 
 /**
  * @internal

@@ -1,6 +1,7 @@
 /** The states of folds that a process remembers. */
 import { assert } from "@effect/vitest"
 import { Array as Arr, Effect } from "effect"
+import * as Decision from "../../Decision.ts"
 import type * as MessageStore from "../../MessageStore.ts"
 import { Storage } from "../../Storage.ts"
 import { Accounts, deposit, deposits, newStream, type Part } from "../fixture.ts"
@@ -103,5 +104,38 @@ export const rememberedStates: Part = (it) => {
       yield* truncate(accounts)
       assert.deepStrictEqual((yield* storage.ends([], [], key === undefined ? [] : [key])).snapshots, [undefined])
       assert.strictEqual(calls.evolved, 9)
+    }))
+
+  it.effect("of a stream that was truncated, and is back at its version, write nothing", () =>
+    Effect.gen(function*() {
+      const accounts = yield* Accounts
+      const [stream, other] = [newStream(), newStream()]
+      const { fold } = counted({ every: 1000 })
+      yield* onStore(Accounts, (store) =>
+        Effect.gen(function*() {
+          const seen: Array<number> = []
+          const update = store.update(stream, fold, (sum) => {
+            seen.push(sum)
+            return Effect.succeed(deposit(1))
+          })
+          const decide = store.decide({ sum: Decision.stream(stream, fold) }, ({ sum }) => {
+            seen.push(sum)
+            return { stream, messages: deposit(1) }
+          })
+          // The stream is a condition alone.
+          const required = store.decide({ sum: Decision.stream(stream, fold) }, ({ sum }) => {
+            seen.push(sum)
+            return { stream: other, messages: deposit(1) }
+          })
+          for (const decision of [update, decide, required]) {
+            yield* update
+            seen.length = 0
+            const { version } = yield* accounts.head(stream)
+            yield* truncate(accounts)
+            for (let i = 0; i < version; i++) yield* accounts.write(stream, deposit(100))
+            yield* decision
+            assert.deepStrictEqual(seen.slice(1), [100 * version])
+          }
+        }))
     }))
 }
