@@ -14,8 +14,8 @@
  *   more, and calls no handler for it once a second has gone by.
  * - A message whose handler keeps failing does what `onFailure` says; other partitions go on.
  */
-import { Context, Deferred, Effect, Layer, Queue, Schedule, Stream } from "effect"
-import type { Array as Arr, Duration } from "effect"
+import { Context, Deferred, Duration, Effect, Layer, Option, Queue, Schedule, Stream } from "effect"
+import type { Array as Arr } from "effect"
 import type { InvalidNameError } from "./errors.ts"
 import * as Handlers from "./Handlers.ts"
 import type { Delivery, Handler } from "./Handlers.ts"
@@ -29,6 +29,8 @@ import { batches, type Consumer, each, type Traced, untraced } from "./subscript
 import * as Control from "./subscription/control.ts"
 import type { PauseOptions } from "./subscription/control.ts"
 import * as Deliver from "./subscription/delivery.ts"
+import * as Drain from "./subscription/drain.ts"
+import type { Drained, DrainOptions } from "./subscription/drain.ts"
 import type { MakeError, RunError, Subscribable, Subscription, Unacknowledged } from "./subscription/interface.ts"
 import { age, lag } from "./subscription/lag.ts"
 import * as Metrics from "./subscription/metrics.ts"
@@ -42,6 +44,8 @@ import { positionsOf, type Start } from "./subscription/start.ts"
 import * as Supervisor from "./subscription/supervisor.ts"
 
 export type {
+  Drained,
+  DrainOptions,
   Failure,
   Halt,
   MakeError,
@@ -95,19 +99,23 @@ export const make = Effect.fnUntraced(function*<A>(
         ? Effect.fromResult(invalid(call, "must not be called inside a transaction"))
         : Effect.void)
 
-  const consume = <R>(
+  const supervised = <R>(
     makeConsumer: (traced: Traced) => Consumer<A, R>,
-    how: DeliveryOptions = delivery,
-    shutdownTimeout: Duration.Input = options.shutdownTimeout ?? "10 seconds"
-  ): Effect.Effect<never, RunError, R> =>
+    { drains = false, how = delivery, measured = metrics, shutdownTimeout = options.shutdownTimeout ?? "10 seconds" }: {
+      readonly how?: DeliveryOptions
+      readonly shutdownTimeout?: Duration.Input
+      readonly measured?: Metrics.Metrics
+      readonly drains?: boolean
+    }
+  ): Effect.Effect<void, RunError, R> =>
     Effect.andThen(
-      outsideTransaction("run"),
+      outsideTransaction(drains ? "drain" : "run"),
       untraced((traced) =>
         Effect.gen(function*() {
           const shutdown = new Shutdown()
           const consumer = makeConsumer(traced)
-          const delivering = { storage, subscribed, codec, options: how, consumer, metrics, shutdown }
-          return yield* Supervisor.run(stream, subscribed, {
+          const delivering = { storage, subscribed, codec, options: how, consumer, metrics: measured, shutdown }
+          yield* Supervisor.run(stream, subscribed, {
             name,
             owner: options.owner,
             mode,
@@ -117,19 +125,42 @@ export const make = Effect.fnUntraced(function*<A>(
             shutdownTimeout,
             deliver: Deliver.make(delivering),
             redeliver: Redeliver.make(delivering),
-            metrics,
+            metrics: measured,
             shutdown,
-            leaves: (type) => how.onUnknownType === "leave" && codec.types?.knows(type) === false
+            leaves: (type) => how.onUnknownType === "leave" && codec.types?.knows(type) === false,
+            drains
           })
         })
       )
     )
+
+  const consume = <R>(
+    makeConsumer: (traced: Traced) => Consumer<A, R>,
+    how: Parameters<typeof supervised>[1] = {}
+  ): Effect.Effect<never, RunError, R> => Effect.andThen(supervised(makeConsumer, how), Effect.never)
+
+  const drain = Effect.fnUntraced(function*<R>(
+    makeConsumer: (traced: Traced) => Consumer<A, R>,
+    drainOptions: DrainOptions = {}
+  ): Effect.fn.Return<Drained, RunError, R> {
+    const time = yield* Effect.fromResult(Drain.checkFor(drainOptions.for))
+    yield* outsideTransaction("drain")
+    const { counts, metrics: measured } = Drain.counting(metrics)
+    const first = yield* subscribed.pending
+    if (Drain.isIdle(first)) return Drain.drained(counts, first, true)
+    const running = supervised(makeConsumer, { measured, drains: true })
+    const done = Duration.isFinite(time)
+      ? yield* Effect.timeoutOption(running, time)
+      : Option.some(yield* running)
+    return Drain.drained(counts, yield* subscribed.pending, Option.isSome(done))
+  })
 
   return {
     name,
     handlers: Handlers.make<A>(),
     run: (handler) => consume((traced) => each(name, handler, traced)),
     runBatches: (handler) => consume((traced) => batches(name, handler, traced)),
+    drain: (handler, drainOptions) => drain((traced) => each(name, handler, traced), drainOptions),
     messages: Stream.callback<Unacknowledged<A>, RunError>((queue) =>
       consume(
         () =>
@@ -141,8 +172,10 @@ export const make = Effect.fnUntraced(function*<A>(
               yield* Deferred.await(acknowledged)
             })),
         // Consumers may wait with a message for as long as they like: no transaction is open meanwhile.
-        { ...delivery, delivery: "atLeastOnce", acknowledge: "message" },
-        0 // when the stream has ended, nothing is acknowledged any more
+        {
+          how: { ...delivery, delivery: "atLeastOnce", acknowledge: "message" },
+          shutdownTimeout: 0 // when the stream has ended, nothing is acknowledged any more
+        }
       )
     ),
     status: subscribed.status,

@@ -14,6 +14,7 @@ import type * as Handlers from "../Handlers.ts"
 import type { Delivery, Handler } from "../Handlers.ts"
 import type { PartitionStatus } from "../Storage.ts"
 import type { PauseOptions } from "./control.ts"
+import type { Drained, DrainOptions } from "./drain.ts"
 import type { Options } from "./options.ts"
 import type { ParkedMessage, Place, ReadParkedOptions, Replayed } from "./parked.ts"
 import type { Start } from "./start.ts"
@@ -59,6 +60,23 @@ export interface Subscription<in out A> {
   readonly runBatches: <E, R>(
     handler: (deliveries: Arr.NonEmptyReadonlyArray<Delivery<A>>) => Effect.Effect<unknown, E, R>
   ) => Effect.Effect<never, RunError, R>
+  /**
+   * Handles messages until none is left, or the time is over, and answers what was done: for tests, scheduled jobs, and
+   * whatever else does not stay. It waits for what other consumers have in hand, and does not wait for the projector:
+   * messages that are not linked yet do not count. Partitions that are paused or halted, or left to processes that know the
+   * type of their next message, are left as they are. Where nothing is to be done, it ends after one look at the database.
+   *
+   * **Example**
+   *
+   * ```ts
+   * yield* ordersByCustomer.projector.runOnce
+   * const { handled, isCaughtUp } = yield* invoices.drain((order) => writeInvoice(order), { for: "5 minutes" })
+   * ```
+   */
+  readonly drain: <E, R>(
+    handler: Handler<A, E, R>,
+    options?: DrainOptions
+  ) => Effect.Effect<Drained, RunError, R>
   /**
    * The messages as a stream, each to be acknowledged by its consumer; of each partition one at a time. They are delivered
    * at least once, and acknowledged one by one, whatever the options say.

@@ -73,6 +73,8 @@ export interface WorkerOptions<R> {
   readonly shutdown: Shutdown
   /** Whether partitions wait for a slot. */
   readonly isCrowded: () => boolean
+  /** Called when a worker has handled all there was. */
+  readonly onIdle: () => void
 }
 
 export class PartitionWorker {
@@ -127,7 +129,7 @@ export class PartitionWorker {
   }
 
   private work<R>(
-    { batchSize, deliver, isCrowded, metrics, othersCannotAsk, redeliver, shutdown, subscribed, validity }:
+    { batchSize, deliver, isCrowded, metrics, onIdle, othersCannotAsk, redeliver, shutdown, subscribed, validity }:
       WorkerOptions<R>,
     claim: Claim,
     claimedAt: Moment.Moment
@@ -168,6 +170,7 @@ export class PartitionWorker {
         if (isCrowded()) return "crowded"
         if (this.hasToLeave) return "idle"
         this.state = "idle"
+        onIdle()
         const hasNews = yield* this.news.await.pipe(
           Effect.as(true),
           Effect.timeoutOrElse({ duration: idleMilliseconds, orElse: () => Effect.succeed(false) }),

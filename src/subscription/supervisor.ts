@@ -2,7 +2,7 @@
  * The supervisor of a subscription in one process: finds out which partitions have messages, claims them, and starts a
  * worker for each, as many as there are slots. Where partitions wait for slots, they take turns.
  *
- * When it ends, whatever the reason, its workers finish what they have in hand, acknowledge it, and release their claims;
+ * It ends when it is interrupted; one that drains, when nothing is left to handle. When it ends, whatever the reason, its workers finish what they have in hand, acknowledge it, and release their claims;
  * those that take longer than `shutdownTimeout` are interrupted.
  */
 import { Duration, Effect, Exit, Fiber, FiberSet, Latch, Random, Scope } from "effect"
@@ -34,6 +34,8 @@ export interface SupervisorOptions<R> {
   /** Whether messages of a type are left to other processes. */
   readonly leaves: (type: string) => boolean
   readonly shutdown: Shutdown
+  /** Whether it ends when all is handled that can be. */
+  readonly drains: boolean
 }
 
 /** How long a partition is left alone, in milliseconds, when its worker has left for this reason. */
@@ -56,12 +58,15 @@ const validityMilliseconds = 1000
 /** How often the age of the oldest message is asked for, in milliseconds: that takes a statement of its own. */
 const agedMilliseconds = 5000
 
+/** How soon a supervisor that drains looks at what others have in hand, in milliseconds, at the latest. */
+const drainMilliseconds = 100
+
 /** @internal */
 export const run = <R>(
   stream: AggregatedStorage,
   subscribed: SubscriptionStorage,
   options: SupervisorOptions<R>
-): Effect.Effect<never, HandlerError | StreamRebuiltError | SqlError, R> =>
+): Effect.Effect<void, HandlerError | StreamRebuiltError | SqlError, R> =>
   Effect.scoped(Effect.gen(function*() {
     const { batchSize, concurrency, deliver, leaves, metrics, mode, name, redeliver, shutdown } = options
     const listener = yield* stream.listen
@@ -89,7 +94,8 @@ export const run = <R>(
       redeliver,
       metrics,
       shutdown,
-      isCrowded: () => isCrowded
+      isCrowded: () => isCrowded,
+      onIdle: () => options.drains && slotFreed.openUnsafe()
     }
 
     const startWorker = (
@@ -188,7 +194,15 @@ export const run = <R>(
       yield* metrics.age(lag > 0 ? (yield* subscribed.age) ?? 0 : 0)
     })
 
-    /** Claims what is pending, as far as there are slots. Answers when more can be claimed, in milliseconds. */
+    /** Whether a partition has nothing that is to be handled now, here or elsewhere. */
+    const isDone = ({ checkpoint, hasRequeued, isPaused, partition, position, unknownType }: PendingPartition) =>
+      isPaused || halted.has(partition) || (unknownType !== undefined && leaves(unknownType)) ||
+      (position <= checkpoint && !hasRequeued)
+
+    /**
+     * Claims what is pending, as far as there are slots. Answers when more can be claimed, in milliseconds; one that drains,
+     * undefined when all is done.
+     */
     const claimPending = Effect.gen(function*() {
       slotFreed.closeUnsafe()
       const idleAt = new Map(
@@ -199,6 +213,7 @@ export const run = <R>(
       const before = { idleAt, halted: new Set(halted) }
       const pending = yield* subscribed.pending
       yield* measure(pending)
+      if (options.drains && pending.every(isDone)) return undefined
       const { free, next } = wakeWorkers(pending, before, yield* Moment.milliseconds)
       yielded = new Set(Array.from(yielded).filter((partition) => free.has(partition)))
       const first = yield* Random.shuffle(Array.from(free.keys()).filter((partition) => !yielded.has(partition)))
@@ -228,8 +243,10 @@ export const run = <R>(
     const supervise = Effect.gen(function*() {
       while (true) {
         const next = yield* Effect.retry(claimPending, { schedule: retryTransient, while: isTransient })
+        if (next === undefined) return
+        const soon = Duration.millis(options.drains ? Math.min(next, drainMilliseconds) : next)
         yield* Effect.raceFirst(
-          listener.wait(Duration.min(Duration.millis(next), Duration.fromInputUnsafe(options.pollInterval))),
+          listener.wait(Duration.min(soon, Duration.fromInputUnsafe(options.pollInterval))),
           slotFreed.await
         )
       }

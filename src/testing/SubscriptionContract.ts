@@ -3,6 +3,7 @@
  * `MessageStoreContract`; the backend has to pass that one, and `AggregatedStreamContract`, as well.
  */
 import { claiming } from "./subscription/claiming.ts"
+import { draining } from "./subscription/draining.ts"
 import { failures } from "./subscription/failing.ts"
 import { handling } from "./subscription/handling.ts"
 import { observing } from "./subscription/observing.ts"
@@ -21,6 +22,7 @@ export const suite = makeSuite("subscriptions", {
   claiming,
   resetting,
   pausing,
+  draining,
   requeueing,
   stopping,
   observing,
