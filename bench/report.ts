@@ -20,13 +20,16 @@ export const caseTable = ({ measured, rates }: Result): string => {
       subject,
       digits(median(values)),
       `${digits(Math.min(...values))} - ${digits(Math.max(...values))}`,
-      ratio(values, baseline).toFixed(2),
-      own === undefined || subject === library ? "" : `${ratio(own, values).toFixed(2)} x`
+      times(ratio(values, baseline)),
+      own === undefined || subject === library ? "" : times(ratio(own, values), " x")
     ]
   })
   const heads = ["subject", measured.unit, "min - max", `to ${measured.subjects[0]}`, "this library is at"]
   return `**${measured.name}**: ${measured.title}\n\n${table(heads, rows)}`
 }
+
+/** Nothing where nothing was done in a round. */
+const times = (value: number, unit = "") => Number.isFinite(value) ? `${value.toFixed(2)}${unit}` : ""
 
 /** Costs of single operations by what is stored, from pairs of cases named `growth-{tail,write}-{messages}-{streams}`. */
 export const growthTable = (results: ReadonlyArray<Result>): string => {

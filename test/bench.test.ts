@@ -57,6 +57,7 @@ describe("the bench", () => {
     const given = run(result([0, 0, 0], [1, 2, 3]))
     assert.deepStrictEqual(parseRun(JSON.stringify(given)), given)
     assert.strictEqual(given.rows[1]?.ratio, null)
+    assert.notMatch(caseTable(result([0, 0, 0], [1, 2, 3])), /NaN|Infinity/)
     assert.throws(() => parseRun("[]"), /machine|object/i)
   })
 
