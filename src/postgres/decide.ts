@@ -85,12 +85,16 @@ export const decide = (sql: SqlClient, objects: Objects) => {
       ${given.last}::int[], ${given.item}::int[], ${given.ids}::uuid[], ${given.occurred}::timestamptz[],
       ${given.data}::text[], ${options.atomic}::boolean, ${options.wait}::boolean, ${types}::text[], ${locks}::text[],
       ${alone}::boolean[], ${lastLock}::int[], ${tags}::text[], ${tagMessage}::int[], ${lastQuery}::int[],
-      ${asked.tags}::text[], ${askedEarlier}::boolean[], ${queries.map(({ after }) => int8(after))}::int8[],
-      ${asked.types}::text[], ${asked.others}::text[], ${int8(knownTags(items))}::int8)`,
+      ${some(asked.tags)}::text[], ${some(askedEarlier)}::boolean[],
+      ${some(queries.map(({ after }) => int8(after)))}::int8[], ${some(asked.types)}::text[],
+      ${some(asked.others)}::text[], ${int8(knownTags(items))}::int8)`,
       (rows) => rows.map(toOutcome)
     )
   }
 }
+
+/** Null costs the function less than an array that it has to make ready. */
+const some = <A>(all: ReadonlyArray<A>): ReadonlyArray<A> | null => all.length === 0 ? null : all
 
 /** Of queries the first tags, the types (none: any), and the other tags: array literals, since lengths differ. */
 export const queryArrays = (queries: ReadonlyArray<TagQuery>) => ({

@@ -99,7 +99,7 @@ const existing = -1
  * - the queries about which nothing may have been added: of each item the index of the last one (`_last_query`); of each
  *   query the tag that is locked (`_asked`), whether an earlier item of the call writes it (`_asked_earlier`), the last
  *   position that was seen of it (`_after`), and as array literals the types (`_asked_types`; empty: any) and
- *   the other tags (`_asked_tags`) that a match has;
+ *   the other tags (`_asked_tags`) that a match has; the arrays of queries are null if there are none;
  * - which declaration of tags the writer knows (`_known`).
  */
 const decideFunction = (objects: Objects): string =>
@@ -146,7 +146,7 @@ begin
     from <schema>.${objects.completeFunction}(
       _item, _data, _types, _locks, _alone, _last_lock, _tags, _tag_message
     ) c;
-    _asked_earlier := pg_catalog.array_fill(true, array[pg_catalog.cardinality(_asked)]);
+    _asked_earlier := pg_catalog.array_fill(true, array[coalesce(pg_catalog.cardinality(_asked), 0)]);
     _wait := true; -- nobody else knows which locks the call would come back for
   end if;
 
@@ -202,10 +202,16 @@ begin
       order by t.global_position limit 1
     )) into _found from unnest(_asked, _after, _asked_types, _asked_tags) q(tag, after, types, tags);
   end if;
-  select pg_catalog.array_agg(case when s.previous = 0 and s.free then coalesce((
-    select m.version from <schema>.${objects.table} m
-    where m.stream operator(pg_catalog.=) s.stream order by m.version desc limit 1
-  ), 0) end) into _found_heads from unnest(_streams, _previous, _free) s(stream, previous, free);
+  if _items = 1 then
+    select m.version into _head from <schema>.${objects.table} m
+    where m.stream operator(pg_catalog.=) _streams[1] order by m.version desc limit 1;
+    _found_heads := array[coalesce(_head, 0)];
+  else
+    select pg_catalog.array_agg(case when s.previous = 0 and s.free then coalesce((
+      select m.version from <schema>.${objects.table} m
+      where m.stream operator(pg_catalog.=) s.stream order by m.version desc limit 1
+    ), 0) end) into _found_heads from unnest(_streams, _previous, _free) s(stream, previous, free);
+  end if;
 
   for _attempt in 1..10 loop
     _bases := '{}';
