@@ -32,8 +32,9 @@ end $migration$`
 const maximumTags = 32
 const maximumTagLength = 255
 
-/** Stands for NUL and lone surrogates, which jsonb cannot hold: a character that no text has. */
-const unreadable = 0xfdd0
+/** Stand for NUL and lone surrogates, which jsonb cannot hold: characters that no text has, let alone one behind the other. */
+const unreadable = [0xfdd0, 0xfdef] as const
+const mended = `\\1${unreadable.map((code) => `\\\\u${code.toString(16)}`).join("")}` // behind what came before it
 
 /** The values at a path: arrays are stepped into, whether the path says so or not. */
 const valuesFunction = (objects: Objects): string =>
@@ -98,15 +99,10 @@ begin
     _is_mended := true;
     _message := pg_catalog.regexp_replace(
       pg_catalog.regexp_replace(
-        pg_catalog.regexp_replace(_data, '(?<!\\\\)((?:\\\\\\\\)*)\\\\u0000', '\\1\\\\u${
-    unreadable.toString(16)
-  }', 'g'),
-        '(?<!\\\\)((?:\\\\\\\\)*)\\\\u[dD][89abAB][0-9a-fA-F]{2}(?!\\\\u[dD][c-fC-F])', '\\1\\\\u${
-    unreadable.toString(16)
-  }', 'g'
+        pg_catalog.regexp_replace(_data, '(?<!\\\\)((?:\\\\\\\\)*)\\\\u0000', '${mended}', 'g'),
+        '(?<!\\\\)((?:\\\\\\\\)*)\\\\u[dD][89abAB][0-9a-fA-F]{2}(?!\\\\u[dD][c-fC-F])', '${mended}', 'g'
       ),
-      '(?<!\\\\u[dD][89abAB][0-9a-fA-F]{2})(?<!\\\\)((?:\\\\\\\\)*)\\\\u[dD][c-fC-F][0-9a-fA-F]{2}',
-      '\\1\\\\u${unreadable.toString(16)}', 'g'
+      '(?<!\\\\u[dD][89abAB][0-9a-fA-F]{2})(?<!\\\\)((?:\\\\\\\\)*)\\\\u[dD][c-fC-F][0-9a-fA-F]{2}', '${mended}', 'g'
     )::jsonb;
   end;
 
@@ -147,7 +143,9 @@ begin
       end case;
       if _text is null then
         _fault := pg_catalog.format('its tag "%s" is neither a string, nor a boolean, nor a whole number', _place.tag);
-      elsif _is_mended and pg_catalog.strpos(_text, pg_catalog.chr(${unreadable})) > 0 then
+      elsif _is_mended and pg_catalog.strpos(_text, pg_catalog.chr(${
+    unreadable[0]
+  }) operator(pg_catalog.||) pg_catalog.chr(${unreadable[1]})) > 0 then
         _fault := pg_catalog.format('its tag "%s" has NUL or a lone surrogate in it', _place.tag);
       else
         _text := _place.tag operator(pg_catalog.||) ':'::text operator(pg_catalog.||) _text;
