@@ -61,7 +61,11 @@ export const foldTagged = <A>(
       return { ...now, known: { state: fold.evolve(state, message), ends, unsaved: unsaved + 1 } }
     }
   )
-  return Effect.flatMap(folded, ({ isLate, known, missing }) => isLate || missing > 0 ? anew : Effect.succeed(known))
+  return Effect.flatMap(
+    // A message at an end may be of a type that this schema does not have, and that nobody has asked for.
+    Effect.catchTag(folded, "SerializationError", () => Effect.succeed({ ...begin, isLate: true })),
+    ({ isLate, known, missing }) => isLate || missing > 0 ? anew : Effect.succeed(known)
+  )
 }
 
 /**

@@ -1,6 +1,6 @@
 /** Snapshots of folds on streams. */
 import { assert } from "@effect/vitest"
-import { Array as Arr, Effect, Schema } from "effect"
+import { Array as Arr, Effect, Logger, Metric, Schema } from "effect"
 import * as Decision from "../../Decision.ts"
 import * as Fold from "../../Fold.ts"
 import { Storage } from "../../Storage.ts"
@@ -174,6 +174,62 @@ export const foldSnapshots: Part = (it, { concurrentTransactions }) => {
             assert.strictEqual(reads.messages, 0)
           }))
       }
+    }))
+
+  it.effect("stand before messages of any size", () =>
+    Effect.gen(function*() {
+      const stream = newStream()
+      const accounts = yield* Accounts
+      const { fold } = counted({ every: 2 })
+      yield* accounts.write(stream, deposits(2))
+      yield* onStore(Forgetful, (store) => stateOf(store, stream, fold))
+      const large = new Noted({ text: Arr.makeBy(4000, () => globalThis.crypto.randomUUID()).join() })
+      yield* accounts.write(
+        stream,
+        [large, large, deposit(3), large, deposit(4)].map((message) =>
+          message === large ? new Noted({ text: large.text }) : message
+        ) as never
+      )
+      assert.strictEqual(yield* onStore(Forgetful, (store) => stateOf(store, stream, fold)), 10)
+    }))
+
+  it.effect("are counted; of those that cannot be used one is logged", () =>
+    Effect.gen(function*() {
+      const stream = newStream()
+      const storage = yield* Storage
+      const lines: Array<string> = []
+      const logger = Logger.make<unknown, void>(({ logLevel, message }) => {
+        if (logLevel === "Warn") lines.push(String(Array.isArray(message) ? message[0] : message))
+      })
+      const counts = Effect.map(Metric.snapshot, (all) =>
+        all.flatMap((each) =>
+          each.id === "effect_message_store_snapshots" && each.type === "Counter"
+            ? [`${each.attributes?.["store"]} ${each.attributes?.["outcome"]} ${each.state.count}`]
+            : []
+        ).toSorted())
+      const { fold } = counted({ every: 2, name: `of ${stream}` })
+      yield* (yield* Accounts).write(stream, deposits(2))
+      const [key] = yield* keysOf(stream, fold)
+      const head = yield* (yield* Accounts).head(stream)
+      if (key === undefined) {
+        return assert.fail("no snapshot was asked for")
+      }
+      yield* Effect.gen(function*() {
+        yield* storage.saveSnapshot({ ...key, state: "{", version: 2, ends: [head.globalPosition ?? 0] })
+        const again = (store: Accounts["Service"]) =>
+          stateOf(store, stream, fold)
+        // What is wrong stays where it is.
+        yield* onStore(Forgetful, (store) =>
+          Effect.andThen(again(store), again(store)), () => ({
+            saveSnapshot: () => Effect.void
+          }))
+        const large = counted({ schema: Schema.Number.check(Schema.isLessThan(0)), every: 1 })
+        yield* onStore(Forgetful, (store) => stateOf(store, stream, large.fold))
+        assert.deepStrictEqual(yield* counts, ["contract failed 1", "contract saved 2", "contract unusable 2"])
+      }).pipe(Effect.provide(Logger.layer([logger])), Effect.provideService(Metric.MetricRegistry, new Map()))
+      assert.deepStrictEqual(lines, [
+        `A snapshot of the fold "of ${stream}" (stream ${stream}) cannot be used, and is made anew; others are not logged`
+      ])
     }))
 
   it.effect("are never felt: neither if they cannot be encoded, nor if they cannot be written", () =>

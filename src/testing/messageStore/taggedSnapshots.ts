@@ -5,7 +5,7 @@ import * as Decision from "../../Decision.ts"
 import * as Fold from "../../Fold.ts"
 import * as Message from "../../Message.ts"
 import * as MessageStore from "../../MessageStore.ts"
-import type { Storage } from "../../Storage.ts"
+import { Storage } from "../../Storage.ts"
 import { newStream, type Part } from "../fixture.ts"
 import { truncate } from "../truncate.ts"
 import { onStore } from "./foldFixture.ts"
@@ -29,6 +29,16 @@ class Forgotten extends MessageStore.Service<Forgotten>()("effect-message-store/
   ...options,
   cachedStates: 0
 }) {}
+/** A message of another application, that uses the same tag. */
+class Shouted extends Schema.TaggedClass<Shouted>()("Shouted", {
+  ...Message.fields,
+  about: Message.tag("about", Schema.Array(Schema.String))
+}) {}
+class Strangers extends MessageStore.Service<Strangers>()("effect-message-store/testing/Strangers", {
+  name: "contract",
+  schema: Shouted
+}) {}
+
 type Store = MessageStore.MessageStore<Said | Sighed>
 
 /** All words in their order; and how often it was evolved. */
@@ -151,6 +161,29 @@ export const taggedSnapshots: Part = (it, { concurrentTransactions }) => {
           assert.deepStrictEqual(yield* heard(store, [{ about: a }, { about: b }], fold), [])
         })
       )
+    }))
+
+  it.effect("stand where another application's message of the tag is the last", () =>
+    Effect.gen(function*() {
+      const a = newTag()
+      const { fold } = words()
+      const storage = yield* Storage
+      const shout = Effect.provideService(
+        onStore(Strangers, (strangers) => strangers.write(newStream(), new Shouted({ about: [a] }))),
+        Storage,
+        storage
+      )
+      for (const onOne of [onForgotten, onTalks]) {
+        yield* onOne((store) =>
+          Effect.gen(function*() {
+            yield* say(store, 1, a)
+            yield* shout
+            const before = yield* heard(store, [{ about: a }], fold)
+            yield* say(store, 2, a)
+            assert.deepStrictEqual(yield* heard(store, [{ about: a }], fold), [...before, 2])
+          })
+        )
+      }
     }))
 
   it.effect("tell apart the queries, and what their types are tagged with", () =>
