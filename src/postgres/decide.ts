@@ -4,13 +4,15 @@
  * 1. With the locks of streams it takes those of tags, all in one order of their keys: alone for each tag that it writes, and
  *    shared for the first tag of each query that it asks about. The lock of a stream is shared where nothing is written to
  *    the stream. A commit is visible before its locks are free, so every snapshot sees a beginning of each tag.
+ *    Without waiting, an item whose locks are not all free is left alone. Its locks are tried in the order of its tags, up to
+ *    the first that is not free: of several calls that need the same tags one has them all.
  * 2. Under the locks it looks, for all queries at once, for a match behind the last position that was seen of the tag. One
  *    position for the whole of a condition would be wrong: a message of another tag may be committed late, below it.
  * 3. An item fails whose stream is not as expected, or whose query has a match: in the database, or, unless the append is
  *    atomic, among the messages of the items before it.
  *
  * Conditions need READ COMMITTED: a snapshot that is older than the locks does not see what was added before they were had.
- * Under other isolation levels nothing is decided, and the outcome says so.
+ * Under other isolation levels an item that has some is not decided, nor is an atomic append; the outcome says so.
  *
  * The other tags of a match are counted, and the plan is generic: `not exists` was planned as a hash join of all messages.
  */
