@@ -127,15 +127,16 @@ export interface MessageStore<in out A, P extends Path = Path> extends Aggregate
    * **Details**
    *
    * `decide` gets the state and the version of the stream, and gives the messages to append; none is a decision too. It
-   * may run several times, and should do nothing but decide. Updates of one stream in this process take turns, so that
+   * may run several times, and should do nothing but decide. Updates of one stream in this process are made in turn, so that
    * only writers elsewhere conflict with them; each conflict means that one of those got through. `decide` must not
    * update the same stream: that would be a deadlock.
    *
-   * While updates wait for their turns, each begins with the state that the one before it left, if it gives the same
-   * `fold` object, and the stream is not read again: keep the fold in a constant, and let `evolve` return new states. Of a
-   * fold with snapshots (`Fold.withSnapshot`) the state is remembered when nobody waits as well, and kept in the store. What
-   * comes out, be it messages, none, or a failure, was decided on the stream as it is: the write expects the version that
-   * the decision was made on, and where nothing is written, whatever others have added is read first, and decided on.
+   * While updates wait for each other, each is made on the state that the ones before it come to, if it gives the same `fold`
+   * object, and they leave together, in one append: keep the fold in a constant, and let `evolve` return new states. What
+   * comes out, be it messages, none, or a failure, was decided on the stream as it is: the append expects the version that
+   * was read, and if it is refused all of them are made again. Where nothing is written, whatever others have added is read
+   * first, and decided on. Of a fold with snapshots (`Fold.withSnapshot`) the state is remembered when nobody waits as well, and
+   * kept in the store.
    *
    * In a transaction there are no turns, and a second conflict (at REPEATABLE READ, say) is an
    * `OptimisticConcurrencyError`.
@@ -162,13 +163,15 @@ export interface MessageStore<in out A, P extends Path = Path> extends Aggregate
    *
    * **Details**
    *
-   * All is read in one consistent view. `decide` gets the state of each source by its name, and answers with what is to be
-   * written, to streams that were read or to others, or with an effect that does; the writes go in together or not at all.
+   * What comes out was decided on one consistent view. `decide` gets the state of each source by its name, and answers with
+   * what is to be written, to streams that were read or to others, or with an effect that does; the writes go in together or
+   * not at all.
    * A stream that was read and is not written to is a condition as well: the decision goes through only if nobody has
    * written to it, and nobody can until it is committed.
    *
-   * As with `update`, decisions that have a source in common take turns in this process, `decide` may run several times and
-   * must not decide on the same things itself, and a decision that writes nothing, or fails, was made on what is so. In
+   * As with `update`, decisions that have a source in common are made in turn in this process and leave together, `decide` may
+   * run several times and must not decide on the same things itself, and a decision that writes nothing, or fails, was made
+   * on what is so. In
    * a transaction there are no turns, and a second conflict fails with a `DecisionConflictError` that tells which source
    * was changed, and by which message. Such a transaction has to be at READ COMMITTED, else it is an `IsolationError`.
    *

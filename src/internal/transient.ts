@@ -30,9 +30,10 @@ export const retryTransient = Schedule.jittered(
 )
 
 /** Whether the database itself refused the statement, so that nothing of it was stored. */
-export const wasRefused = (cause: Cause.Cause<SqlError>): boolean =>
+export const wasRefused = (cause: Cause.Cause<unknown>): boolean =>
   cause.reasons.length === 1 &&
-  cause.reasons.every((reason) =>
-    Cause.isFailReason(reason) && reason.error.reason._tag !== "ConnectionError" &&
-    Predicate.hasProperty(reason.error.reason.cause, "code")
-  )
+  cause.reasons.every((reason) => {
+    if (!Cause.isFailReason(reason) || !Predicate.isTagged(reason.error, "SqlError")) return false
+    const { reason: why } = reason.error as SqlError
+    return why._tag !== "ConnectionError" && Predicate.hasProperty(why.cause, "code")
+  })

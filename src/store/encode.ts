@@ -44,11 +44,6 @@ export interface StreamWrite<out A> extends WriteOptions {
   readonly messages: OneOrMore<A>
 }
 
-/** A write that expects not only a version, but a message at it: that of this global position. */
-export interface PositionedWrite<out A> extends StreamWrite<A> {
-  readonly expectedPosition?: number | undefined
-}
-
 /** Where a message keeps its id and its time; needed only by messages that lack `Message.fields`. */
 export interface Accessors<in A> {
   /** A UUID, always the same for the same message. */
@@ -97,7 +92,7 @@ export const makeItems = <A>(codec: MessageCodec<A>, accessors: Accessors<A>, kn
   }
 
   const toItem = (
-    write: PositionedWrite<A>,
+    write: StreamWrite<A>,
     traceparent: string | undefined,
     answered: Answered | undefined
   ): Result.Result<AppendItem, Invalid> => {
@@ -118,7 +113,6 @@ export const makeItems = <A>(codec: MessageCodec<A>, accessors: Accessors<A>, kn
     return Result.succeed({
       stream: stream.success,
       expectedVersion: expectedVersion.success,
-      expectedPosition: write.expectedPosition,
       messages,
       metadata: metadata.success,
       knownTags
@@ -126,7 +120,7 @@ export const makeItems = <A>(codec: MessageCodec<A>, accessors: Accessors<A>, kn
   }
 
   return (
-    writes: Arr.NonEmptyReadonlyArray<PositionedWrite<A>>,
+    writes: Arr.NonEmptyReadonlyArray<StreamWrite<A>>,
     traceparent: string | undefined,
     answered?: Answered
   ): Result.Result<Items, Invalid> => {

@@ -15,16 +15,17 @@ import {
   type Items,
   makeItems,
   type OneOrMore,
-  type PositionedWrite,
   type StreamWrite,
   toPositions,
   type WriteOptions
 } from "./encode.ts"
+import type { EncodeParts, Part } from "./evolving.ts"
 import * as Snapshots from "./snapshots.ts"
+import { makeReadSources } from "./sources.ts"
 import { make as makeSynchronize } from "./synchronize.ts"
 import { make as makeTagging } from "./tagging.ts"
-import * as Turns from "./turns.ts"
-import { make as makeUpdate, makeReadStream, makeWriteTo, type WriteError } from "./update.ts"
+import * as Together from "./together.ts"
+import { make as makeUpdate, makeReadStream, type WriteError } from "./update.ts"
 
 /** As many positions as writes: of one write, one. */
 const firstPosition = (positions: ReadonlyArray<MessagePosition>): MessagePosition => positions[0] as MessagePosition
@@ -39,19 +40,18 @@ export const make = <A>(
   name: string,
   cachedStates: number
 ) =>
-  Effect.map(
+  Effect.flatMap(
     Effect.all([
-      Turns.make,
       Snapshots.make(storage, name, cachedStates),
       declare(storage, name, codec.tags)
     ]),
-    ([turns, snapshots, { knownTags, requireTags }]) => {
+    ([snapshots, { knownTags, requireTags }]) => {
       const reader = Reader.make(storage, codec, requireTags)
       const toItems = makeItems(codec, accessors, knownTags)
 
       // Every single write comes through here: hence no generator.
       const encoded = <B, E>(
-        writes: Arr.NonEmptyReadonlyArray<PositionedWrite<A>>,
+        writes: Arr.NonEmptyReadonlyArray<StreamWrite<A>>,
         use: (items: Items) => Effect.Effect<B, E>
       ): Effect.Effect<B, E | Invalid> =>
         Effect.withFiber<B, E | Invalid>((fiber) => {
@@ -64,7 +64,7 @@ export const make = <A>(
         })
 
       const append = (
-        writes: Arr.NonEmptyReadonlyArray<PositionedWrite<A>>
+        writes: Arr.NonEmptyReadonlyArray<StreamWrite<A>>
       ): Effect.Effect<ReadonlyArray<MessagePosition>, WriteError> =>
         encoded(writes, (items) =>
           Effect.flatMap(
@@ -72,7 +72,7 @@ export const make = <A>(
             (outcomes) => Effect.fromResult(toPositions(items, outcomes))
           ))
 
-      const appendOne = (one: PositionedWrite<A>) => Effect.map(append([one]), firstPosition)
+      const appendOne = (one: StreamWrite<A>) => Effect.map(append([one]), firstPosition)
 
       // What Effect.fn does, without the stack trace that it takes of each call.
       const write = (stream: string, messages: OneOrMore<A>, options?: WriteOptions) =>
@@ -86,25 +86,30 @@ export const make = <A>(
         return Arr.isReadonlyArrayNonEmpty(writes) ? yield* append(writes) : []
       })
 
-      const reading = makeReadStream<A>(reader)
-      const writeTo = makeWriteTo<A>(appendOne)
+      const encodeParts: EncodeParts<A> = (writes) =>
+        encoded(writes, (items) =>
+          Effect.succeed(Arr.zipWith(items, writes, (item, { messages }): Part<A> => ({
+            item,
+            messages: Arr.ensure(messages) as ReadonlyArray<A>
+          }))))
+      const readSources = makeReadSources<A>(storage, makeReadStream<A>(reader), reader.readUpTo)
 
-      const store = {
-        name,
-        write,
-        writeAll,
-        synchronize: makeSynchronize<A>(storage, accessors, appendOne),
-        update: makeUpdate<A>(storage, turns, reading, snapshots, writeTo),
-        decide: makeDecide<A>(storage, codec, turns, reading, snapshots, reader.readUpTo, requireTags, encoded),
-        read: reader.read,
-        readTagged: reader.readTagged,
-        head: reader.head,
-        reader: Reader.inSnapshot(storage, codec, requireTags),
-        tagging: makeTagging(storage, codec, name),
-        aggregatedStream: (options: AggregatedStream.Options<A>) =>
-          AggregatedStream.make(storage, codec, accessors.time, name, options),
-        withTransaction: storage.withTransaction
-      }
-      return remember(store, storage)
+      return Effect.map(Together.make<A>(storage, readSources), (decideOn) =>
+        remember({
+          name,
+          write,
+          writeAll,
+          synchronize: makeSynchronize<A>(storage, accessors, appendOne),
+          update: makeUpdate<A>(decideOn, snapshots, encodeParts),
+          decide: makeDecide<A>(storage, codec, decideOn, snapshots, requireTags, encodeParts),
+          read: reader.read,
+          readTagged: reader.readTagged,
+          head: reader.head,
+          reader: Reader.inSnapshot(storage, codec, requireTags),
+          tagging: makeTagging(storage, codec, name),
+          aggregatedStream: (options: AggregatedStream.Options<A>) =>
+            AggregatedStream.make(storage, codec, accessors.time, name, options),
+          withTransaction: storage.withTransaction
+        }, storage))
     }
   )

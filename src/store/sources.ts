@@ -4,31 +4,39 @@
  * The ends of all sources are read in one statement; what is read up to them later is still what was there at that moment. So no
  * snapshot and no connection is held while something is read, decided and written.
  */
-import { Array as Arr, Effect, Predicate } from "effect"
-import type { Source } from "../Decision.ts"
+import { Array as Arr, Effect, Equivalence, Predicate } from "effect"
+import type { StreamSource, TaggedSource } from "../Decision.ts"
 import type { Declared } from "../internal/tags.ts"
 import type { Internal, ReadError } from "../Reader.ts"
-import type { EncodedSnapshot, Ends, Storage, TagCondition, TagQuery } from "../Storage.ts"
-import { type Kept, remembering, type Snapshots } from "./snapshots.ts"
+import type { EncodedSnapshot, Ends, Storage, TagQuery } from "../Storage.ts"
+import type { Kept, Snapshots } from "./snapshots.ts"
 import { foldTagged, keptOfTags, type KnownTagged } from "./tagged.ts"
-import type { Basis } from "./turns.ts"
-import { expectedOf, keptOf, type KeptStream, type Known, knownOf, type ReadStream, streamKey } from "./update.ts"
+import { keptOf, type KeptStream, type Known, knownOf, type ReadStream } from "./update.ts"
 
 /** A source under its name, checked. */
 export type Named<A> =
-  | { readonly name: string; readonly source: Extract<Source<unknown, A>, { readonly _tag: "Stream" }> }
+  | { readonly name: string; readonly source: StreamSource<unknown, A> }
   | {
     readonly name: string
-    readonly source: Extract<Source<unknown, A>, { readonly _tag: "Tagged" }>
+    readonly source: TaggedSource<unknown, A>
     readonly queries: Arr.NonEmptyReadonlyArray<TagQuery>
   }
 
 /** A source, and what is kept of its fold. */
 export type Sourced<A> =
-  | Extract<Named<A>, { readonly source: { readonly _tag: "Stream" } }> & { readonly kept: KeptStream<unknown> }
-  | Extract<Named<A>, { readonly source: { readonly _tag: "Tagged" } }> & {
-    readonly kept: Kept<unknown, KnownTagged> | undefined
+  & {
+    /** Decisions whose sources have one of these in common are made in turn. */
+    readonly keys: ReadonlyArray<string>
   }
+  & (
+    | Extract<Named<A>, { readonly source: { readonly _tag: "Stream" } }> & { readonly kept: KeptStream<unknown> }
+    | Extract<Named<A>, { readonly source: { readonly _tag: "Tagged" } }> & {
+      readonly kept: Kept<unknown, KnownTagged> | undefined
+    }
+  )
+
+export const streamKey = (stream: string): string => `stream ${stream}`
+export const tagKey = (tag: string): string => `tag ${tag}`
 
 /**
  * @internal
@@ -39,38 +47,73 @@ export const withKept = <A>(
   declared: Declared | undefined
 ): Effect.Effect<Sourced<A>> =>
   "queries" in named
-    ? Effect.map(keptOfTags(snapshots, named.source.fold, named.queries, declared), (kept) => ({ ...named, kept }))
-    : Effect.map(keptOf(snapshots, named.source.fold, named.source.stream), (kept) => ({ ...named, kept }))
+    ? Effect.map(keptOfTags(snapshots, named.source.fold, named.queries, declared), (kept) => ({
+      ...named,
+      kept,
+      keys: Arr.dedupe(named.queries.map((query) => tagKey(query.tags[0])))
+    }))
+    : Effect.map(keptOf(snapshots, named.source.fold, named.source.stream), (kept) => ({
+      ...named,
+      kept,
+      keys: [streamKey(named.source.stream)]
+    }))
+
+/** What a source comes to, and where it ended then. */
+export type KnownSource = Known<unknown> | KnownTagged
 
 /** Of each source what it comes to, in their order. */
-export type View = ReadonlyArray<Known<unknown> | KnownTagged>
+export type View = ReadonlyArray<KnownSource>
+
+/** Reads sources in one consistent view; of those that are known only what was added. */
+export interface ReadSources<A> {
+  (
+    sources: ReadonlyArray<Sourced<A>>,
+    known: ReadonlyArray<KnownSource | undefined>,
+    inTransaction: boolean
+  ): Effect.Effect<View, ReadError>
+}
 
 /** How many sources are read at once; in a transaction one. */
 const atOnce = 4
 
-const queriesOf = <A>(named: Named<A>): ReadonlyArray<TagQuery> => "queries" in named ? named.queries : []
+export const queriesOf = <A>(named: Named<A>): ReadonlyArray<TagQuery> => "queries" in named ? named.queries : []
+
+export const streamsAndTags = <A>(sources: ReadonlyArray<Named<A>>) => ({
+  streams: sources.flatMap(({ source }) => source._tag === "Stream" ? [source.stream] : []),
+  tags: sources.flatMap((named) => queriesOf(named).map((query) => query.tags[0]))
+})
+
+/** Whether two sources read the same, and come to the same. */
+export const isSame = <A>(a: Named<A>, b: Named<A>): boolean =>
+  a.source.fold === b.source.fold &&
+  (a.source._tag === "Stream"
+    ? b.source._tag === "Stream" && a.source.stream === b.source.stream
+    : sameQueries(queriesOf(a), queriesOf(b)))
+
+const sameTexts = Arr.makeEquivalence<string>(Equivalence.strictEqual())
+const sameQueries = Arr.makeEquivalence<TagQuery>((a, b) =>
+  sameTexts(a.tags, b.tags) &&
+  (a.types === b.types || (a.types !== undefined && b.types !== undefined && sameTexts(a.types, b.types)))
+)
 
 /**
  * @internal
  */
-export const basisOfAll = <A>(
+export const makeReadSources = <A>(
   storage: Storage["Service"],
   reading: ReadStream<A>,
-  readUpTo: Internal<A>["readUpTo"],
-  sources: ReadonlyArray<Sourced<A>>,
-  inTransaction: boolean
-): Basis<View, ReadError> => {
-  const streams = sources.flatMap(({ source }) => source._tag === "Stream" ? [source.stream] : [])
-  const tags = sources.flatMap((named) => queriesOf(named).map((query) => query.tags[0]))
-
+  readUpTo: Internal<A>["readUpTo"]
+): ReadSources<A> => {
   const readTo = (
+    sources: ReadonlyArray<Sourced<A>>,
     ends: Ends,
-    before: ReadonlyArray<Before>,
-    snapshots: ReadonlyArray<EncodedSnapshot | undefined>
+    before: ReadonlyArray<KnownSource | undefined>,
+    snapshots: ReadonlyArray<EncodedSnapshot | undefined>,
+    inTransaction: boolean
   ): Effect.Effect<View, ReadError> => {
     let stream = 0
     let tag = 0
-    const parts = sources.map((named, i): Effect.Effect<Known<unknown> | KnownTagged, ReadError> => {
+    const parts = sources.map((named, i): Effect.Effect<KnownSource, ReadError> => {
       const { kept, source } = named
       const known = before[i]
       const snapshot = snapshots[i]
@@ -93,69 +136,37 @@ export const basisOfAll = <A>(
     return Effect.all(parts, { concurrency: inTransaction ? 1 : atOnce })
   }
 
-  const read = (known: View | undefined): Effect.Effect<View, ReadError> =>
+  return (sources, known, inTransaction) =>
     Effect.suspend(() => {
+      const [only] = sources
+      if (only !== undefined && sources.length === 1 && !("queries" in only)) {
+        const { kept, source: { fold, stream } } = only
+        const [before] = known
+        const all = before !== undefined && "head" in before
+          ? reading.on(stream, fold, kept, before)
+          : reading.all(stream, fold, kept)
+        return Effect.map(all, Arr.of)
+      }
       // What others have committed, a transaction may not see.
-      const before = known ?? sources.map(({ kept }): Before => inTransaction ? undefined : kept?.remembered())
+      const before = sources.map(({ kept }, i) => known[i] ?? (inTransaction ? undefined : kept?.remembered()))
       const wanted = sources.map(({ kept }, i) => before[i] === undefined ? kept?.key : undefined)
+      const { streams, tags } = streamsAndTags(sources)
       return Effect.flatMap(
         storage.ends(streams, tags, wanted.filter(Predicate.isNotUndefined)),
         (ends) => {
           let at = 0
-          return readTo(ends, before, wanted.map((key) => key && ends.snapshots[at++]))
+          return readTo(sources, ends, before, wanted.map((key) => key && ends.snapshots[at++]), inTransaction)
         }
       )
     })
-
-  return {
-    keys: Arr.dedupe([...streams.map(streamKey), ...tags.map((tag) => `tag ${tag}`)]).toSorted(),
-    read: read(undefined),
-    readOn: read,
-    isSame: (before, now) => before === now,
-    leaves: undefined,
-    remember: sources.some(({ kept }) => kept !== undefined)
-      ? remembering(
-        storage,
-        inTransaction,
-        (view: View): View => view.map((known, i) => rememberOne(sources[i], known, inTransaction))
-      )
-      : undefined
-  }
-}
-
-type Before = Known<unknown> | KnownTagged | undefined
-
-/**
- * A transaction at REPEATABLE READ may see its own messages of a tag, and not those of others below them: of tags nothing is
- * kept that was known in a transaction. A stream at a version is the same for everybody.
- */
-const rememberOne = <A>(
-  sourced: Sourced<A> | undefined,
-  known: Known<unknown> | KnownTagged,
-  inTransaction: boolean
-): Known<unknown> | KnownTagged => {
-  if (sourced?.kept === undefined) return known
-  if ("queries" in sourced) return "ends" in known && !inTransaction ? sourced.kept.remember(known) : known
-  return "head" in known ? sourced.kept.remember(known) : known
 }
 
 /**
- * Of what was read what is expected of streams, and the conditions on tags, each with the name of its source.
+ * Remembers what a source comes to, if its fold has snapshots; gives it back as it is remembered.
  *
  * @internal
  */
-export const requirementsOf = <A>(named: ReadonlyArray<Named<A>>, view: View) => {
-  const expected = new Map<string, ReturnType<typeof expectedOf>>()
-  const conditions: Array<{ readonly source: string; readonly condition: TagCondition }> = []
-  for (const [i, one] of named.entries()) {
-    const known = view[i]
-    if (known === undefined) continue
-    if ("head" in known) expected.set(known.head.stream, expectedOf(one.source.fold, known.head))
-    else {
-      for (const [q, query] of queriesOf(one).entries()) {
-        conditions.push({ source: one.name, condition: { ...query, after: known.ends[q] ?? 0 } })
-      }
-    }
-  }
-  return { expected, conditions }
+export const remember = <A>(sourced: Sourced<A>, known: KnownSource): KnownSource => {
+  if ("queries" in sourced) return "ends" in known && sourced.kept !== undefined ? sourced.kept.remember(known) : known
+  return "head" in known && sourced.kept !== undefined ? sourced.kept.remember(known) : known
 }

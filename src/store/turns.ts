@@ -1,129 +1,145 @@
 /**
- * Read, decide, write: again, when somebody else wrote in between.
+ * The turns of decisions in this process: those that have a source in common are made one after the other.
  *
- * Decisions on the same thing take turns in this process. Each leaves what it knows to the next in turn, which so reads only
- * what others have added: nothing, as a rule.
+ * Everybody has a ticket, and stands in line at all places that the decision is about at once: so nobody waits in a circle,
+ * whatever the order of the places. The lower ticket comes first, also of those that come back to decide again.
  */
-import { Array as Arr, Effect, Exit, RcMap, Scope, Semaphore } from "effect"
+import { Effect } from "effect"
+import type { SchedulerDispatcher } from "effect/Scheduler"
+import type { Evolving } from "./evolving.ts"
 
-/** What a decision is made on. */
-export interface Basis<Known, E> {
-  /** Decisions that have one of these in common take turns; in one order, none twice. */
-  readonly keys: ReadonlyArray<string>
-  /** Reads everything, in one consistent view. */
-  readonly read: Effect.Effect<Known, E>
-  /** Reads what was added to what is known; again in one view. */
-  readonly readOn: (known: Known) => Effect.Effect<Known, E>
-  /** Whether nothing was added between the two. */
-  readonly isSame: (before: Known, now: Known) => boolean
-  /** What is known is left to the next in turn if that has the same; undefined: nothing is left. */
-  readonly leaves: unknown
-  /** What this process knew last, where nothing was left; others may have added to it. */
-  readonly remembered?: (() => Known | undefined) | undefined
-  /** Remembers what is known, and gives what is to be left. */
-  readonly remember?: ((known: () => Known) => Effect.Effect<() => Known>) | undefined
-}
+/** A stream or a tag that somebody decides on: what is known of it is there as long as somebody does. */
+export class Place<A, Line> {
+  readonly key: string
+  /** In the order of their tickets. */
+  readonly waiting: Array<Turn<A, Line>> = []
+  holder: Turn<A, Line> | undefined
+  /** How many decisions are about it. */
+  wanted = 0
+  readonly sources = new Set<Evolving<A>>()
+  /** Where decisions about it gather until they are written. */
+  line: Line | undefined
 
-/** What became of an attempt to write. */
-export type Attempt<Known, Written, E> =
-  | { readonly _tag: "Written"; readonly written: Written; readonly known: () => Known }
-  | { readonly _tag: "Conflict"; readonly error: Effect.Effect<never, E> }
-
-/** How a decision is made and written. */
-export interface Deciding<Known, Message, Written, E, E2, R2> {
-  readonly decide: (known: Known) => Effect.Effect<ReadonlyArray<Message>, E2, R2>
-  readonly write: (
-    known: Known,
-    messages: Arr.NonEmptyReadonlyArray<Message>
-  ) => Effect.Effect<Attempt<Known, Written, E>, E>
-}
-
-/** The turns of one thing: there as long as somebody has the turn, or waits for it. */
-interface Turn {
-  readonly semaphore: Semaphore.Semaphore
-  /** What the last in turn knew, for the next one; nothing, unless all went well. */
-  left: { readonly by: unknown; readonly known: () => unknown } | undefined
-}
-
-/** What was decided on; and what was written, if anything was. */
-export interface Decided<Known, Written> {
-  readonly known: Known
-  readonly written: Written | undefined
-}
-
-/**
- * Whoever writes is told by the database whether what the decision was made on was still so. A decision that writes nothing,
- * or fails, stands only if it was made on what was read in this turn.
- */
-const inTurn = Effect.fnUntraced(function*<Known, Message, Written, E, E2, R2>(
-  basis: Basis<Known, E>,
-  { decide, write }: Deciding<Known, Message, Written, E, E2, R2>,
-  turn: Turn | undefined,
-  conflicts: number
-): Effect.fn.Return<Decided<Known, Written>, E | E2, R2> {
-  const left = turn?.left
-  if (turn !== undefined) turn.left = undefined // an interruption or a failure leaves nothing
-  const leave = Effect.fnUntraced(function*(known: () => Known) {
-    const kept = basis.remember === undefined ? known : yield* basis.remember(known)
-    if (turn !== undefined && basis.leaves !== undefined) turn.left = { by: basis.leaves, known: kept }
-  })
-  const begin = left !== undefined && left.by === basis.leaves
-    ? left.known() as Known // left by one that has the same
-    : basis.remembered?.()
-  let isRead = begin === undefined
-  let known = begin ?? (yield* basis.read)
-  for (let conflict = 0;;) {
-    const decidedOn = known
-    const decision = yield* Effect.exit(Effect.suspend(() => decide(decidedOn)))
-    const messages = Exit.isSuccess(decision) ? decision.value : []
-    if (Arr.isReadonlyArrayNonEmpty(messages)) {
-      const attempt = yield* write(decidedOn, messages)
-      if (attempt._tag === "Written") {
-        yield* leave(attempt.known)
-        return { known: decidedOn, written: attempt.written }
-      }
-      if (++conflict > conflicts) return yield* attempt.error
-      known = yield* basis.readOn(decidedOn)
-    } else {
-      if (!isRead) known = yield* basis.readOn(decidedOn)
-      if (basis.isSame(decidedOn, known)) {
-        yield* leave(() => decidedOn)
-        if (Exit.isFailure(decision)) return yield* Effect.failCause(decision.cause)
-        return { known: decidedOn, written: undefined }
-      }
-    }
-    isRead = true
+  constructor(key: string) {
+    this.key = key
   }
-})
-
-/** Decides in turn; in a transaction at once, with one more try. */
-export interface Turns {
-  <Known, Message, Written, E, E2, R2>(
-    basis: Basis<Known, E>,
-    deciding: Deciding<Known, Message, Written, E, E2, R2>,
-    inTransaction: boolean
-  ): Effect.Effect<Decided<Known, Written>, E | E2, R2>
 }
 
-/**
- * @internal
- */
-export const make: Effect.Effect<Turns, never, Scope.Scope> = Effect.map(
-  RcMap.make({
-    lookup: (_key: string) => Effect.sync((): Turn => ({ semaphore: Semaphore.makeUnsafe(1), left: undefined }))
-  }),
-  (turns): Turns => (basis, deciding, inTransaction) => {
-    // A transaction would wait for a turn with its locks held.
-    if (inTransaction) return inTurn(basis, deciding, undefined, 1)
-    return Effect.scopedWith((scope) =>
-      Effect.flatMap(
-        Effect.forEach(basis.keys, (key) => Scope.provide(RcMap.get(turns, key), scope)),
-        (own) =>
-          own.reduceRight(
-            (decided, { semaphore }) => semaphore.withPermit(decided),
-            Effect.suspend(() => inTurn(basis, deciding, own.length === 1 ? own[0] : undefined, Infinity))
-          )
-      )
+/** A decision that waits for its turn, has it, or has had it. */
+export interface Turn<A, Line> {
+  readonly ticket: number
+  readonly places: ReadonlyArray<Place<A, Line>>
+  state: "waiting" | "deciding" | "passed"
+  /** The fiber that waits for it. */
+  fiber: { readonly resume: () => void; readonly dispatcher: SchedulerDispatcher } | undefined
+}
+
+/** How many fibers go on, one after the other, before others come to theirs. */
+const atATime = 64
+
+export class Turns<A, Line> {
+  private readonly places = new Map<string, Place<A, Line>>()
+  private tickets = 0
+  /** Those whose fibers are about to go on. Each may let the next one go on before it returns, so they do not do it themselves. */
+  private readonly awake: Array<NonNullable<Turn<A, Line>["fiber"]>> = []
+  private isWaking = false
+
+  place(key: string): Place<A, Line> | undefined {
+    return this.places.get(key)
+  }
+
+  /** Stands in line, behind everybody who is there. */
+  enter(keys: ReadonlyArray<string>): Turn<A, Line> {
+    const places = keys.map((key) => {
+      let place = this.places.get(key)
+      if (place === undefined) this.places.set(key, place = new Place(key))
+      place.wanted++
+      return place
+    })
+    const turn: Turn<A, Line> = { ticket: ++this.tickets, places, state: "passed", fiber: undefined }
+    this.wait(turn)
+    return turn
+  }
+
+  /** Stands in line again, behind those of lower tickets. */
+  wait(turn: Turn<A, Line>): void {
+    const isDeciding = turn.state === "deciding"
+    turn.state = "waiting"
+    for (const place of turn.places) {
+      const behind = place.waiting.findLastIndex(({ ticket }) => ticket < turn.ticket)
+      place.waiting.splice(behind + 1, 0, turn)
+      if (isDeciding) place.holder = undefined
+    }
+    if (isDeciding) { for (const place of turn.places) this.next(place) }
+    this.begin(turn)
+  }
+
+  /** Lets the next one decide. */
+  pass(turn: Turn<A, Line>): void {
+    if (turn.state !== "deciding") return
+    turn.state = "passed"
+    for (const place of turn.places) place.holder = undefined
+    for (const place of turn.places) this.next(place)
+  }
+
+  /** The decision has come to its end: what nobody decides on any more is forgotten. */
+  leave(turn: Turn<A, Line>): void {
+    this.pass(turn)
+    if (turn.state === "waiting") {
+      for (const { waiting } of turn.places) waiting.splice(waiting.indexOf(turn), 1)
+      turn.state = "passed"
+      for (const place of turn.places) this.next(place)
+    }
+    for (const place of turn.places) {
+      if (--place.wanted > 0) continue
+      this.places.delete(place.key)
+      for (const source of place.sources) this.forget(source)
+    }
+  }
+
+  /** What a source comes to is not known any more. */
+  forget(source: Evolving<A>): void {
+    source.revision++
+    for (const key of source.named.keys) this.places.get(key)?.sources.delete(source)
+  }
+
+  private next({ waiting: [first] }: Place<A, Line>): void {
+    if (first !== undefined) this.begin(first)
+  }
+
+  private begin(turn: Turn<A, Line>): void {
+    if (turn.state !== "waiting" || !turn.places.every((place) => isFirst(turn, place))) return
+    turn.state = "deciding"
+    for (const place of turn.places) {
+      place.waiting.shift()
+      place.holder = turn
+    }
+    const { fiber } = turn
+    if (fiber === undefined) return
+    turn.fiber = undefined
+    this.awake.push(fiber)
+    if (this.isWaking) return
+    this.isWaking = true
+    fiber.dispatcher.scheduleTask(this.wake, 0)
+  }
+
+  private readonly wake = (): void => {
+    for (let i = 0; i < atATime; i++) this.awake.shift()?.resume()
+    const [next] = this.awake
+    this.isWaking = next !== undefined
+    next?.dispatcher.scheduleTask(this.wake, 0)
+  }
+
+  /** Waits for the turn to decide. */
+  hasTurn(turn: Turn<A, Line>): Effect.Effect<void> {
+    return Effect.withFiber(({ currentDispatcher: dispatcher }) =>
+      turn.state === "deciding" ? Effect.void : Effect.callback<void>((resume) => {
+        turn.fiber = { dispatcher, resume: () => resume(Effect.void) }
+      })
     )
   }
-)
+}
+
+/** Whether nobody else comes first. */
+export const isFirst = <A, Line>(turn: Turn<A, Line>, { holder, waiting: [first] }: Place<A, Line>): boolean =>
+  holder === undefined && first === turn

@@ -1,8 +1,9 @@
 /**
  * Decisions on one stream: what the stream comes to is the state, and its head is the condition.
  */
-import { Array as Arr, Effect, Predicate, Result, Stream } from "effect"
+import { Array as Arr, Effect, Predicate, Stream } from "effect"
 import type { SqlError } from "effect/sql/SqlError"
+import * as Decision from "../Decision.ts"
 import type {
   DuplicateMessageError,
   InvalidArgumentError,
@@ -12,10 +13,11 @@ import type {
 import { type Fold, snapshotOf } from "../Fold.ts"
 import type { MessagePosition, StreamHead } from "../Message.ts"
 import type { Internal, ReadError } from "../Reader.ts"
-import type { EncodedSnapshot, Storage } from "../Storage.ts"
-import type { PositionedWrite, WriteOptions } from "./encode.ts"
-import { type Kept, remembering, type Snapshots, type Standing } from "./snapshots.ts"
-import type { Attempt, Basis, Turns } from "./turns.ts"
+import type { EncodedSnapshot } from "../Storage.ts"
+import { toPositions, type WriteOptions } from "./encode.ts"
+import type { EncodeParts } from "./evolving.ts"
+import type { Kept, Snapshots, Standing } from "./snapshots.ts"
+import type { DecideOn } from "./together.ts"
 
 /** Why a write may fail. */
 export type WriteError =
@@ -142,34 +144,6 @@ export const knownOf = <S>(
 ): Known<S> => ({ state, unsaved: 0, head: { stream, version, globalPosition: ends[0] } })
 
 /**
- * The key of the turns of a stream.
- *
- * @internal
- */
-export const streamKey = (stream: string): string => `stream ${stream}`
-
-/**
- * @internal
- */
-export const basisOf = <S, A>(
-  storage: Storage["Service"],
-  reading: ReadStream<A>,
-  stream: string,
-  fold: Fold<S, A>,
-  kept: KeptStream<S>,
-  inTransaction: boolean
-): Basis<Known<S>, ReadError> => ({
-  keys: [streamKey(stream)],
-  read: reading.all(stream, fold, kept),
-  readOn: (known) => reading.on(stream, fold, kept, known),
-  isSame: (before, now) => before.head.globalPosition === now.head.globalPosition,
-  leaves: fold,
-  // What others have committed, a transaction may not see.
-  remembered: kept === undefined || inTransaction ? undefined : kept.remembered,
-  remember: kept === undefined ? undefined : remembering(storage, inTransaction, kept.remember)
-})
-
-/**
  * What is expected of a stream that was folded: its version; and, where the state may have been remembered for long, the message
  * that it ended with, since a stream that was truncated may be back at that version.
  *
@@ -183,41 +157,7 @@ export const expectedOf = <S>(fold: Fold<S, never>, { globalPosition, version }:
 /**
  * @internal
  */
-export const makeWriteTo =
-  <A>(append: (write: PositionedWrite<A>) => Effect.Effect<MessagePosition, WriteError>) =>
-  <S>(
-    fold: Fold<S, A>,
-    known: Known<S>,
-    messages: Arr.NonEmptyReadonlyArray<A>,
-    options: Pick<WriteOptions, "metadata"> | undefined
-  ): Effect.Effect<Attempt<Known<S>, MessagePosition, WriteError>, WriteError> => {
-    const { stream } = known.head
-    return Effect.flatMap(
-      Effect.result(append({ ...options, stream, messages, ...expectedOf(fold, known.head) })),
-      (result): Effect.Effect<Attempt<Known<S>, MessagePosition, WriteError>, WriteError> => {
-        if (Result.isSuccess(result)) {
-          const written = result.success
-          // Reading them back would give equal messages, by the first law of serializers.
-          return Effect.succeed({ _tag: "Written", written, known: () => evolved(fold, known, written, messages) })
-        }
-        const error = Effect.fail(result.failure)
-        return result.failure._tag === "OptimisticConcurrencyError"
-          ? Effect.succeed({ _tag: "Conflict", error })
-          : error
-      }
-    )
-  }
-
-/**
- * @internal
- */
-export const make = <A>(
-  storage: Storage["Service"],
-  turns: Turns,
-  reading: ReadStream<A>,
-  snapshots: Snapshots,
-  writeTo: ReturnType<typeof makeWriteTo<A>>
-): Update<A> =>
+export const make = <A>(decideOn: DecideOn<A>, snapshots: Snapshots, encoded: EncodeParts<A>): Update<A> =>
   Effect.fn("MessageStore.update")(
     function*<S, E, R>(
       stream: string,
@@ -226,19 +166,25 @@ export const make = <A>(
       options?: Pick<WriteOptions, "metadata">
     ): Effect.fn.Return<Appended, E | WriteError, R> {
       let appended = 0
-      const inTransaction = yield* storage.inTransaction
-      const { known, written } = yield* turns(
-        basisOf(storage, reading, stream, fold, yield* keptOf(snapshots, fold, stream), inTransaction),
-        {
-          decide: ({ head, state }) => Effect.map(decide(state, head.version), Arr.ensure),
-          write: (decidedOn, messages: Arr.NonEmptyReadonlyArray<A>) => {
+      const source = Decision.stream(stream, fold as Fold<unknown, A>)
+      const kept = yield* keptOf(snapshots, source.fold, stream)
+      const sourced = { name: stream, source, kept, keys: [`stream ${stream}`] }
+      const { known, positions } = yield* decideOn([sourced], {
+        decide: ([given]) => {
+          const { head, state } = given as Known<S>
+          return Effect.flatMap(decide(state, head.version), (decided) => {
+            const messages = Arr.ensure(decided)
             appended = messages.length
-            return writeTo(fold, decidedOn, messages, options)
-          }
+            return Arr.isReadonlyArrayNonEmpty(messages)
+              ? encoded([{ ...options, stream, messages }])
+              : Effect.succeed([])
+          })
         },
-        inTransaction
-      )
-      return written === undefined ? { ...known.head, appended: 0 } : { ...written, appended }
+        refused: ({ items }, outcomes) =>
+          Effect.flatMap(Effect.fromResult(toPositions(items, outcomes)), () => Effect.die("no item was refused"))
+      })
+      const [position = (known[0] as Known<S>).head] = positions
+      return { ...position, appended }
     }
   )
 

@@ -13,6 +13,7 @@ import { conditions } from "./messageStore/conditions.ts"
 import { deadlocks } from "./messageStore/deadlocks.ts"
 import { deciding } from "./messageStore/deciding.ts"
 import { foldSnapshots } from "./messageStore/foldSnapshots.ts"
+import { oneByOne } from "./messageStore/oneByOne.ts"
 import { pages } from "./messageStore/pages.ts"
 import { reading } from "./messageStore/reading.ts"
 import { rememberedStates } from "./messageStore/rememberedStates.ts"
@@ -22,6 +23,7 @@ import { taggedSnapshots } from "./messageStore/taggedSnapshots.ts"
 import { tagging } from "./messageStore/tagging.ts"
 import { tags } from "./messageStore/tags.ts"
 import { tagValues } from "./messageStore/tagValues.ts"
+import { together } from "./messageStore/together.ts"
 import { transactions } from "./messageStore/transactions.ts"
 import { updating } from "./messageStore/updating.ts"
 import { writing } from "./messageStore/writing.ts"
@@ -36,6 +38,8 @@ export const suite = makeSuite("message store", {
   synchronizing,
   updating,
   deciding,
+  "deciding together": together,
+  "decisions together": oneByOne,
   reading,
   pages,
   transactions,

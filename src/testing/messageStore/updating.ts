@@ -118,7 +118,11 @@ export const updating: Part = (it) => {
             accounts.update(stream, balance, (sum, version) =>
               Effect.gen(function*() {
                 seen.push([sum, version])
-                if (seen.length === 1) yield* interfere(stream)
+                if (seen.length === 1) {
+                  // What it is decided on may still be on its way: this is about what comes behind it.
+                  while ((yield* Effect.orDie(accounts.head(stream))).version === 0) { /* looks again */ }
+                  yield* interfere(stream)
+                }
                 return yield* decision(sum)
               }))
           ])

@@ -1,0 +1,229 @@
+/**
+ * Decisions of this process are made together: in turn, each on what the one before it comes to, and they leave in batches.
+ *
+ * On its turn a decision is made in its own fiber. What it reads is what is known of its sources: behind decisions that are not
+ * written yet, if there are any, else as it was read or written last, else as it is read now. Whoever writes is told by the
+ * database whether that was so. A decision that writes nothing, or fails, stands if all it was made on was read in its turn, in
+ * one view; else its batch says whether it does.
+ */
+import { Deferred, Effect, Exit, FiberSet, type Scope } from "effect"
+import type { SqlError } from "effect/sql/SqlError"
+import type { ReadError } from "../Reader.ts"
+import type { AppendOutcome, Storage } from "../Storage.ts"
+import { decideAlone } from "./alone.ts"
+import type { Decided, Member } from "./batch.ts"
+import type { Conditional } from "./conditional.ts"
+import { Evolving, type Part } from "./evolving.ts"
+import * as Line from "./line.ts"
+import { isSame, type KnownSource, type ReadSources, type Sourced, type View } from "./sources.ts"
+import { isFirst, type Place, type Turn, Turns } from "./turns.ts"
+
+/** How a decision is made, and what its refusal is called. */
+export interface Deciding<A, E, E2, R> {
+  /** Decides, and encodes what is to be written; nothing: none. */
+  readonly decide: (view: View) => Effect.Effect<ReadonlyArray<Part<A>>, E2, R>
+  readonly refused: (append: Conditional, outcomes: ReadonlyArray<AppendOutcome>) => Effect.Effect<never, E>
+}
+
+/** Decides together with others in this process; in a transaction alone, with one more try. */
+export interface DecideOn<A> {
+  <E, E2, R>(
+    sources: ReadonlyArray<Sourced<A>>,
+    deciding: Deciding<A, E, E2, R>
+  ): Effect.Effect<Decided, E | E2 | ReadError | SqlError, R>
+}
+
+/**
+ * @internal
+ */
+export const make = Effect.fnUntraced(function*<A>(
+  storage: Storage["Service"],
+  read: ReadSources<A>
+): Effect.fn.Return<DecideOn<A>, never, Scope.Scope> {
+  let isClosed = false
+  // Finalizers run from the last to the first: nothing is decided any more, then batches end, and what is in them is void.
+  const fibers = yield* FiberSet.make()
+  yield* Effect.addFinalizer(() => Effect.sync(() => isClosed = true))
+  const run = yield* FiberSet.runtime(fibers)()
+  const turns = new Turns<A, Line.Line<A>>()
+  const { join, withdraw } = Line.makeJoin(storage, read, turns, run)
+
+  const find = (named: Sourced<A>): Evolving<A> | undefined => {
+    for (const source of turns.place(named.keys[0] ?? "")?.sources ?? []) {
+      if (isSame(source.named, named)) return source
+    }
+    return undefined
+  }
+
+  const isKnown = (named: Sourced<A>): boolean => find(named)?.isStale === false
+
+  const add = (named: Sourced<A>, known: KnownSource): void => {
+    const source = new Evolving(named, known)
+    for (const key of named.keys) turns.place(key)?.sources.add(source)
+  }
+
+  /** Reads sources, or what was added to them; they are known then, if that may still be said. */
+  const readOn = (sources: ReadonlyArray<Sourced<A>>, mayBeKnown: () => boolean) => {
+    const before = sources.map(find)
+    return Effect.map(read(sources, before.map((source) => source?.known), false), (view) => {
+      if (!mayBeKnown()) return
+      for (const [i, named] of sources.entries()) {
+        const known = view[i] as KnownSource // as many as sources
+        const source = find(named)
+        if (source !== undefined) {
+          source.readOn(known)
+          continue
+        }
+        add(named, known)
+      }
+    })
+  }
+
+  const placesOf = (named: Sourced<A>) => named.keys.flatMap((key) => turns.place(key) ?? [])
+
+  /** While it waits for other turns: what it alone decides on. */
+  const readAhead = (
+    turn: Turn<A, Line.Line<A>>,
+    sources: ReadonlyArray<Sourced<A>>
+  ): Effect.Effect<void, ReadError> => {
+    const isFree = (place: Place<A, Line.Line<A>>) =>
+      (place.holder === turn || isFirst(turn, place)) && (place.line === undefined || place.line.batches.length === 0)
+    const own = sources.filter((named) => placesOf(named).every(isFree) && !isKnown(named))
+    return own.length === 0 ? Effect.void : readOn(own, () => own.every((named) => placesOf(named).every(isFree)))
+  }
+
+  /** Where it gathers: with others that have a place in common. Waits for those that it cannot gather with. */
+  const lineOf = Effect.fnUntraced(function*({ places }: Turn<A, Line.Line<A>>) {
+    while (true) {
+      const lines = new Set(places.flatMap(({ line }) => line ?? []))
+      const active = Array.from(lines).filter(({ batches }) => batches.length > 0)
+      const [line = lines.values().next().value ?? Line.make<A>()] = active
+      const others = places.filter((place) => place.line !== line)
+      const isOpen = active.length === 0 ||
+        (active.length === 1 && line.waiting.size === 0 && !Line.isWriting(line, others.map(({ key }) => key)))
+      if (isOpen) {
+        for (const place of others) place.line = line
+        return line
+      }
+      for (const { key, line: own, sources } of places) {
+        // They do not evolve by what is written elsewhere.
+        if (!active.some((each) => each !== own && Line.isWriting(each, [key]))) continue
+        for (const source of sources) turns.forget(source)
+      }
+      for (const each of active) yield* Line.idle(each)
+      for (const place of places) if (place.line?.batches.length === 0) place.line = undefined
+    }
+  })
+
+  /** A stream alone that this process remembers is not read. */
+  const rememberedOf = (
+    [named, ...others]: ReadonlyArray<Sourced<A>>
+  ): readonly [Sourced<A>, KnownSource] | undefined => {
+    if (named === undefined || "queries" in named || others.length > 0 || find(named) !== undefined) return undefined
+    const known = named.kept?.remembered()
+    return known && [named, known]
+  }
+
+  /** What a decision is made on, in its turn. */
+  const prepare = Effect.fnUntraced(function*(turn: Turn<A, Line.Line<A>>, sources: ReadonlyArray<Sourced<A>>) {
+    for (let isRead = false;;) {
+      const line = yield* lineOf(turn)
+      const missing = sources.filter((named) => !isKnown(named))
+      if (missing.length === 0) return { line, isRead, known: sources.flatMap((named) => find(named) ?? []) }
+      const keys = missing.flatMap((named) => named.keys)
+      if (Line.isWriting(line, keys)) {
+        yield* Line.idle(line)
+        continue
+      }
+      const remembered = rememberedOf(sources)
+      if (remembered !== undefined) {
+        add(...remembered)
+        continue
+      }
+      let wasRead = true
+      yield* readOn(
+        missing,
+        () => wasRead = turn.places.every((place) => place.line === line) && !Line.isWriting(line, keys)
+      )
+      isRead = wasRead && missing.length === sources.length
+    }
+  })
+
+  const together = <E, E2, R>(
+    sources: ReadonlyArray<Sourced<A>>,
+    { decide, refused }: Deciding<A, E, E2, R>
+  ): Effect.Effect<Decided, E | E2 | ReadError | SqlError, R> =>
+    Effect.suspend(() => {
+      let gathered: { readonly line: Line.Line<A>; readonly member: Member<A> } | undefined
+      const inTurn = Effect.fnUntraced(function*(turn: Turn<A, Line.Line<A>>) {
+        while (true) {
+          if (isClosed) return yield* Effect.interrupt
+          if (turn.state !== "deciding") {
+            yield* readAhead(turn, sources)
+            yield* turns.hasTurn(turn)
+          }
+          const { isRead, known, line } = yield* prepare(turn, sources)
+          const revisions = known.map(({ revision }) => revision)
+          /** What it is made on has changed, or somebody who came earlier decides again. */
+          const isVoid = () =>
+            turn.places.some(({ line: now, waiting: [first] }) =>
+              now !== line || (first !== undefined && first.ticket < turn.ticket)
+            ) || known.some(({ revision }, i) => revision !== revisions[i])
+          const decision = isVoid()
+            ? undefined
+            : yield* Effect.exit(Effect.suspend(() => decide(known.map((source) => source.known))))
+          if (isClosed) return yield* Effect.interrupt
+          if (decision === undefined || isVoid()) {
+            turns.wait(turn)
+            continue
+          }
+          const parts = Exit.isSuccess(decision) ? decision.value : []
+          if (parts.length > 0 || !isRead) {
+            const answered = Deferred.makeUnsafe<Decided | undefined, E | SqlError | ReadError>()
+            const context = yield* Effect.context<never>()
+            const member: Member<A> = {
+              turn,
+              sources: known,
+              parts,
+              context,
+              answer: (outcome) => {
+                Deferred.doneUnsafe(answered, outcome)
+              },
+              refuse: (append, outcomes) => {
+                Deferred.doneUnsafe(answered, refused(append, outcomes))
+              },
+              evolved: new Set(),
+              undo: [],
+              marks: new Map(),
+              isWithdrawn: false
+            }
+            gathered = { line, member }
+            join(line, member)
+            const decided = yield* Deferred.await(answered)
+            if (decided === undefined) continue
+            if (Exit.isSuccess(decision)) return decided
+          }
+          if (parts.length === 0 && isRead) { for (const source of known) source.mark()() }
+          if (Exit.isFailure(decision)) return yield* Effect.failCause(decision.cause)
+          return { known: known.map((source) => source.known), positions: [] }
+        }
+      })
+      return Effect.acquireUseRelease(
+        Effect.sync(() => turns.enter(Array.from(new Set(sources.flatMap(({ keys }) => keys))))),
+        inTurn,
+        (turn) =>
+          Effect.suspend(() => {
+            const { line, member } = gathered ?? {}
+            const withdrawn = line === undefined || member === undefined ? Effect.void : withdraw(line, member)
+            turns.leave(turn)
+            return withdrawn
+          })
+      )
+    })
+
+  return (sources, deciding) =>
+    Effect.flatMap(
+      storage.inTransaction,
+      (inTransaction) => inTransaction ? decideAlone(storage, read, sources, deciding) : together(sources, deciding)
+    )
+})
