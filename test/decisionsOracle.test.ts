@@ -92,20 +92,26 @@ const bites = Effect.fnUntraced(function*(way: Way) {
 const layer = () => Layer.provideMerge(Courses.layer, databaseLayer())
 
 describe("an oracle", () => {
-  it.live(
-    "finds every decision of 32 deciders in 4 processes right",
-    () =>
-      Effect.gen(function*() {
-        const store = yield* prepared
-        const counts = yield* round(0, "as it is", 30)
-        const { decisions, wrong } = yield* judge(store)
-        assert.deepStrictEqual(wrong, [])
-        assert.isAbove(decisions, 50, JSON.stringify(counts))
-        assert.isAbove(counts.refused, 50)
-        assert.isAbove(counts.rolledBack, 20)
-      }).pipe(Effect.provide(layer())),
-    180_000
-  )
+  for (const way of ["as it is", "with snapshots"] as const) {
+    it.live(
+      `finds every decision of 32 deciders in 4 processes right, ${way}`,
+      () =>
+        Effect.gen(function*() {
+          const store = yield* prepared
+          const counts = yield* round(0, way, 30)
+          const { decisions, wrong } = yield* judge(store)
+          assert.deepStrictEqual(wrong, [])
+          assert.isAbove(decisions, 50, JSON.stringify(counts))
+          assert.isAbove(counts.refused, 50)
+          assert.isAbove(counts.rolledBack, 20)
+          const sql = yield* SqlClient.SqlClient
+          const saved = yield* sql`select 1 from effect_message_store_snapshots_courses`
+          if (way === "with snapshots") assert.isAbove(saved.length, courses)
+          else assert.lengthOf(saved, 0)
+        }).pipe(Effect.provide(layer())),
+      180_000
+    )
+  }
 
   it.live(
     "finds wrong ones where one position stands for all tags",

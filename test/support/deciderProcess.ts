@@ -37,7 +37,7 @@ const withOnePosition = (opened: Storage["Service"]): Storage["Service"] => ({
 
 const storage = Layer.effect(
   Storage,
-  Effect.map(Storage, (opened) => Storage.of(config.way === "as it is" ? opened : withOnePosition(opened)))
+  Effect.map(Storage, (opened) => Storage.of(config.way === "with one position" ? withOnePosition(opened) : opened))
 ).pipe(Layer.provide(PostgresStorage.layer("courses")))
 
 class RolledBack extends Schema.TaggedError<RolledBack>()("RolledBack", {}) {}
@@ -60,7 +60,8 @@ const decider = Effect.fnUntraced(function*(number: number) {
     const decided = decide(
       store,
       stream,
-      kind < 7 ? new Subscribed({ course, student }) : new Dropped({ course, student })
+      kind < 7 ? new Subscribed({ course, student }) : new Dropped({ course, student }),
+      config.way
     )
     const other = store.write(
       `${stream}-other`,

@@ -47,11 +47,17 @@ export class Refused extends Schema.TaggedError<Refused>()("Refused", {}) {}
 const show = ({ both, courses, seats: all, taken: count }: Seen) =>
   `${all} seats, ${count} taken, ${courses} courses, ${both} of both`
 
-const sources = (courseId: string, studentId: string) => ({
-  seats: Decision.tagged({ course: courseId }, seats),
-  taken: Decision.tagged({ course: courseId }, taken),
-  courses: Decision.tagged({ student: studentId }, taken),
-  both: Decision.tagged({ student: studentId, course: courseId }, taken)
+const kept = (name: string, fold: Fold.Fold<number, CourseEvent>) =>
+  Fold.withSnapshot(fold, { name, schema: Schema.Int, every: 2 })
+
+const folds = { seats, taken }
+const keptFolds = { seats: kept("seats", seats), taken: kept("taken", taken) }
+
+const sources = (courseId: string, studentId: string, by: typeof folds | typeof keptFolds) => ({
+  seats: Decision.tagged({ course: courseId }, by.seats),
+  taken: Decision.tagged({ course: courseId }, by.taken),
+  courses: Decision.tagged({ student: studentId }, by.taken),
+  both: Decision.tagged({ student: studentId, course: courseId }, by.taken)
 })
 
 const allows = (message: CourseEvent, seen: Seen): boolean =>
@@ -60,9 +66,9 @@ const allows = (message: CourseEvent, seen: Seen): boolean =>
     : message._tag === "CapacityChanged" || seen.both > 0
 
 /** Decides on a subscription, or on giving one up. */
-export const decide = (store: Courses["Service"], stream: string, message: Subscribed | Dropped) =>
+export const decide = (store: Courses["Service"], stream: string, message: Subscribed | Dropped, way: Way) =>
   store.decide(
-    sources(message.course, message.student),
+    sources(message.course, message.student, way === "with snapshots" ? keptFolds : folds),
     (seen) => allows(message, seen) ? { stream, messages: message, metadata: { decidedOn: show(seen) } } : new Refused()
   )
 
@@ -102,6 +108,8 @@ export const judge = Effect.fnUntraced(function*(store: Courses["Service"]) {
 /** How a process decides; the wrong ways are proofs that the oracle would notice. */
 export type Way =
   | "as it is"
+  /** The same, on snapshots and on what each process remembers. */
+  | "with snapshots"
   /** The last position of the store, instead of the last one of each tag. */
   | "with one position"
 
