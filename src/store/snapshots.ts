@@ -113,25 +113,6 @@ export const make = Effect.fnUntraced(function*(
 })
 
 /**
- * Remembers what is known: in a transaction once it is committed. A state that cannot be had (a fold that fails) is left as it
- * is to the next who wants it.
- *
- * @internal
- */
-export const remembering =
-  <Known>(storage: Storage["Service"], inTransaction: boolean, remember: (known: Known) => Known) =>
-  (known: () => Known): Effect.Effect<() => Known> =>
-    Effect.suspend(() => {
-      const kept = Result.try(known)
-      if (Result.isFailure(kept)) return Effect.succeed(known)
-      if (inTransaction) {
-        return Effect.as(storage.afterCommit(Effect.sync(() => remember(kept.success))), () => kept.success)
-      }
-      const left = remember(kept.success)
-      return Effect.succeed(() => left)
-    })
-
-/**
  * States to JSON text, and back.
  *
  * @internal
