@@ -39,8 +39,8 @@ import type {
 /** What is told of messages that are read. */
 export interface TagsOption {
   /**
-   * Whether messages have their tags: those that the schema declares, taken from what is stored. Default `false`. A stored
-   * message whose tags could not be written today (too many, too long) is a `SerializationError` then.
+   * Whether messages have their tags: those that the schema declares. Default `false`. A message that could not be written
+   * with its tags today (too many, too long) is found by none, and has none.
    */
   readonly tags?: boolean | undefined
 }
@@ -188,7 +188,7 @@ export const make = <A>(
 ): Internal<A> => {
   const plain = (row: EncodedStoredMessage) => decodeRow(codec, row)
   const withTags = (row: EncodedStoredMessage): Result.Result<TaggedMessage<A>, SerializationError> =>
-    Result.flatMap(plain(row), (stored) => Result.map(codec.tagsOf(row.data, row), (tags) => ({ ...stored, tags })))
+    Result.map(plain(row), (stored) => ({ ...stored, tags: Result.getOrElse(codec.tagsOf(stored.message), () => []) }))
   // The overloads of the reads promise tags only where they are asked for.
   const decoding = (options: TagsOption | undefined) => (options?.tags === true ? withTags : plain) as typeof withTags
 

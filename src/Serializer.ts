@@ -141,11 +141,11 @@ export interface MessageCodec<A> {
   /** The same, with the tags of the message. */
   readonly encodeTagged: (message: A) => Result.Result<EncodedWithTags, SerializationError>
   readonly tags: Declared | undefined
-  /** The tags of stored data. */
-  readonly tagsOf: (data: Schema.Json, place: Place) => Result.Result<ReadonlyArray<string>, SerializationError>
   /** The type that stored data names. */
   readonly typeOf: (data: Schema.Json) => string | undefined
-  /** The tags that a stored message would have if it were written today; or why it cannot be said to have any. */
+  /** The tags that a message has if it is written today; or why it cannot have any. */
+  readonly tagsOf: (message: A) => Result.Result<ReadonlyArray<string>, string>
+  /** The same, of stored data. */
   readonly tagsToday: (data: Schema.Json) => Result.Result<ReadonlyArray<string>, string>
   readonly decode: (data: Schema.Json, place: Place) => Result.Result<A, SerializationError>
   readonly types: MessageTypes | undefined
@@ -172,54 +172,59 @@ export const maximumMetadataSize = 64 * 1024
 export const maximumDepth = 500
 
 /** @internal */
-export const makeCodec = <A>(serializer: MessageSerializer<A>): MessageCodec<A> => ({
-  encode: (message) => {
-    const text = attempt(() => Result.map(serializer.serialize(message), (data) => JSON.stringify(data)))
-    if (Result.isFailure(text)) return refuse("it does not encode", text.failure)
-    const fault = unstorable(text.success, maximumMessageSize)
-    return fault === undefined ? Result.succeed(text.success) : refuse(fault)
-  },
-  encodeTagged: (message) => {
-    const encoded = attempt(() =>
-      Result.map(serializer.serialize(message), (data) => ({ data: JSON.stringify(data), value: data }))
-    )
-    if (Result.isFailure(encoded)) return refuse("it does not encode", encoded.failure)
-    const { data, value } = encoded.success
-    const fault = unstorable(data, maximumMessageSize)
-    if (fault !== undefined) return refuse(fault)
-    const tagged = serializer.tags?.tagged(value) ?? Result.succeed(undefined)
-    return Result.isFailure(tagged) ? refuse(tagged.failure) : Result.succeed({ data, tagged: tagged.success })
-  },
-  tags: serializer.tags,
-  types: serializer.types,
-  tagsOf: (data, { messageId, stream, version }) => {
-    const tagged = serializer.tags?.tagged(data) ?? Result.succeed(undefined)
-    if (Result.isSuccess(tagged)) return Result.succeed(tagged.success?.tags ?? [])
-    const place = { stream, version, messageId }
-    return Result.fail(new SerializationError({ operation: "deserialize", reason: tagged.failure, ...place }))
-  },
-  typeOf: (data) => {
-    const typeField = serializer.tags?.typeField ?? ""
-    return Predicate.hasProperty(data, typeField) ? String(data[typeField]) : undefined
-  },
-  tagsToday: (data) => {
-    const today = attempt(() => Result.flatMap(serializer.deserialize(data), serializer.serialize))
-    if (Result.isFailure(today)) return Result.fail(`the stored data does not decode: ${String(today.failure)}`)
-    const tagged = serializer.tags?.tagged(today.success) ?? Result.succeed(undefined)
+export const makeCodec = <A>(serializer: MessageSerializer<A>): MessageCodec<A> => {
+  const tagsOf: MessageCodec<A>["tagsOf"] = (message) => {
+    if (serializer.tags === undefined) return Result.succeed([])
+    const encoded = attempt(() => serializer.serialize(message))
+    if (Result.isFailure(encoded)) return Result.fail(`it does not encode: ${String(encoded.failure)}`)
+    const tagged = serializer.tags.tagged(encoded.success)
     if (Result.isFailure(tagged)) return Result.fail(tagged.failure)
     const tags = tagged.success?.tags ?? []
     return tags.some((tag) => tag.includes("\0") || !tag.isWellFormed())
       ? Result.fail("a tag of it has NUL or a lone surrogate, which PostgreSQL cannot store")
       : Result.succeed(tags)
-  },
-  decode: (data, { messageId, stream, version }) => {
-    const message = attempt(() => serializer.deserialize(data))
-    if (Result.isSuccess(message)) return Result.succeed(message.success)
-    const place = { stream, version, messageId }
-    const reason = "the stored data does not decode"
-    return Result.fail(new SerializationError({ operation: "deserialize", reason, ...place, cause: message.failure }))
   }
-})
+
+  return {
+    encode: (message) => {
+      const text = attempt(() => Result.map(serializer.serialize(message), (data) => JSON.stringify(data)))
+      if (Result.isFailure(text)) return refuse("it does not encode", text.failure)
+      const fault = unstorable(text.success, maximumMessageSize)
+      return fault === undefined ? Result.succeed(text.success) : refuse(fault)
+    },
+    encodeTagged: (message) => {
+      const encoded = attempt(() =>
+        Result.map(serializer.serialize(message), (data) => ({ data: JSON.stringify(data), value: data }))
+      )
+      if (Result.isFailure(encoded)) return refuse("it does not encode", encoded.failure)
+      const { data, value } = encoded.success
+      const fault = unstorable(data, maximumMessageSize)
+      if (fault !== undefined) return refuse(fault)
+      const tagged = serializer.tags?.tagged(value) ?? Result.succeed(undefined)
+      return Result.isFailure(tagged) ? refuse(tagged.failure) : Result.succeed({ data, tagged: tagged.success })
+    },
+    tags: serializer.tags,
+    types: serializer.types,
+    tagsOf,
+    typeOf: (data) => {
+      const typeField = serializer.tags?.typeField ?? ""
+      return Predicate.hasProperty(data, typeField) ? String(data[typeField]) : undefined
+    },
+    tagsToday: (data) => {
+      const message = attempt(() => serializer.deserialize(data))
+      return Result.isFailure(message)
+        ? Result.fail(`the stored data does not decode: ${String(message.failure)}`)
+        : tagsOf(message.success)
+    },
+    decode: (data, { messageId, stream, version }) => {
+      const message = attempt(() => serializer.deserialize(data))
+      if (Result.isSuccess(message)) return Result.succeed(message.success)
+      const place = { stream, version, messageId }
+      const reason = "the stored data does not decode"
+      return Result.fail(new SerializationError({ operation: "deserialize", reason, ...place, cause: message.failure }))
+    }
+  }
+}
 
 /**
  * The JSON text of metadata, with the traceparent of the writing span, and with what a handler's write says of the message

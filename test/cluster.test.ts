@@ -9,11 +9,11 @@ import { SqlClient } from "effect/sql"
 import { spawn } from "node:child_process"
 import * as net from "node:net"
 import * as path from "node:path"
-import { booking, Flight, Flights, seats } from "../examples/17-cluster/flights.ts"
+import { booking, Flight, Flights, seats } from "../examples/18-cluster/flights.ts"
 import { databaseLayer } from "./support/database.ts"
 import { place, until } from "./support/processes.ts"
 
-const program = path.resolve(import.meta.dirname, "../examples/17-cluster/runner.ts")
+const program = path.resolve(import.meta.dirname, "../examples/18-cluster/runner.ts")
 
 // Quick to notice that a runner is gone; the same shards for all.
 const settings = { shardsPerGroup: 32, refreshAssignmentsInterval: "200 millis" } as const

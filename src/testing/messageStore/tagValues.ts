@@ -1,8 +1,10 @@
 /** What tags may be, how many there may be, and how they are read back. */
 import { assert } from "@effect/vitest"
-import { Array as Arr, Effect, Stream } from "effect"
+import { Array as Arr, Effect, Layer, Schema, Stream } from "effect"
 import * as Decision from "../../Decision.ts"
-import type * as Message from "../../Message.ts"
+import * as Message from "../../Message.ts"
+import * as MessageStore from "../../MessageStore.ts"
+import { Storage } from "../../Storage.ts"
 import { newStream, type Part } from "../fixture.ts"
 import { Closed, count, type CourseEvent, courses, Labelled, newValue, Opened, Subscribed } from "./tags.ts"
 
@@ -56,6 +58,29 @@ const told = <E>(reads: ReadonlyArray<Stream.Stream<object, E>>) =>
     Effect.forEach(reads, (messages) => Stream.runCollect(messages)),
     (all) => all.flat().filter((stored) => "tags" in stored)
   )
+
+class Renamed extends Schema.TaggedClass<Renamed>()("Renamed", {
+  ...Message.fields,
+  course: Message.tag("course", Schema.String),
+  level: Message.tag("level", Schema.String).pipe(Schema.withDecodingDefaultKey(Effect.succeed("basic")))
+}) {}
+
+/** The same messages, under a name and with a field that they did not have. */
+class Evolved extends MessageStore.Service<Evolved>()("effect-message-store/testing/Evolved", {
+  name: "contract",
+  schema: Renamed,
+  aliases: { Opened: "Renamed" }
+}) {}
+
+class Late extends Schema.TaggedClass<Late>()("Late", {
+  ...Message.fields,
+  labels: Message.tag("label", Schema.Array(Schema.String))
+}) {}
+
+class TaggedLate extends MessageStore.Service<TaggedLate>()("effect-message-store/testing/TaggedLate", {
+  name: "contract",
+  schema: Late
+}) {}
 
 export const tagValues: Part = (it) => {
   it.effect("keeps apart tags that look alike, in queries and as conditions", () =>
@@ -150,5 +175,37 @@ export const tagValues: Part = (it) => {
       // Those of a transaction's own messages, too.
       yield* store.withTransaction(Effect.andThen(store.write(stream, messages), checked))
       yield* checked
+    }).pipe(Effect.scoped))
+
+  it.effect("gives messages of an older shape the tags that they have today", () =>
+    Effect.gen(function*() {
+      const course = newValue()
+      const stream = newStream()
+      yield* (yield* courses).write(stream, new Opened({ course, capacity: 1 }))
+      const storage = yield* Storage
+      const layer = Layer.fresh(Layer.provide(Evolved.layerStorage, Layer.succeed(Storage, storage)))
+      const evolved = yield* Effect.provide(Evolved, yield* Layer.build(layer))
+      const [stored] = yield* Stream.runCollect(evolved.read(stream, { tags: true }))
+      assert.deepStrictEqual([stored?.message._tag, stored?.tags], ["Renamed", [`course:${course}`, "level:basic"]])
+    }).pipe(Effect.scoped))
+
+  it.effect("gives messages that can have no tags none", () =>
+    Effect.gen(function*() {
+      const storage = yield* Storage
+      const stream = newStream()
+      const { messageId, occurredAt } = new Closed({})
+      const labels = Arr.makeBy(33, (i) => `${i}`)
+      const data = JSON.stringify({ _tag: "Late", messageId, occurredAt: "2026-01-01T00:00:00.000Z", labels })
+      // It was stored before its type had tags.
+      yield* storage.append([{
+        stream,
+        expectedVersion: undefined,
+        metadata: "{}",
+        messages: [{ messageId, occurredAt, data }]
+      }], { atomic: true })
+      const layer = Layer.fresh(Layer.provide(TaggedLate.layerStorage, Layer.succeed(Storage, storage)))
+      const late = yield* Effect.provide(TaggedLate, yield* Layer.build(layer))
+      const [stored] = yield* Stream.runCollect(late.read(stream, { tags: true }))
+      assert.deepStrictEqual([stored?.message._tag, stored?.tags], ["Late", []])
     }).pipe(Effect.scoped))
 }
