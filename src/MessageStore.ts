@@ -235,7 +235,7 @@ export interface MessageStore<in out A, P extends Path = Path> extends Aggregate
    * **Details**
    *
    * First it waits for the transactions that were open when the tags were declared (a store declares the tags of its schema when
-   * it opens), since they may write messages without them. Then it goes through the store in pages of 1,000. It may be
+   * it opens), since they may write messages without them. Then it goes through the store in pages of 2,000. It may be
    * ended at any time, and goes on where it was; any number of processes may run it. Emits its progress page by page.
    *
    * Fails with a `TaggingError` that names the messages which do not decode, or cannot have the tags that they should, and with

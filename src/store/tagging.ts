@@ -6,12 +6,12 @@
  * moves with the tags of a page, so that it can be ended at any time; of several processes one moves it, and the others find that it
  * has moved.
  */
-import { Effect, Option, Result, Schedule, Stream } from "effect"
+import { Effect, Fiber, Option, Result, Schedule, Stream } from "effect"
 import type { Scope } from "effect"
 import type { SqlError } from "effect/sql/SqlError"
 import { InvalidArgumentError, TaggingError } from "../errors.ts"
 import type { MessageCodec } from "../Serializer.ts"
-import type { DeclaredTag, EncodedStoredMessage, Storage, TaggedPage } from "../Storage.ts"
+import type { DeclaredTag, EncodedStoredMessage, Page, Storage, TaggedPage } from "../Storage.ts"
 import { declaredBy, incomplete } from "./declarations.ts"
 
 /** How far the tagging of messages has come that were stored before their tags were declared. */
@@ -49,7 +49,7 @@ export interface TaggingLayerOptions extends TaggingOptions {
 export type TaggingFailure = TaggingError | InvalidArgumentError | SqlError
 
 /** Messages looked at in one page. */
-const pageSize = 1000
+const pageSize = 2000
 
 /** How long to wait for transactions, and for a process that tags the same messages. */
 const pause = "100 millis"
@@ -68,48 +68,61 @@ export const make = <A>(storage: Storage["Service"], codec: MessageCodec<A>, sto
 ): Stream.Stream<TaggingProgress, TaggingFailure> => {
   const untagged = new Set(without.map((id) => id.toLowerCase()))
 
-  const step = Effect.fnUntraced(function*(
-    before: TaggingProgress
-  ): Effect.fn.Return<readonly [TaggingProgress, boolean], TaggingError | SqlError> {
-    let declared = yield* storage.declaredTags
-    let open = incomplete(codec.tags, declared)
-    const unsettled = open.filter(({ upTo }) => upTo === undefined)
-    const waitsFor = unsettled.length === 0 ? 0 : yield* storage.settleTags(unsettled)
-    if (unsettled.length > 0) {
-      declared = yield* storage.declaredTags
-      open = incomplete(codec.tags, declared)
-    }
-    const page = nextPage(open)
-    if (page === undefined) {
-      if (open.length === 0) {
-        const upTo = Math.max(0, ...declaredBy(codec.tags, declared).map((place) => place.upTo ?? 0))
-        return [{ ...before, position: upTo, upTo, waitsFor }, false] as const
-      }
-      yield* Effect.sleep(pause)
-      return [{ ...before, waitsFor }, true] as const
-    }
-    const { from, places, upTo } = page
-    const { messages, more } = yield* storage.readPattern({
+  const read = (range: Range) =>
+    storage.readPattern({
       pattern: "%",
-      fromPosition: from + 1,
-      toPosition: upTo,
+      fromPosition: range.from + 1,
+      toPosition: endOf(range),
       direction: "forward",
       limit: pageSize
     })
+
+  /** What is to be tagged next; undefined: nothing, or nothing yet. */
+  const look = Effect.gen(function*() {
+    const unsettled = incomplete(codec.tags, yield* storage.declaredTags).filter(({ upTo }) => upTo === undefined)
+    const waitsFor = unsettled.length === 0 ? 0 : yield* storage.settleTags(unsettled)
+    const declared = yield* storage.declaredTags
+    const open = incomplete(codec.tags, declared)
+    const end = Math.max(0, ...declaredBy(codec.tags, declared).map(({ upTo = 0 }) => upTo))
+    return { waitsFor, range: nextRange(open), isDone: open.length === 0, end }
+  })
+
+  const step = Effect.fnUntraced(function*(
+    { ahead, progress, range }: State
+  ): Effect.fn.Return<
+    readonly [ReadonlyArray<TaggingProgress>, Option.Option<State>],
+    TaggingError | SqlError,
+    Scope.Scope
+  > {
+    const answer = (next: TaggingProgress, state?: Partial<State>) =>
+      [[next], Option.some({ ahead: undefined, range: undefined, ...state, progress: next })] as const
+
+    if (range === undefined) {
+      const { end, isDone, range: next, waitsFor } = yield* look
+      if (isDone) return [[{ ...progress, position: end, upTo: end, waitsFor }], Option.none()]
+      if (next !== undefined) {
+        return [[], Option.some({ ahead: undefined, range: next, progress: { ...progress, waitsFor } })]
+      }
+      yield* Effect.sleep(pause)
+      return answer({ ...progress, waitsFor })
+    }
+    const { messages, more } = ahead === undefined ? yield* read(range) : yield* Fiber.join(ahead)
+    const { from, places, upTo } = range
+    const end = endOf(range)
+    const to = more ? messages.at(-1)?.globalPosition ?? end : end
+    const isSparse = messages.length < pageSize / 4
+    const rest = to < upTo ? { ...range, from: to, span: isSparse ? 2 * range.span : pageSize } : undefined
+    // The next page is read while this one is tagged.
+    const next = rest === undefined ? undefined : yield* Effect.forkScoped(read(rest))
     const { faults, tags } = tagsOf(codec, places, messages.filter(({ messageId }) => !untagged.has(messageId)))
     if (faults.length > 0) return yield* new TaggingError({ store, messages: faults.slice(0, mostTold) })
-    const to = more ? messages.at(-1)?.globalPosition ?? upTo : upTo
     if (!(yield* storage.tagStored({ places, from, to, tags }))) {
-      yield* Effect.sleep(pause)
-      return [{ ...before, position: from, upTo, waitsFor }, true] as const
+      yield* Effect.sleep(pause) // for whoever was faster
+      return answer({ ...progress, position: from, upTo })
     }
-    return [{
-      scanned: before.scanned + messages.length,
-      tagged: before.tagged + new Set(tags.map(({ globalPosition }) => globalPosition)).size,
-      position: to,
-      upTo,
-      waitsFor
-    }, true] as const
+    const scanned = progress.scanned + messages.length
+    const tagged = progress.tagged + new Set(tags.map(({ globalPosition }) => globalPosition)).size
+    return answer({ ...progress, scanned, tagged, position: to, upTo }, { range: rest, ahead: next })
   })
 
   return Stream.unwrap(
@@ -118,25 +131,41 @@ export const make = <A>(storage: Storage["Service"], codec: MessageCodec<A>, sto
       (inTransaction): Stream.Stream<TaggingProgress, TaggingFailure> =>
         inTransaction
           ? Stream.fail(new InvalidArgumentError({ argument: "tagging", reason: "must not run inside a transaction" }))
-          : Stream.paginate(begun, (before: TaggingProgress) =>
-            Effect.map(
-              step(before),
-              ([progress, more]) => [[progress], more ? Option.some(progress) : Option.none()] as const
-            ))
+          : Stream.scoped(Stream.paginate({ ahead: undefined, range: undefined, progress: begun } as State, step))
     )
   )
 }
 
+/** Places that have come equally far, and up to where. */
+interface Range {
+  readonly places: ReadonlyArray<DeclaredTag>
+  readonly from: number
+  readonly upTo: number
+  /**
+   * How many positions a page has: a page that says where it ends is found by its index, whatever the database knows of
+   * the table. More where there are few messages.
+   */
+  readonly span: number
+}
+
+const endOf = ({ from, span, upTo }: Range): number => Math.min(upTo, from + span)
+
+interface State {
+  readonly progress: TaggingProgress
+  /** What is tagged next; undefined: look. */
+  readonly range: Range | undefined
+  /** Its messages, if they are being read. */
+  readonly ahead: Fiber.Fiber<Page, SqlError> | undefined
+}
+
 /** Of the places that are in force those that have come least far, up to where the next one has come. */
-const nextPage = (
-  open: ReadonlyArray<DeclaredTag>
-): { readonly places: ReadonlyArray<DeclaredTag>; readonly from: number; readonly upTo: number } | undefined => {
+const nextRange = (open: ReadonlyArray<DeclaredTag>): Range | undefined => {
   const settled = open.filter(({ upTo }) => upTo !== undefined)
   if (settled.length === 0) return undefined
   const from = Math.min(...settled.map(({ position }) => position))
   const places = settled.filter(({ position }) => position === from)
   const next = settled.flatMap(({ position }) => position > from ? [position] : [])
-  return { places, from, upTo: Math.min(...next, ...places.map(({ upTo }) => upTo ?? from)) }
+  return { places, from, span: pageSize, upTo: Math.min(...next, ...places.map(({ upTo }) => upTo ?? from)) }
 }
 
 /** The tags of messages at these places, and the messages that cannot be said to have them or not. */
