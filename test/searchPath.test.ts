@@ -60,6 +60,42 @@ const decidedOnSnapshots = Effect.gen(function*() {
   return [first > 6, second - first]
 })
 
+/** Tags what was stored, while one who knows no tags writes. */
+class Tracked extends Schema.TaggedClass<Tracked>()("Moved", {
+  ...Message.fields,
+  amount: Message.tag("amount", Schema.Int)
+}) {}
+class TrackingHosts extends MessageStore.Service<TrackingHosts>()("test/TrackingHosts", {
+  name: "hosts",
+  schema: Tracked
+}) {}
+const tagged = Effect.gen(function*() {
+  const sql = yield* SqlClient.SqlClient
+  const [tracking, hosts] = [yield* TrackingHosts, yield* Hosts]
+  yield* Stream.runDrain(tracking.tagging())
+  const before = yield* Stream.runCount(tracking.readTagged({ amount: 3 }))
+  yield* hosts.write("t", [moved(3), moved(3)])
+  yield* hosts.writeAll([{ stream: "t", messages: moved(3) }, { stream: "u", messages: moved(4) }])
+  const { messageId } = moved()
+  const json = {
+    _tag: "Moved",
+    messageId,
+    occurredAt: "2026-01-01T00:00:00.000Z",
+    amount: 3,
+    note: "\0",
+    at: [[3, "x"]]
+  }
+  yield* sql`select version from depeche_write_message_hosts(${messageId}::uuid, 't'::varchar,
+    ${JSON.stringify(json)}::text::json)`
+  assert.strictEqual(yield* Stream.runCount(tracking.readTagged({ amount: 3 })), before + 4)
+  const refused = sql`select version from depeche_write_message_hosts(gen_random_uuid(), 't'::varchar,
+    ${JSON.stringify({ ...json, amount: [[1.5]] })}::text::json)`
+  assert.include(
+    String(Object((yield* Effect.flip(refused)).reason.cause).message),
+    "a message of type Moved cannot be stored"
+  )
+})
+
 /** Decides on streams, and on one and on several tags; and in conflict, and in vain. */
 const decided = Effect.gen(function*() {
   const hosts = yield* DecidingHosts
@@ -274,6 +310,7 @@ describe("PostgreSQL", () => {
         }
       }).pipe(Effect.provide(Layer.fresh(Hosts.layer)))
       yield* Effect.provide(decided, Layer.fresh(DecidingHosts.layer))
+      yield* Effect.provide(tagged, [Layer.fresh(TrackingHosts.layer), Layer.fresh(Hosts.layer)])
       // The message that was added is folded on the snapshot of its stream, and on that of its tags.
       assert.deepStrictEqual(yield* decidedOnSnapshots, [true, 2])
     }).pipe(Effect.scoped, Effect.provide(Layer.fresh(sharedDatabaseLayer))))
