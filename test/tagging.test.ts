@@ -219,4 +219,35 @@ describe("tagging on PostgreSQL", () => {
       yield* assertTagged
     }).pipe(Effect.provide([Layer.fresh(Members.layer), Layer.fresh(Before.layer)]))
   )
+
+  test(
+    "lets builds that do not know the tags wait for nobody's streams and tags but their own",
+    Effect.scoped(Effect.gen(function*() {
+      const before = yield* Effect.provide(Before, yield* Layer.build(Layer.fresh(Before.layer)))
+      const members = yield* Effect.provide(Members, yield* Layer.build(Layer.fresh(Members.layer)))
+      const [held, release] = [yield* Deferred.make<void>(), yield* Deferred.make<void>()]
+      const holder = yield* Effect.forkChild(members.withTransaction(Effect.gen(function*() {
+        yield* members.write("held", joined(1))
+        yield* Deferred.succeed(held, undefined)
+        yield* Deferred.await(release)
+      })))
+      yield* Deferred.await(held)
+      const waiting = yield* Effect.forEach(
+        [before.write("held", noted()), before.write("of the club", joinedBefore(1)), before.write("held", noted())],
+        (write) => Effect.forkChild(write, { startImmediately: true })
+      )
+      for (let i = 0; i < 20; i++) {
+        yield* Effect.forEach(
+          [before.write(`free-${i}`, noted()), before.write(`tagged-${i}`, joinedBefore(35 * i))],
+          (write) => write,
+          { concurrency: "unbounded" }
+        )
+      }
+      assert.isTrue(waiting.every((fiber) => fiber.pollUnsafe() === undefined))
+      yield* Deferred.succeed(release, undefined)
+      yield* Fiber.join(holder)
+      yield* Fiber.joinAll(waiting)
+      assert.strictEqual((yield* before.head("held")).version, 3)
+    }))
+  )
 })

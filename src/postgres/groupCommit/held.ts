@@ -8,6 +8,9 @@
  *
  * It waits for one lock, that which was not free, and has no other meanwhile: so it keeps nobody from anything, and cannot
  * be part of a deadlock. When it has that lock, the items are appended as in any batch, if the others are free.
+ *
+ * An item for which the database finds tags that its writer does not know is not seen to wait for them: after each backoff
+ * it is sent again.
  */
 import { Array as Arr, Cause, Effect, Exit, Fiber } from "effect"
 import type { SqlError } from "effect/sql/SqlError"

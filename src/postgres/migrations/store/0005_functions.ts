@@ -99,9 +99,9 @@ declare
   _added timestamp := pg_catalog.now() at time zone <zone>;
   _declared constant bigint := pg_catalog.pg_sequence_last_value(<declared>::pg_catalog.regclass);
 begin
-  if _known <> _declared or _declared is null then -- it waits for all locks in one order, those of tags among them
+  if _known <> _declared or _declared is null then -- tags have locks, too
     return query select d.outcome, d.version, d.global_position, d.message_id from <schema>.${objects.decideFunction}(
-      _streams, _previous, _expected, _metadata, _last, _item, _ids, _occurred, _data, _atomic, true,
+      _streams, _previous, _expected, _metadata, _last, _item, _ids, _occurred, _data, _atomic, _wait,
       pg_catalog.array_fill(''::text, array[pg_catalog.cardinality(_ids)]), '{}', '{}',
       pg_catalog.array_fill(0, array[_items]), '{}', '{}', pg_catalog.array_fill(0, array[_items]),
       '{}', '{}', '{}', '{}', '{}', _known

@@ -147,7 +147,6 @@ begin
       _item, _data, _types, _locks, _alone, _last_lock, _tags, _tag_message
     ) c;
     _asked_earlier := pg_catalog.array_fill(true, array[coalesce(pg_catalog.cardinality(_asked), 0)]);
-    _wait := true; -- nobody else knows which locks the call would come back for
   end if;
 
   if _stale then
