@@ -38,6 +38,8 @@ const StreamNumber = Whole(3)
 const Value = Whole(2)
 const Numbers = Few(Whole(40), 1, 3)
 const Expected = Schema.Literals(["any", "any", "any", "exists", 0, 1, 2, 3])
+/** By which fold; those that are kept have snapshots. */
+const Folded = Schema.Literals(["all", "types", "all, kept", "types, kept"])
 const Direction = Schema.Literals(["forward", "backward"])
 const Limit = Schema.Literals(["all", "all", 0, 1, 2, 4])
 
@@ -72,17 +74,19 @@ const Base = Schema.Union([
     stream: StreamNumber,
     numbers: Few(Whole(40), 0, 2),
     most: Whole(6),
-    byType: Schema.Boolean
+    by: Folded
   }),
   Schema.TaggedStruct("decide", {
     streams: Few(StreamNumber, 0, 2),
-    queries: Few(Schema.Struct({ any: Few(Query, 1, 2), types: Types, byType: Schema.Boolean }), 0, 3),
+    by: Folded,
+    queries: Few(Schema.Struct({ any: Few(Query, 1, 2), types: Types, by: Folded }), 0, 3),
     most: Whole(8),
     writes: Few(Schema.Struct({ stream: StreamNumber, numbers: Few(Whole(40), 0, 2) }), 0, 3)
   }),
   Schema.TaggedStruct("decide", {
     streams: Few(StreamNumber, 0, 1),
-    queries: Few(Schema.Struct({ any: Few(Query, 1, 1), types: Types, byType: Schema.Boolean }), 1, 2),
+    by: Folded,
+    queries: Few(Schema.Struct({ any: Few(Query, 1, 1), types: Types, by: Folded }), 1, 2),
     most: Whole(8),
     writes: Few(Schema.Struct({ stream: StreamNumber, numbers: Numbers }), 1, 1)
   }),
@@ -137,6 +141,14 @@ const ofTypes = Fold.make<MixedEvent>()({
   One: (sofar, { number }) => [...sofar, number],
   Many: (sofar, { number }) => [...sofar, number]
 })
+
+const Numbered = Schema.Array(Schema.Number)
+const folds: Readonly<Record<typeof Folded.Type, Fold.Fold<ReadonlyArray<number>, MixedEvent>>> = {
+  all,
+  types: ofTypes,
+  "all, kept": Fold.withSnapshot(all, { name: "all", schema: Numbered, every: 2 }),
+  "types, kept": Fold.withSnapshot(ofTypes, { name: "types", schema: Numbered, every: 3 })
+}
 
 class TooMany extends Schema.TaggedError<TooMany>()("TooMany", { seen: Schema.Unknown }) {}
 class RolledBack extends Schema.TaggedError<RolledBack>()("RolledBack", { inside: Schema.Unknown }) {}
@@ -229,16 +241,16 @@ export const perform = Effect.fnUntraced(function*(
         }))
       case "update":
         return told(
-          store.update(streamOf(step.stream), step.byType ? ofTypes : all, (seen, version) =>
+          store.update(streamOf(step.stream), folds[step.by], (seen, version) =>
             seen.length > step.most
               ? Effect.fail(new TooMany({ seen: [seen, version] }))
               : Effect.succeed(step.numbers.map(message)))
         )
       case "decide": {
         const sources = Object.fromEntries<Decision.Source<ReadonlyArray<number>, MixedEvent>>([
-          ...step.streams.map((stream, i) => [`s${i}`, Decision.stream(streamOf(stream), all)] as const),
-          ...step.queries.map(({ any, byType, types }, i) =>
-            [`t${i}`, Decision.tagged(queriesOf(any), byType ? ofTypes : all, typesOf(types))] as const
+          ...step.streams.map((stream, i) => [`s${i}`, Decision.stream(streamOf(stream), folds[step.by])] as const),
+          ...step.queries.map(({ any, by, types }, i) =>
+            [`t${i}`, Decision.tagged(queriesOf(any), folds[by], typesOf(types))] as const
           )
         ])
         const seen: Array<unknown> = []
