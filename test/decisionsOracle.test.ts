@@ -40,15 +40,16 @@ const run = (config: DecidersConfig): Effect.Effect<Counts> =>
     return Effect.sync(() => child.kill("SIGKILL"))
   })
 
-const courses = 4
-const students = 8
+const many = { courses: 4, students: 8, capacities: 4 }
+/** One that all want: those of a process decide on it together. */
+const hot = { courses: 1, students: 40, capacities: 40 }
 const processes = 4
 
-const round = Effect.fnUntraced(function*(number: number, way: Way, decisions: number) {
+const round = Effect.fnUntraced(function*(number: number, way: Way, decisions: number, what = many) {
   const { database, url } = yield* place
   const counts = yield* Effect.forEach(
     Array.from({ length: processes }, (_, i) => `${way} ${number}-${i}`),
-    (name) => run({ url, database, name, way, deciders: 8, decisions, courses, students }),
+    (name) => run({ url, database, name, way, deciders: 8, decisions, ...what }),
     { concurrency: "unbounded" }
   )
   const sum = (count: (one: Counts) => number) => counts.reduce((total, one) => total + count(one), 0)
@@ -61,7 +62,7 @@ const round = Effect.fnUntraced(function*(number: number, way: Way, decisions: n
 
 const prepared = Effect.gen(function*() {
   const store = yield* Courses
-  for (let i = 0; i < courses; i++) {
+  for (let i = 0; i < many.courses; i++) {
     yield* store.write(`c${i}`, new CapacityChanged({ course: `c${i}`, capacity: 3 }))
   }
   return store
@@ -106,8 +107,27 @@ describe("an oracle", () => {
           assert.isAbove(counts.rolledBack, 20)
           const sql = yield* SqlClient.SqlClient
           const saved = yield* sql`select 1 from effect_message_store_snapshots_courses`
-          if (way === "with snapshots") assert.isAbove(saved.length, courses)
+          if (way === "with snapshots") assert.isAbove(saved.length, many.courses)
           else assert.lengthOf(saved, 0)
+        }).pipe(Effect.provide(layer())),
+      180_000
+    )
+  }
+
+  for (const way of ["as it is", "with snapshots"] as const) {
+    it.live(
+      `finds every decision right that was made together with others on one course, ${way}`,
+      () =>
+        Effect.gen(function*() {
+          const sql = yield* SqlClient.SqlClient
+          const store = yield* prepared
+          const counts = yield* round(0, way, 40, hot)
+          const { decisions, wrong } = yield* judge(store)
+          assert.deepStrictEqual(wrong, [])
+          assert.isAbove(decisions, 50, JSON.stringify(counts))
+          const together = yield* sql`select tx::text from depeche_msgs_courses
+          where message->>'_tag' in ('Subscribed', 'Dropped') group by tx having count(*) > 1`
+          assert.isAbove(together.length, 0, JSON.stringify(counts))
         }).pipe(Effect.provide(layer())),
       180_000
     )

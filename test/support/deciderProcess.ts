@@ -55,7 +55,7 @@ const decider = Effect.fnUntraced(function*(number: number) {
     const student = `s${yield* below(config.students)}`
     const kind = yield* below(10)
     const lasts = yield* below(15)
-    const capacity = yield* below(4)
+    const capacity = yield* below(config.capacities)
     const changed = store.write(`${stream}-capacity`, new CapacityChanged({ course, capacity }))
     const decided = decide(
       store,

@@ -122,6 +122,8 @@ export interface DecidersConfig {
   readonly decisions: number
   readonly courses: number
   readonly students: number
+  /** Capacities change to fewer than this. */
+  readonly capacities: number
 }
 
 /** What a process did. */
