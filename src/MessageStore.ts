@@ -31,18 +31,13 @@ import * as Migrations from "./postgres/migrations/migrations.ts"
 import { run } from "./postgres/migrations/run.ts"
 import * as PostgresStorage from "./postgres/storage.ts"
 import type * as Reader from "./Reader.ts"
-import {
-  fromSchema,
-  makeCodec,
-  type MessageSchema,
-  type MessageSerializer,
-  type SchemaSerializerOptions,
-  verified
-} from "./Serializer.ts"
+import { fromSchema, makeCodec, type MessageSerializer, verified } from "./Serializer.ts"
 import { Storage } from "./Storage.ts"
 import type { DecideError } from "./store/decide.ts"
 import type { Accessors, OneOrMore, StreamWrite, WriteOptions } from "./store/encode.ts"
 import { make } from "./store/make.ts"
+import type { AccessorOptions, MessageOptions } from "./store/options.ts"
+import { scheduleInBackground, type SchedulerLayerOptions, type Scheduling } from "./store/schedule.ts"
 import {
   type TaggingFailure,
   type TaggingLayerOptions,
@@ -57,6 +52,8 @@ export type {
   Appended,
   DecideError,
   OneOrMore,
+  SchedulerLayerOptions,
+  Scheduling,
   StreamWrite,
   TaggingFailure,
   TaggingLayerOptions,
@@ -66,9 +63,13 @@ export type {
   WriteOptions
 }
 export type { Migration, PayloadType } from "./postgres/migrations/migrations.ts"
+export type { AccessorOptions, MessageOptions }
+export type { ScheduleError, ScheduleOptions, Scheduler, SchedulerOptions } from "./store/schedule.ts"
 
 /** A store of messages of type `A`: streams of them, written with expected versions, read in order. */
-export interface MessageStore<in out A, P extends Path = Path> extends AggregatedStream.Aggregating<A, P> {
+export interface MessageStore<in out A, P extends Path = Path>
+  extends AggregatedStream.Aggregating<A, P>, Scheduling<A>
+{
   /** The name that its database objects have in theirs. */
   readonly name: string
 
@@ -286,17 +287,6 @@ export interface StoreOptions {
   readonly cachedStates?: number | undefined
 }
 
-/** What the messages are: those of a schema, or of a serializer written by hand. */
-export type MessageOptions<A, Encoded = unknown> =
-  | (SchemaSerializerOptions & {
-    readonly schema: MessageSchema & { readonly Type: A; readonly Encoded: Encoded }
-    readonly serializer?: undefined
-  })
-  | { readonly serializer: MessageSerializer<A>; readonly schema?: undefined }
-
-/** Messages that carry `Message.fields` need not say where their id and time are; all others must. */
-export type AccessorOptions<A> = [A] extends [Identified] ? Partial<Accessors<A>> : Accessors<A>
-
 /** A store as a service: the class is its key, its layers are its static members. */
 export interface ServiceClass<in out Self, in out Id extends string, in out A, P extends Path = Path>
   extends Context.ServiceClass<Self, Id, MessageStore<A, P>>
@@ -317,6 +307,8 @@ export interface ServiceClass<in out Self, in out Id extends string, in out A, P
    * (default: every 30 seconds).
    */
   readonly layerTagging: (options?: TaggingLayerOptions) => Layer.Layer<never, never, Self>
+  /** Moves scheduled messages into their streams when they are due, for as long as the layer lives. */
+  readonly layerScheduler: (options?: SchedulerLayerOptions) => Layer.Layer<never, never, Self>
   /** What `layer` runs: numbered migrations, each a list of SQL statements to be run in their order in one transaction. */
   readonly migrations: Effect.Effect<ReadonlyArray<Migrations.Migration>, InvalidNameError>
   /** What an aggregated stream of this store runs when it is made. */
@@ -389,6 +381,8 @@ export const Service = <Self = never>() =>
     layerStorage,
     layerTagging: (how?: TaggingLayerOptions) =>
       Layer.effectDiscard(Effect.flatMap(Tag, (store) => tagInBackground(store, how))),
+    layerScheduler: (how?: SchedulerLayerOptions) =>
+      Layer.effectDiscard(Effect.flatMap(Tag, (store) => scheduleInBackground(store, how))),
     migrations: Effect.fromResult(Migrations.forStore(name, { payload })),
     streamMigrations: (stream: string) => Effect.fromResult(Migrations.forStream(name, stream)),
     subscriptionMigrations: (subscription: string) => Effect.fromResult(Migrations.forSubscription(subscription))

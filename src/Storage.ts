@@ -10,6 +10,7 @@ import type { MigrationError } from "effect/sql/Migrator"
 import type { SqlError } from "effect/sql/SqlError"
 import type { InvalidNameError, SetupError } from "./errors.ts"
 import type { MessageStorage } from "./storage/messages.ts"
+import type { ScheduleStorage } from "./storage/scheduled.ts"
 import type { SnapshotStorage } from "./storage/snapshots.ts"
 import type { AggregatedStorage, StreamDefinition } from "./storage/streams.ts"
 import type { TaggingStorage } from "./storage/tagging.ts"
@@ -17,6 +18,7 @@ import type { TaggingStorage } from "./storage/tagging.ts"
 export type { Listener } from "./storage/listeners.ts"
 export * from "./storage/messages.ts"
 export * from "./storage/partitions.ts"
+export * from "./storage/scheduled.ts"
 export * from "./storage/snapshots.ts"
 export * from "./storage/streams.ts"
 export * from "./storage/subscriptions.ts"
@@ -37,7 +39,7 @@ export interface HandlerTransactions {
 }
 
 /** Everything of one store. */
-export interface Backend extends MessageStorage, SnapshotStorage, TaggingStorage {
+export interface Backend extends MessageStorage, SnapshotStorage, TaggingStorage, ScheduleStorage {
   /** Commits on success, rolls back on failure and interruption; nests. */
   readonly withTransaction: <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E | SqlError, R>
   /** Undefined where transactions need nothing that is scarce. */

@@ -29,6 +29,10 @@ export const checkStreamName = (stream: string): Result.Result<string, InvalidAr
   return Result.succeed(stream)
 }
 
+/** The key of a scheduled message has 1 to 255 characters, as names of streams have. */
+export const checkKey = (key: string): Result.Result<string, InvalidArgumentError> =>
+  Result.mapError(checkStreamName(key), ({ reason }) => new InvalidArgumentError({ argument: "key", reason }))
+
 /** A pattern is LIKE's: `%` any run of characters, `_` any one, `\` takes the next one literally. */
 export const checkPattern = (pattern: string): Result.Result<string, InvalidArgumentError> => {
   if (typeof pattern !== "string" || pattern.length === 0) return invalid("pattern", "must not be empty")
@@ -54,11 +58,14 @@ const isMessageId = Schema.is(MessageId)
 /** 4714-11-24 BC, where the times of PostgreSQL begin; they end later than those of JavaScript. */
 export const earliestTime = DateTime.makeUnsafe("-004713-11-24T00:00:00.000Z")
 
-/** When a message occurred, as every backend can hold it. */
-export const checkTime = (time: DateTime.DateTime): Result.Result<DateTime.Utc, InvalidArgumentError> =>
+/** When a message occurred, or is due, as every backend can hold it. */
+export const checkTime = (
+  time: DateTime.DateTime,
+  argument: string = "occurredAt"
+): Result.Result<DateTime.Utc, InvalidArgumentError> =>
   time.epochMilliseconds >= earliestTime.epochMilliseconds
     ? Result.succeed(DateTime.isUtc(time) ? time : DateTime.toUtc(time))
-    : invalid("occurredAt", "must not be before 24 November 4714 BC, where the times of PostgreSQL begin")
+    : invalid(argument, "must not be before 24 November 4714 BC, where the times of PostgreSQL begin")
 
 /** A whole number within bounds: versions, positions, limits. */
 export const checkWhole = (

@@ -1,7 +1,7 @@
 /**
  * The port in memory: the same answers as PostgreSQL's, for tests and prototypes. Nothing outlives the layer.
  */
-import { Clock, Context, DateTime, Effect, identity, Layer, Option } from "effect"
+import { Clock, Context, DateTime, Effect, identity, Layer, Option, Result } from "effect"
 import type { SqlError } from "effect/sql/SqlError"
 import { checkEnding } from "../internal/names.ts"
 import type { StreamHead } from "../Message.ts"
@@ -9,6 +9,7 @@ import {
   type AppendItem,
   AppendOutcome,
   type EncodedStoredMessage,
+  type MessageStorage,
   type Page,
   type PatternQuery,
   type Snapshot,
@@ -23,6 +24,7 @@ import { type Signal, Wakeup } from "../storage/listeners.ts"
 import * as MemoryWakeup from "./listeners.ts"
 import { cut } from "./pages.ts"
 import { compilePattern } from "./pattern.ts"
+import * as MemorySchedule from "./scheduled.ts"
 import { Snapshots } from "./snapshots.ts"
 import * as MemoryStream from "./streams.ts"
 import { Tagging } from "./tagging.ts"
@@ -286,24 +288,35 @@ export const layer: Layer.Layer<Storage> = Layer.effect(
       return { commit: Infinity, own: Option.isSome(transaction) ? transaction.value.journal(messages) : [] }
     })
 
+    const append: MessageStorage["append"] = (given, { atomic }) =>
+      Transaction.required((transaction) =>
+        Effect.gen(function*() {
+          const addedAt = DateTime.makeUnsafe(yield* Clock.currentTimeMillis)
+          while (true) {
+            const items = yield* Effect.fromResult(messages.tagging.complete(given))
+            const { names, shared } = locksOf(items)
+            const { number } = messages.tagging.declared
+            yield* messages.locks.acquire(transaction, names, shared)
+            if (messages.tagging.declared.number !== number) continue // declared while it waited
+            return yield* transaction.whileOpen(() =>
+              Effect.succeed(messages.append(transaction.journal(messages), items, atomic, addedAt))
+            )
+          }
+        })
+      ).pipe(Effect.tap((outcomes) => wakeup.signal(channel, outcomes.flatMap(signals))))
+
+    const scheduled = MemorySchedule.make({
+      append: (items) => append(items, { atomic: false }),
+      isBusy: (transaction, item) =>
+        Result.match(messages.tagging.complete([item]), {
+          onFailure: () => false, // it is refused
+          onSuccess: (items) => locksOf(items).names.some((name) => !messages.locks.isFree(transaction, name))
+        })
+    }, wakeup)
+
     return Storage.of({
-      append: (given, { atomic }) =>
-        Transaction.required((transaction) =>
-          Effect.gen(function*() {
-            const addedAt = DateTime.makeUnsafe(yield* Clock.currentTimeMillis)
-            while (true) {
-              const items = yield* Effect.fromResult(messages.tagging.complete(given))
-              const { names, shared } = locksOf(items)
-              const ids = items.flatMap((item) => item.messages.map((message) => `id ${message.messageId}`))
-              const { number } = messages.tagging.declared
-              yield* messages.locks.acquire(transaction, [...names, ...ids.toSorted()], shared)
-              if (messages.tagging.declared.number !== number) continue // declared while it waited
-              return yield* transaction.whileOpen(() =>
-                Effect.succeed(messages.append(transaction.journal(messages), items, atomic, addedAt))
-              )
-            }
-          })
-        ).pipe(Effect.tap((outcomes) => wakeup.signal(channel, outcomes.flatMap(signals)))),
+      ...scheduled,
+      append,
       readStream: (query) =>
         Effect.map(currentView, (view) => {
           const rows = messages.stream(view, query.stream)
@@ -333,6 +346,7 @@ export const layer: Layer.Layer<Storage> = Layer.effect(
         Effect.sync(() => {
           messages.truncate()
           snapshots.clear()
+          scheduled.clear()
         })
       ),
       declareTags: (places) =>
@@ -373,7 +387,8 @@ const locksOf = (items: ReadonlyArray<AppendItem>) => {
     ...conditions.map(({ tags: [tag] }) => `tag ${tag}`)
   ])
   const shared = new Set(asked.filter((key) => !alone.has(key)))
-  return { names: [...alone, ...shared].toSorted(), shared }
+  const ids = items.flatMap((item) => item.messages.map((message) => `id ${message.messageId}`))
+  return { names: [...[...alone, ...shared].toSorted(), ...ids.toSorted()], shared }
 }
 
 const channel = "messages"

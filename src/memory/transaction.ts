@@ -130,6 +130,11 @@ export class Locks {
     })
   }
 
+  /** Whether no other transaction has the lock of a key. */
+  isFree(transaction: Transaction, key: string): boolean {
+    return (this.held.get(key) ?? []).every((lock) => lock.owner === transaction)
+  }
+
   private forget(key: string, released: Lock): void {
     const left = (this.held.get(key) ?? []).filter((lock) => lock !== released)
     if (left.length > 0) this.held.set(key, left)

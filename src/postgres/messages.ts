@@ -301,6 +301,8 @@ export const make = (sql: SqlClient, store: Store) => {
         })
       ),
 
-    truncate: Effect.asVoid(sql`truncate table ${table}, ${tags}, ${sql(store.snapshotsTable)}`)
+    truncate: Effect.asVoid(
+      sql`truncate table ${table}, ${tags}, ${sql(store.snapshotsTable)}, ${sql(store.scheduledTable)}`
+    )
   }
 }

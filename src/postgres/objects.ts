@@ -33,6 +33,8 @@ export interface Objects {
   readonly valuesFunction: string
   /** What a call of the function that writes on conditions lacks, if its writer does not know all tags. */
   readonly completeFunction: string
+  /** Messages that are to be written later. Their channel has the same name. */
+  readonly scheduledTable: string
   /** The trigger that refuses rows which were not inserted by one of the functions. */
   readonly refuseFunction: string
   readonly settingsTable: string
@@ -82,6 +84,7 @@ export const forStore = (name: string): Result.Result<Objects, InvalidNameError>
     deriveFunction: own("derive", n),
     valuesFunction: own("values", n),
     completeFunction: own("complete", n),
+    scheduledTable: own("scheduled", n),
     refuseFunction: own("refuse", n),
     settingsTable: own("settings", n),
     migrationsTable: own("migrations", n)

@@ -23,6 +23,7 @@ import * as Migrations from "./migrations/run.ts"
 import { checkStoreName, checkStreamName, checkSubscriptionName } from "./names.ts"
 import * as Objects from "./objects.ts"
 import { checkStore, openProjection, openStore, openSubscription } from "./open.ts"
+import * as Scheduled from "./scheduled.ts"
 import { makeSave } from "./snapshots.ts"
 import * as Aggregated from "./streams.ts"
 import * as Subscription from "./subscriptions.ts"
@@ -75,6 +76,7 @@ export const layer = (
         : yield* GroupCommit.make((items) => call(items, grouped), locks)
       return Storage.of({
         ...Queries.make(sql, store),
+        ...Scheduled.make(sql, store, call, wakeup),
         saveSnapshot: makeSave(sql, store),
         ...Tagged.make(sql, store),
         append: (items, { atomic }) =>

@@ -20,6 +20,7 @@ import {
   type WriteOptions
 } from "./encode.ts"
 import type { EncodeParts, Part } from "./evolving.ts"
+import { make as makeSchedule } from "./schedule.ts"
 import * as Snapshots from "./snapshots.ts"
 import { makeReadSources } from "./sources.ts"
 import { make as makeSynchronize } from "./synchronize.ts"
@@ -109,7 +110,8 @@ export const make = <A>(
           tagging: makeTagging(storage, codec, name),
           aggregatedStream: (options: AggregatedStream.Options<A>) =>
             AggregatedStream.make(storage, codec, accessors.time, name, options),
-          withTransaction: storage.withTransaction
+          withTransaction: storage.withTransaction,
+          ...makeSchedule<A>(storage, name, encoded)
         }, storage))
     }
   )

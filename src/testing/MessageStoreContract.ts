@@ -17,6 +17,7 @@ import { oneByOne } from "./messageStore/oneByOne.ts"
 import { pages } from "./messageStore/pages.ts"
 import { reading } from "./messageStore/reading.ts"
 import { rememberedStates } from "./messageStore/rememberedStates.ts"
+import { scheduling } from "./messageStore/scheduling.ts"
 import { snapshots } from "./messageStore/snapshots.ts"
 import { synchronizing } from "./messageStore/synchronizing.ts"
 import { taggedSnapshots } from "./messageStore/taggedSnapshots.ts"
@@ -51,6 +52,7 @@ export const suite = makeSuite("message store", {
     deadlocks(it, options)
   },
   tags,
+  scheduling,
   "tag values": tagValues,
   "snapshots of folds": foldSnapshots,
   "remembered states": rememberedStates,

@@ -1,0 +1,147 @@
+/** Scheduled messages in memory: what is scheduled and cancelled takes part in transactions. */
+import { type Array as Arr, Clock, Effect, Option, Predicate, Result } from "effect"
+import type { SqlError } from "effect/sql/SqlError"
+import type { AppendItem, AppendOutcome, Moved, RefusedEntry, ScheduledEntry, ScheduleStorage } from "../Storage.ts"
+import type { Wakeup } from "../storage/listeners.ts"
+import * as Transaction from "./transaction.ts"
+
+/** How many messages one transaction moves, as on PostgreSQL. */
+const batchSize = 500
+
+interface Scheduled extends ScheduledEntry {
+  /** Rises with each call. */
+  readonly order: number
+  readonly isRefused: boolean
+}
+
+type Change =
+  | { readonly _tag: "Schedule"; readonly scheduled: Scheduled }
+  | { readonly _tag: "Remove"; readonly key: string }
+
+const apply = (scheduled: Map<string, Scheduled>, changes: ReadonlyArray<Change>): Map<string, Scheduled> => {
+  for (const change of changes) {
+    if (change._tag === "Remove") scheduled.delete(change.key)
+    else scheduled.set(change.scheduled.key, change.scheduled)
+  }
+  return scheduled
+}
+
+class Schedule implements Transaction.Participant<Change> {
+  readonly locks = new Transaction.Locks()
+  readonly scheduled = new Map<string, Scheduled>()
+  private last = 0
+
+  commit(changes: ReadonlyArray<Change>): void {
+    apply(this.scheduled, changes)
+  }
+
+  next(): number {
+    return ++this.last
+  }
+
+  view(transaction: Transaction.Transaction): ReadonlyMap<string, Scheduled> {
+    return apply(new Map(this.scheduled), transaction.journal<Change>(this))
+  }
+}
+
+/** What a schedule needs of the messages of its store. */
+export interface Source {
+  readonly append: (
+    items: Arr.NonEmptyReadonlyArray<AppendItem>
+  ) => Effect.Effect<ReadonlyArray<AppendOutcome>, SqlError>
+  /** Whether an append would wait for others. */
+  readonly isBusy: (transaction: Transaction.Transaction, item: AppendItem) => boolean
+}
+
+export const make = (source: Source, wakeup: Wakeup["Service"]): ScheduleStorage & { readonly clear: () => void } => {
+  const schedule = new Schedule()
+  const keyOf = (key: string) => `key ${key}`
+
+  const change = (key: string, decide: (scheduled: ReadonlyMap<string, Scheduled>) => Change | undefined) =>
+    Transaction.required((transaction) =>
+      Effect.andThen(
+        schedule.locks.acquire(transaction, [keyOf(key)]),
+        transaction.whileOpen(() =>
+          Effect.sync(() => {
+            const decided = decide(schedule.view(transaction))
+            if (decided !== undefined) transaction.journal<Change>(schedule).push(decided)
+            return decided !== undefined
+          })
+        )
+      )
+    )
+
+  /** Those that are due, in their order, and that nobody has in hand. */
+  const due = (transaction: Transaction.Transaction, now: number) =>
+    Array.from(schedule.scheduled.values())
+      .filter(({ at, isRefused, key }) =>
+        !isRefused && at.epochMilliseconds <= now && schedule.locks.isFree(transaction, keyOf(key))
+      )
+      .toSorted((a, b) => a.at.epochMilliseconds - b.at.epochMilliseconds || a.order - b.order)
+
+  const move = Effect.fnUntraced(function*(transaction: Transaction.Transaction) {
+    if (!schedule.locks.isFree(transaction, "mover")) return undefined
+    yield* schedule.locks.acquire(transaction, ["mover"])
+    const busy = new Set<string>()
+    const duplicates: Array<string> = []
+    const refused: Array<RefusedEntry> = []
+    let decided = 0
+    for (const entry of due(transaction, yield* Clock.currentTimeMillis)) {
+      if (decided === batchSize) break
+      const { key, knownTags, message, metadata, stream } = entry
+      const item: AppendItem = { stream, expectedVersion: undefined, messages: [message], metadata, knownTags }
+      if (busy.has(stream) || source.isBusy(transaction, item)) {
+        busy.add(stream)
+        continue
+      }
+      yield* schedule.locks.acquire(transaction, [keyOf(key)])
+      if (schedule.scheduled.get(key) !== entry) continue // replaced, or cancelled, meanwhile
+      const appended = yield* Effect.result(source.append([item]))
+      decided++
+      if (Result.isFailure(appended)) {
+        const reason = reasonOf(appended.failure)
+        refused.push({ key, reason })
+        transaction.journal<Change>(schedule).push({ _tag: "Schedule", scheduled: { ...entry, isRefused: true } })
+        continue
+      }
+      for (const outcome of appended.success) if (outcome._tag === "Duplicate") duplicates.push(outcome.messageId)
+      transaction.journal<Change>(schedule).push({ _tag: "Remove", key })
+    }
+    const left = Array.from(schedule.view(transaction).values())
+      .flatMap(({ at, isRefused }) => isRefused ? [] : [at.epochMilliseconds])
+    const first = left.reduce((earliest, at) => Math.min(earliest, at), Infinity)
+    const moved: Moved = {
+      moved: decided - duplicates.length - refused.length,
+      duplicates,
+      refused,
+      more: decided > 0,
+      next: left.length === 0 ? undefined : Math.max(0, first - (yield* Clock.currentTimeMillis))
+    }
+    return moved
+  })
+
+  return {
+    schedule: (entry) =>
+      Effect.andThen(
+        change(
+          entry.key,
+          () => ({ _tag: "Schedule", scheduled: { ...entry, order: schedule.next(), isRefused: false } })
+        ),
+        wakeup.signal(channel, [{ key: channel, payload: {} }])
+      ),
+    cancel: (key) => change(key, (scheduled) => scheduled.has(key) ? { _tag: "Remove", key } : undefined),
+    moveDue: Transaction.withTransaction(
+      Effect.flatMap(
+        Transaction.current,
+        (transaction) => Option.isSome(transaction) ? move(transaction.value) : Effect.succeed(undefined)
+      )
+    ),
+    listenScheduled: wakeup.listen(channel),
+    clear: () => schedule.scheduled.clear()
+  }
+}
+
+const channel = "scheduled"
+
+const reasonOf = ({ message, reason: { cause } }: SqlError): string =>
+  Predicate.hasProperty(cause, "message") ? String(cause.message) : message

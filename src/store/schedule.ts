@@ -1,0 +1,169 @@
+/** Messages that are written later: what schedules them, and what moves them into their streams. */
+import { type Array as Arr, type DateTime, Duration, Effect, Schedule, type Scope } from "effect"
+import type { SqlError } from "effect/sql/SqlError"
+import type { DuplicateMessageError, InvalidArgumentError, SerializationError } from "../errors.ts"
+import { checkKey, checkTime, invalid } from "../internal/checks.ts"
+import { printable } from "../internal/printable.ts"
+import { isTransient, retryTransient } from "../internal/transient.ts"
+import type { Metadata } from "../Message.ts"
+import type { Storage } from "../Storage.ts"
+import type { Invalid, Items, StreamWrite } from "./encode.ts"
+
+/** When a message is to be written, and what it is called until then. */
+export interface ScheduleOptions {
+  /** Not before then, by the clock of the database. A time that is past: at once, when a scheduler is running. */
+  readonly at: DateTime.DateTime
+  /**
+   * 1 to 255 characters; by it the message is cancelled, or replaced: a message that is scheduled by the key of one that waits
+   * takes its place. Default: the message's id.
+   */
+  readonly key?: string | undefined
+  /** Stored with the message, as by `write`: that of who schedules it. */
+  readonly metadata?: Metadata | undefined
+}
+
+/** Why a message cannot be scheduled. */
+export type ScheduleError = DuplicateMessageError | SerializationError | InvalidArgumentError | SqlError
+
+/** How a scheduler waits. */
+export interface SchedulerOptions {
+  /** How long it waits for a wake-up before it looks for itself, since wake-ups may be lost. Default 5 seconds. */
+  readonly pollInterval?: Duration.Input | undefined
+}
+
+/** Moves scheduled messages into their streams when they are due. */
+export interface Scheduler {
+  /** Moves all that are due now; answers how many. Not inside a transaction. */
+  readonly runOnce: Effect.Effect<number, InvalidArgumentError | SqlError>
+  /**
+   * Moves messages as they become due, until it is interrupted, in batches of up to 500. Any number of processes may run it:
+   * one of them moves at a time. Transient failures of the database are tried again. Not inside a transaction.
+   */
+  readonly run: (options?: SchedulerOptions) => Effect.Effect<never, InvalidArgumentError | SqlError>
+}
+
+/** What writes messages later. */
+export interface Scheduling<in A> {
+  /**
+   * Schedules a message: it is written to its stream at a time, by a scheduler, exactly once, and whatever the version of the
+   * stream is then. In the transaction that is open; it is checked and encoded now. Answers its key.
+   *
+   * **Details**
+   *
+   * The message keeps its id, its time (`occurredAt` is when it was made, unless it says otherwise), its tags, and the
+   * metadata of who schedules it. A message whose id is stored when it is due is not written again.
+   *
+   * **Example**
+   *
+   * ```ts
+   * yield* orders.schedule("order-1", new PaymentExpired({ orderId: "1" }), {
+   *   at: DateTime.addDuration(yield* DateTime.now, "15 minutes"),
+   *   key: "order-1 expires"
+   * })
+   * ```
+   */
+  readonly schedule: (
+    stream: string,
+    message: A,
+    options: ScheduleOptions
+  ) => Effect.Effect<string, ScheduleError>
+  /**
+   * Cancels a scheduled message, in the transaction that is open; whether it was still scheduled. False: it was never, or is
+   * written.
+   */
+  readonly cancel: (key: string) => Effect.Effect<boolean, InvalidArgumentError | SqlError>
+  /** Moves scheduled messages into their streams: see `layerScheduler` of the store's class. */
+  readonly scheduler: Scheduler
+}
+
+/** How a layer runs a scheduler. */
+export interface SchedulerLayerOptions extends SchedulerOptions {
+  /** When it runs again after it failed; its input is the error. Default: after 30 seconds, each time. Failures are logged. */
+  readonly restart?: Schedule.Schedule<unknown, InvalidArgumentError | SqlError> | undefined
+}
+
+/** @internal */
+export const scheduleInBackground = (
+  { name, scheduler }: { readonly name: string; readonly scheduler: Scheduler },
+  { restart = Schedule.spaced("30 seconds"), ...options }: SchedulerLayerOptions = {}
+): Effect.Effect<void, never, Scope.Scope> =>
+  scheduler.run(options).pipe(
+    Effect.tapError((error) => Effect.logError(`The scheduler of ${name} stopped`, error)),
+    Effect.retry(restart),
+    Effect.ignore, // logged above
+    Effect.forkScoped
+  )
+
+/** How soon messages are tried again whose streams others have locked, and how soon another process is followed. */
+const busyMilliseconds = 100
+const otherMilliseconds = 500
+
+/** @internal */
+export const make = <A>(
+  storage: Storage["Service"],
+  name: string,
+  encoded: <B, E>(
+    writes: Arr.NonEmptyReadonlyArray<StreamWrite<A>>,
+    use: (items: Items) => Effect.Effect<B, E>
+  ) => Effect.Effect<B, E | Invalid>
+): Scheduling<A> => {
+  const moveDue = Effect.tap(storage.moveDue, (moved) =>
+    Effect.all([
+      Effect.forEach(moved?.duplicates ?? [], (messageId) =>
+        Effect.logWarning(`The scheduler of ${name} has left out a message that is stored already`, messageId)),
+      Effect.forEach(moved?.refused ?? [], ({ key, reason }) =>
+        Effect.logError(`The scheduler of ${name} cannot write the message "${printable(key)}": ${reason}`))
+    ]))
+
+  const outsideTransaction = Effect.flatMap(storage.inTransaction, (inTransaction) =>
+    inTransaction
+      ? Effect.fromResult(invalid("scheduler", "must not run inside a transaction"))
+      : Effect.void)
+
+  return {
+    schedule: Effect.fn("MessageStore.schedule")(function*(stream, message, { at, key, metadata }) {
+      const time = yield* Effect.fromResult(checkTime(at, "at"))
+      const given = key === undefined ? undefined : yield* Effect.fromResult(checkKey(key))
+      return yield* encoded([{ stream, messages: message, metadata }], ([item]) => {
+        // One message was given.
+        const [only] = item.messages as typeof item.messages & readonly [typeof item.messages[number]]
+        const entry = {
+          key: given ?? only.messageId,
+          at: time,
+          stream,
+          message: only,
+          metadata: item.metadata,
+          knownTags: item.knownTags
+        }
+        return Effect.as(storage.schedule(entry), entry.key)
+      })
+    }),
+    cancel: Effect.fn("MessageStore.cancel")(function*(key) {
+      return yield* storage.cancel(yield* Effect.fromResult(checkKey(key)))
+    }),
+    scheduler: {
+      runOnce: Effect.gen(function*() {
+        yield* outsideTransaction
+        let total = 0
+        while (true) {
+          const moved = yield* moveDue
+          total += moved?.moved ?? 0
+          if (moved === undefined) yield* Effect.sleep(busyMilliseconds)
+          else if (!moved.more) return total
+        }
+      }),
+      run: ({ pollInterval = "5 seconds" } = {}) =>
+        Effect.scoped(Effect.gen(function*() {
+          yield* outsideTransaction
+          const listener = yield* storage.listenScheduled
+          const longest = Duration.toMillis(Duration.fromInputUnsafe(pollInterval))
+          while (true) {
+            const moved = yield* Effect.retry(moveDue, { schedule: retryTransient, while: isTransient })
+            if (moved?.more === true) continue
+            const next = moved === undefined ? otherMilliseconds : Math.max(busyMilliseconds, moved.next ?? Infinity)
+            yield* listener.wait(Math.min(next, longest))
+          }
+        }))
+    }
+  }
+}
