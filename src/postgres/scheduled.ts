@@ -3,7 +3,8 @@
  *
  * One transaction moves a batch: it takes a lock that only one of all processes has, reads what is due, appends it, and
  * deletes it. So a message leaves once, those of a stream leave in their order, and a process that is killed leaves all of a
- * batch, or nothing of it. Streams and tags that others have locked are passed over, and tried again in the next batch.
+ * batch, or nothing of it. Due is what is due when the transaction begins: that is the time at which a message counts as added,
+ * and none is added before its time. Streams and tags that others have locked are passed over, and tried again in the next batch.
  */
 import { Array as Arr, Effect, Predicate } from "effect"
 import type { SqlClient } from "effect/sql/SqlClient"
@@ -56,7 +57,7 @@ export const make = (
       from (
         select s.*, sum(octet_length(s.data) + octet_length(s.metadata)) over (order by s.due_at, s.id) as bytes
         from (
-          select * from ${table} where refused is null and due_at <= clock_timestamp() and stream <> all(${busy}::text[])
+          select * from ${table} where refused is null and due_at <= now() and stream <> all(${busy}::text[])
           order by due_at, id limit ${batchSize} for update skip locked -- not those that are being replaced, or cancelled
         ) s
       ) sized
