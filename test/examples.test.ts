@@ -188,6 +188,18 @@ describe("examples of read models", () => {
   })
 })
 
+describe("examples of processes", () => {
+  it("18: confirms what is paid in time, and lets the rest expire", async () => {
+    const finished = await run("18-process-manager.ts")
+    assertSucceeded(finished)
+    assert.deepStrictEqual(finished.lines, [
+      "booking 1: Reserved, Paid, Confirmed",
+      "booking 2: Reserved, PaymentOverdue, Expired, Paid, RefundOwed",
+      "booking 3: Reserved, PaymentOverdue, Expired"
+    ])
+  })
+})
+
 describe("examples of decisions", () => {
   it("17: tags what was stored before", async () => {
     const finished = await run("17-tags-after-the-fact.ts")

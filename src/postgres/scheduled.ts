@@ -14,6 +14,7 @@ import type { AppendItem, AppendOutcome, EncodedMessage, Moved, ScheduleStorage 
 import type { Wakeup } from "../storage/listeners.ts"
 import { withTransaction } from "./client/transaction.ts"
 import { type Int8, int8, milliseconds, timeParameter, toTime } from "./client/values.ts"
+import { busyLocks } from "./locks.ts"
 import { pageBytes } from "./messages.ts"
 import type { Store } from "./objects.ts"
 
@@ -48,6 +49,7 @@ export const make = (
   const channel = store.scheduledTable
   const timeOf = timeParameter(sql)
   const transaction = withTransaction(sql)
+  const lockedBy = busyLocks(sql, store)
 
   const due = (busy: ReadonlyArray<string>) =>
     sql<Row>`select id, key, stream, message_id, ${
@@ -70,21 +72,29 @@ export const make = (
     ([row]) => typeof row?.next === "number" ? Math.max(0, row.next) : undefined
   )
 
-  /** Appends messages, and deletes those that were decided; undefined: one of them cannot be written at all. */
-  const appendAll = (rows: Arr.NonEmptyReadonlyArray<Due>) =>
+  /** Appends the messages whose locks are free, and deletes those that were decided. Fails if one cannot be written at all. */
+  const appendAll = (rows: Arr.NonEmptyReadonlyArray<Due>): Effect.Effect<Batch, SqlError> =>
     transaction(Effect.gen(function*() {
-      const outcomes = yield* append(Arr.map(rows, toItem), { atomic: false, wait: false })
-      const decided = rows.filter((_, i) => outcomes[i] !== undefined)
+      // Without this an append waits where its writer does not know all tags: nobody else can tell its locks.
+      const locked = yield* lockedBy(Arr.map(rows, toItem))
+      const held = new Set(rows.flatMap(({ row }, i) => locked[i] === undefined ? [] : [row.stream]))
+      const free = rows.filter(({ row }) => !held.has(row.stream)) // a stream's messages keep their order
+      const outcomes = Arr.isReadonlyArrayNonEmpty(free)
+        ? yield* append(Arr.map(free, toItem), { atomic: false, wait: false })
+        : []
+      const decided = free.filter((_, i) => outcomes[i] !== undefined)
+      const left = new Set(rows)
+      for (const each of decided) left.delete(each)
       yield* sql`delete from ${table} where id = any(${decided.map(({ row }) => int8(BigInt(row.id)))}::int8[])`
       return {
         decided: decided.length,
         duplicates: outcomes.flatMap((outcome) => outcome?._tag === "Duplicate" ? [outcome.messageId] : []),
-        busy: rows.flatMap(({ row }, i) => outcomes[i] === undefined ? [row.stream] : []),
+        busy: Array.from(left, ({ row }) => row.stream),
         refused: []
       }
     }))
 
-  const refuse = ({ row: { id, key } }: Due, error: SqlError) => {
+  const refuse = ({ row: { id, key } }: Due, error: SqlError): Effect.Effect<Batch, SqlError> => {
     const { cause } = error.reason
     const reason = Predicate.hasProperty(cause, "message") ? String(cause.message) : error.message
     return Effect.as(
@@ -98,12 +108,19 @@ export const make = (
     function*(busy: ReadonlyArray<string>): Effect.fn.Return<Batch | undefined, SqlError> {
       const rows = withFewTags((yield* due(busy)).map((row) => ({ row, message: toMessage(row) })))
       if (!Arr.isReadonlyArrayNonEmpty(rows)) return undefined
-      // If one cannot be written, each is for itself.
-      const batches = yield* Effect.catchIf(
+      // If one cannot be written, each is for itself, up to the first of its stream that has to wait.
+      const held = new Set<string>()
+      const alone = (one: Due) =>
+        Effect.tap(
+          held.has(one.row.stream)
+            ? Effect.succeed<Batch>({ decided: 0, duplicates: [], busy: [one.row.stream], refused: [] })
+            : Effect.catchIf(appendAll([one]), isPermanent, (error) => refuse(one, error)),
+          (batch) => Effect.sync(() => batch.busy.forEach((stream) => held.add(stream)))
+        )
+      const batches: ReadonlyArray<Batch> = yield* Effect.catchIf(
         Effect.map(appendAll(rows), Arr.of<Batch>),
         isPermanent,
-        () =>
-          Effect.forEach(rows, (one) => Effect.catchIf(appendAll([one]), isPermanent, (error) => refuse(one, error)))
+        () => Effect.forEach(rows, (one) => Effect.suspend(() => alone(one)))
       )
       return {
         decided: batches.reduce((sum, { decided }) => sum + decided, 0),

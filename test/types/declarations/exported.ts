@@ -12,6 +12,9 @@ export const synchronized = Effect.flatMap(Tickets, (tickets) => tickets.synchro
 export const update = Effect.map(Tickets, (tickets) => tickets.update)
 export const reader = Effect.flatMap(Tickets, (tickets) => tickets.reader)
 export const wildcard = Effect.map(reader, (all) => all.readWildcard("%"))
+export const schedule = Effect.map(Tickets, (tickets) => tickets.schedule)
+export const scheduler = Effect.map(Tickets, (tickets) => tickets.scheduler)
+export const scheduling = Tickets.layerScheduler()
 export const migrations = Tickets.migrations
 export const layers = [Tickets.layer, AllTickets.layer, AllTickets.layerProjector(), Mailing.layer]
 
