@@ -34,7 +34,14 @@ import type { Drained, DrainOptions } from "./subscription/drain.ts"
 import type { MakeError, RunError, Subscribable, Subscription, Unacknowledged } from "./subscription/interface.ts"
 import { age, lag } from "./subscription/lag.ts"
 import * as Metrics from "./subscription/metrics.ts"
-import { checkClaims, concurrencyOf, defaultRetry, type Options } from "./subscription/options.ts"
+import {
+  checkClaims,
+  concurrencyOf,
+  defaultRetry,
+  type Options,
+  parkStreamOf,
+  type ParkStreamOptions
+} from "./subscription/options.ts"
 import * as Parked from "./subscription/parked.ts"
 import type { ParkedMessage, Place, ReadParkedOptions, Replayed } from "./subscription/parked.ts"
 import { waitUntilProcessed } from "./subscription/processed.ts"
@@ -52,6 +59,7 @@ export type {
   OnFailure,
   Options,
   ParkedMessage,
+  ParkStreamOptions,
   PartitionStatus,
   Pause,
   PauseOptions,
@@ -71,13 +79,14 @@ export const make = Effect.fnUntraced(function*<A>(
   storage: Storage["Service"],
   stream: AggregatedStorage,
   codec: MessageCodec<A>,
-  options: Options
+  options: Options<A>
 ): Effect.fn.Return<Subscription<A>, MakeError> {
   const name = yield* Effect.fromResult(checkName("subscription", options.name))
   const batchSize = yield* Effect.fromResult(checkWhole("batchSize", options.batchSize ?? 100, 1, 10_000))
   if (options.concurrency !== undefined) {
     yield* Effect.fromResult(checkWhole("concurrency", options.concurrency, 1, maximumPartition))
   }
+  const parkStream = yield* Effect.fromResult(parkStreamOf(options))
   const mode = yield* Effect.fromResult(checkClaims(options.claims))
   const subscribed = yield* stream.subscription(name)
   const initialise = (start: Start) => subscribed.initialise(positionsOf(stream, start))
@@ -114,7 +123,16 @@ export const make = Effect.fnUntraced(function*<A>(
         Effect.gen(function*() {
           const shutdown = new Shutdown()
           const consumer = makeConsumer(traced)
-          const delivering = { storage, subscribed, codec, options: how, consumer, metrics: measured, shutdown }
+          const delivering = {
+            storage,
+            subscribed,
+            codec,
+            options: how,
+            consumer,
+            parkStream,
+            metrics: measured,
+            shutdown
+          }
           yield* Supervisor.run(stream, subscribed, {
             name,
             owner: options.owner,
@@ -186,7 +204,7 @@ export const make = Effect.fnUntraced(function*<A>(
     readParked: (range) => Parked.read(subscribed, codec, range),
     requeue: (which) => Parked.requeue(subscribed, which),
     replay: (handler, places) => Parked.replay(storage, subscribed, codec, delivery, metrics, handler, places),
-    discard: subscribed.unpark,
+    discard: (place) => Parked.discard(storage, subscribed, place),
     pause: (pauseOptions) => Control.pause(subscribed, pauseOptions),
     resume: (of) => Control.resume(subscribed, of),
     reset: (start = options.start ?? "beginning") =>
@@ -253,7 +271,7 @@ type MissingSelf = "Missing `Self` generic - use `class Self extends Subscriptio
 export const Service = <Self = never>() =>
 <const Id extends string, From, A>(
   id: Id,
-  options: Options & { readonly stream: Context.Key<From, Subscribable<A>> }
+  options: Options<NoInfer<A>> & { readonly stream: Context.Key<From, Subscribable<A>> }
 ): [Self] extends [never] ? MissingSelf : ServiceClass<Self, Id, A, From> => {
   const Tag = Context.Service<Self, Subscription<A>>()(id)
   const running = <R>(

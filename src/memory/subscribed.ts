@@ -3,14 +3,19 @@ import { type DateTime, Option } from "effect"
 import type { EncodedParkedMessage, Halt, ParkedEntry, PartitionHead, Pause } from "../Storage.ts"
 import * as Transaction from "./transaction.ts"
 
-/** `unknownType` if it was left to others. */
-export type Halted = Halt & { readonly unknownType: string | undefined }
+/** `unknownType` if it was left to others, `key` if no more of that key could be parked. */
+export type Halted = Halt & { readonly unknownType: string | undefined; readonly key: string | undefined }
 
 /** What a transaction does to the state. */
 export type Change =
   | { readonly _tag: "Advance"; readonly partition: number; readonly position: number }
-  | { readonly _tag: "Park"; readonly entry: ParkedEntry; readonly parkedAt: DateTime.Utc }
-  | { readonly _tag: "Requeue"; readonly entries: ReadonlyArray<Parked>; readonly at: DateTime.Utc }
+  | {
+    readonly _tag: "Park"
+    readonly entry: ParkedEntry
+    readonly parkedAt: DateTime.Utc
+    readonly requeuedAt?: DateTime.Utc | undefined
+  }
+  | { readonly _tag: "Requeue"; readonly entries: ReadonlyArray<Parked>; readonly at: DateTime.Utc | undefined }
   | { readonly _tag: "Unpark"; readonly partition: number; readonly position: number }
   | { readonly _tag: "Halt"; readonly partition: number; readonly halt: Halted }
   | { readonly _tag: "Pause"; readonly partition: number | undefined; readonly pause: Pause }
@@ -46,6 +51,25 @@ export class State {
     return this.paused.get(undefined) ?? this.paused.get(partition)
   }
 
+  /** Of those with a key, in their order. */
+  parkedWith(partition: number, key: string | undefined): ReadonlyArray<Parked> {
+    return key === undefined ? [] : Array.from(this.parked.values())
+      .filter((entry) => entry.partition === partition && entry.key === key)
+      .toSorted((a, b) => a.position - b.position)
+  }
+
+  /** Whether none with its key is parked before it. */
+  isFirst(entry: Parked): boolean {
+    const [first = entry] = this.parkedWith(entry.partition, entry.key)
+    return first.position >= entry.position
+  }
+
+  /** A partition that was halted because no more could be parked behind an entry goes on. */
+  private goOn(entry: Parked | undefined): void {
+    if (entry?.key === undefined || this.halted.get(entry.partition)?.key !== entry.key) return
+    this.halted.delete(entry.partition)
+  }
+
   apply(changes: ReadonlyArray<Change>): void {
     for (const change of changes) {
       switch (change._tag) {
@@ -56,13 +80,17 @@ export class State {
           this.parked.set(placeOf(change.entry), {
             ...change.entry,
             parkedAt: change.parkedAt,
-            requeuedAt: undefined
+            requeuedAt: change.requeuedAt
           })
           break
         case "Requeue":
-          for (const entry of change.entries) this.parked.set(placeOf(entry), { ...entry, requeuedAt: change.at })
+          for (const entry of change.entries) {
+            if (this.parked.has(placeOf(entry))) this.parked.set(placeOf(entry), { ...entry, requeuedAt: change.at })
+            if (change.at !== undefined) this.goOn(entry)
+          }
           break
         case "Unpark":
+          this.goOn(this.parked.get(placeOf(change)))
           this.parked.delete(placeOf(change))
           break
         case "Halt":

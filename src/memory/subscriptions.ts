@@ -27,7 +27,7 @@ export interface Source extends Pick<AggregatedStorage, "partitions" | "readPart
 /** As `status` tells it. */
 const haltOf = (halted: Halted | undefined): Pick<PartitionStatus, "halted" | "unknownType"> => {
   if (halted === undefined) return { halted: undefined, unknownType: undefined }
-  const { unknownType: type, ...halt } = halted
+  const { key: _, unknownType: type, ...halt } = halted
   const { messageId, position, since } = halt
   return type === undefined
     ? { halted: halt, unknownType: undefined }
@@ -145,7 +145,7 @@ export const make = (
             ? "Wanted"
             : "Advanced"
       ),
-    halt: ({ partition, token }, { attempts, error, messageId, position }, unknownType) =>
+    halt: ({ partition, token }, { attempts, error, key, messageId, position }, unknownType) =>
       change(
         [checkpointOf(partition)],
         ({ halted }) =>
@@ -155,7 +155,7 @@ export const make = (
             const isSame = unknownType !== undefined && before?.unknownType === unknownType &&
               before.messageId === messageId
             const since = isSame ? before.since : DateTime.makeUnsafe(now)
-            return { _tag: "Halt", partition, halt: { position, messageId, error, attempts, since, unknownType } }
+            return { _tag: "Halt", partition, halt: { position, messageId, error, attempts, since, unknownType, key } }
           })
       ),
     pause: (partition, why) =>

@@ -3,7 +3,15 @@ import { Effect, Predicate, Result } from "effect"
 import type { SqlClient } from "effect/sql/SqlClient"
 import type { SqlError } from "effect/sql/SqlError"
 import type * as Statement from "effect/sql/Statement"
-import type { EncodedParkedMessage, Failure, ParkedEntry, PartitionHead, SubscriptionStorage } from "../Storage.ts"
+import type {
+  EncodedParkedMessage,
+  Failure,
+  ParkedEntry,
+  PartitionHead,
+  Requeue,
+  SubscriptionStorage
+} from "../Storage.ts"
+import { withTransaction } from "./client/transaction.ts"
 import { int8, milliseconds, toTime } from "./client/values.ts"
 import { readable, type Row, toStored } from "./messages.ts"
 import { type Store, type SubscriptionObjects, timeAdded } from "./objects.ts"
@@ -17,6 +25,7 @@ interface ParkedRow extends Row {
   readonly parked_id: string
   readonly error: string
   readonly attempts: number
+  readonly key: string | null
   readonly parked_at: number
   readonly requeued_at: number | null
 }
@@ -29,34 +38,76 @@ export const toFailure = (text: string): Failure => {
     : { tag: "Error", message: text }
 }
 
+type SubscribedParked =
+  | "park"
+  | "parkBehind"
+  | "parked"
+  | "parkedKeys"
+  | "isFirstParked"
+  | "unpark"
+  | "halt"
+  | "requeue"
+  | "requeued"
+
 export const make = (
   sql: SqlClient,
   store: Store,
   subscription: SubscriptionObjects,
   wakeWorkers: Effect.Effect<void, SqlError>
-): Pick<SubscriptionStorage, "park" | "parked" | "unpark" | "halt" | "requeue" | "requeued"> => {
+): Pick<SubscriptionStorage, SubscribedParked> => {
   const parked = sql(subscription.parkedTable)
+  const halted = sql(subscription.haltedTable)
 
-  const insert = ({ attempts, error, messageId, partition, position }: ParkedEntry) =>
-    sql`insert into ${parked} (partition, position, message_id, error, attempts)
-      values (${partition}, ${position}, ${messageId}::uuid, ${JSON.stringify(error)}, ${attempts})
+  const transaction = withTransaction(sql)
+
+  const insert = (
+    { attempts, error, key, messageId, partition, position }: ParkedEntry,
+    since?: string | null
+  ) =>
+    sql`insert into ${parked} (partition, position, message_id, error, attempts, key, requeued_at)
+      values (${partition}, ${position}, ${messageId}::uuid, ${JSON.stringify(error)}, ${attempts}, ${
+      key ?? null
+    }::text,
+        ${since ?? null}::text::timestamptz)
       on conflict (partition, position) do update
-      set error = excluded.error, attempts = excluded.attempts, parked_at = now(), requeued_at = null returning 1 as done`
+      set error = excluded.error, attempts = excluded.attempts, key = excluded.key, parked_at = now(), requeued_at = null
+      returning 1 as done`
 
+  /** Those that stand behind it are not requeued any more either. */
   const update = ({ attempts, error, partition, position }: ParkedEntry) =>
-    sql`update ${parked}
-      set error = ${JSON.stringify(error)}, attempts = ${attempts}, parked_at = now(), requeued_at = null
-      where partition = ${partition} and position = ${position} returning 1 as done`
+    sql`with failed as (
+        update ${parked}
+        set error = ${JSON.stringify(error)}, attempts = ${attempts}, parked_at = now(), requeued_at = null
+        where partition = ${partition} and position = ${position} returning partition, position, key
+      ), behind as (
+        update ${parked} p set requeued_at = null from failed f
+        where p.partition = f.partition and p.key = f.key and p.position > f.position and p.requeued_at is not null
+      ) select 1 as done from failed`
+
+  /** Nothing with its key is parked before it. */
+  const isFirst = sql`(p.key is null or not exists (
+    select from ${parked} e where e.partition = p.partition and e.key = p.key and e.position < p.position
+  ))`
 
   const among = (places: ReadonlyArray<PartitionHead>) =>
     sql`(p.partition, p.position) in (select * from unnest(
       ${places.map(({ partition }) => partition)}::int[], ${places.map(({ position }) => position)}::int[]
     ))`
 
+  /** With those that have their keys. */
+  const withTheirKeys = (found: Statement.Fragment) =>
+    sql`(${found} or (p.partition, p.key) in (select p.partition, p.key from ${parked} p where p.key is not null and ${found}))`
+
+  const requeuedBy = ({ keys = [], messageIds = [], places = [] }: Requeue) =>
+    withTheirKeys(sql`(${among(places)} or p.message_id = any(${messageIds}::uuid[])
+      or (p.partition, p.key) in (select * from unnest(
+        ${keys.map(({ partition }) => partition)}::int[], ${keys.map(({ key }) => key)}::text[]
+      )))`)
+
   const find = (which: Statement.Fragment) =>
     Effect.map(
       sql<ParkedRow>`
-        select p.partition, p.position, p.message_id as parked_id, p.error::text as error, p.attempts,
+        select p.partition, p.position, p.message_id as parked_id, p.error::text as error, p.attempts, p.key,
           ${sql.literal(milliseconds("p.parked_at"))} as parked_at,
           ${sql.literal(milliseconds("p.requeued_at"))} as requeued_at, m.message_id, m.stream, m.version,
           m.global_position, ${sql.literal(milliseconds(timeAdded(store, "m")))} as added_at, ${
@@ -66,13 +117,14 @@ export const make = (
         from ${parked} p left join ${sql(store.table)} m using (message_id) ${which}`,
       (rows) =>
         rows.map(({ parked_at, parked_id, requeued_at, ...row }): EncodedParkedMessage => {
-          const { attempts, error, partition, position, stream: origin } = row
+          const { attempts, error, key, partition, position, stream: origin } = row
           return {
             partition,
             position,
             messageId: parked_id,
             error: toFailure(error),
             attempts,
+            key: key ?? undefined,
             parkedAt: toTime(parked_at),
             requeuedAt: requeued_at === null ? undefined : toTime(requeued_at),
             stored: origin === null ? undefined : toStored([row], () => origin)[0]
@@ -84,48 +136,88 @@ export const make = (
     park: (entry, { onlyIfParked = false } = {}) =>
       Effect.map(onlyIfParked ? update(entry) : insert(entry), (rows) => rows.length > 0),
 
-    unpark: ({ partition, position }) =>
+    // At READ COMMITTED each statement sees what was committed before it, and so the count what the lock has waited for.
+    parkBehind: (entry, limit) =>
+      transaction(Effect.gen(function*() {
+        const { key, partition } = entry
+        const [first] = yield* sql<{ readonly requeued_at: string | null }>`
+          select requeued_at::text from ${parked} where partition = ${partition} and key = ${key}
+          order by position limit 1 for update`
+        if (first === undefined) return "Free"
+        const [{ count } = { count: 0 }] = yield* sql<{ readonly count: number }>`
+          select count(*)::int as count from ${parked} where partition = ${partition} and key = ${key}`
+        if (count >= limit) return "Full"
+        yield* insert(entry, first.requeued_at)
+        return "Parked"
+      })),
+
+    parkedKeys: (partition) =>
       Effect.map(
-        sql`delete from ${parked} where partition = ${partition} and position = ${position} returning 1 as done`,
+        sql<{ readonly key: string }>`
+          select distinct key from ${parked} where partition = ${partition} and key is not null`,
+        (rows) => rows.map(({ key }) => key)
+      ),
+
+    isFirstParked: ({ partition, position }) =>
+      Effect.map(
+        sql`select 1 as done from ${parked} p
+          where p.partition = ${partition} and p.position = ${position} and ${isFirst}`,
         (rows) => rows.length > 0
       ),
 
-    parked: ({ after, limit, places }) =>
-      find(sql`where (${places === undefined} or ${among(places ?? [])})
+    unpark: ({ partition, position }, { ifFirst = false } = {}) =>
+      Effect.flatMap(
+        sql<{ readonly goes_on: boolean }>`with taken as (
+            delete from ${parked} p where p.partition = ${partition} and p.position = ${position}
+              and (not ${ifFirst}::boolean or ${isFirst}) returning p.partition, p.key
+          ), freed as (
+            delete from ${halted} h using taken t where h.partition = t.partition and h.key = t.key returning 1
+          ) select exists (select from freed) as goes_on from taken`,
+        ([row]) => row?.goes_on === true ? Effect.as(wakeWorkers, true) : Effect.succeed(row !== undefined)
+      ),
+
+    parked: ({ after, limit, places, withTheirKeys: isWith = false }) =>
+      find(sql`where (${places === undefined} or ${isWith ? withTheirKeys(among(places ?? [])) : among(places ?? [])})
         and (p.partition, p.position) > (${after?.partition ?? -1}::int, ${after?.position ?? -1}::int)
         order by p.partition, p.position limit ${limit ?? null}::int`),
 
+    // Locked first: what is parked behind these meanwhile is seen by the statement that follows, or sees what it did.
     requeue: (which) =>
-      Effect.flatMap(
-        sql`update ${parked} p set requeued_at = now() where p.requeued_at is null and (
-            ${which === undefined} or ${among(which?.places ?? [])}
-            or p.message_id = any(${which?.messageIds ?? []}::uuid[])
-          ) returning 1 as done`,
-        (rows) => rows.length > 0 ? Effect.as(wakeWorkers, rows.length) : Effect.succeed(0)
-      ),
+      transaction(Effect.gen(function*() {
+        const meant = which === undefined ? sql`true` : requeuedBy(which)
+        yield* sql`select from ${parked} p where ${meant} order by p.partition, p.position for update`
+        const rows = yield* sql<{ readonly partition: number; readonly key: string | null }>`
+          update ${parked} p set requeued_at = now() where p.requeued_at is null and ${meant}
+          returning p.partition, p.key`
+        if (rows.length === 0) return 0
+        yield* sql`delete from ${halted} h where (h.partition, h.key) in (select * from unnest(
+          ${rows.map(({ partition }) => partition)}::int[], ${rows.map(({ key }) => key ?? "")}::text[]))`
+        yield* wakeWorkers
+        return rows.length
+      })),
 
     requeued: (partition) =>
       Effect.map(
-        find(sql`where p.partition = ${partition} and p.requeued_at is not null
+        find(sql`where p.partition = ${partition} and p.requeued_at is not null and ${isFirst}
           and not ${sql.literal(isPaused(subscription, "p.partition"))}
           order by p.position limit 1`),
         ([first]) => first
       ),
 
     // Locks the claim's row, as an acknowledgement does.
-    halt: ({ partition, token }, { attempts, error, messageId, position }, unknownType) =>
+    halt: ({ partition, token }, { attempts, error, key, messageId, position }, unknownType) =>
       Effect.map(
         sql`with claim as materialized (
             select from ${sql(subscription.claimsTable)}
             where partition = ${partition} and token = ${int8(token)}::int8 for key share
           )
           insert into ${sql(subscription.haltedTable)} as h
-            (partition, position, message_id, error, attempts, unknown_type)
+            (partition, position, message_id, error, attempts, unknown_type, key)
           select ${partition}::int, ${position}::int, ${messageId}::uuid, ${JSON.stringify(error)}::text::jsonb,
-            ${attempts}::int, ${unknownType ?? null}::text
+            ${attempts}::int, ${unknownType ?? null}::text, ${key ?? null}::text
           from claim
           on conflict (partition) do update set position = excluded.position, message_id = excluded.message_id,
-            error = excluded.error, attempts = excluded.attempts, unknown_type = excluded.unknown_type,
+            error = excluded.error, attempts = excluded.attempts, unknown_type = excluded.unknown_type, key = excluded.key,
             halted_at = case when h.message_id = excluded.message_id and h.unknown_type = excluded.unknown_type
               then h.halted_at else now() end
           returning 1 as done`,

@@ -89,7 +89,12 @@ export interface ParkedEntry {
   readonly messageId: string
   readonly error: Failure
   readonly attempts: number
+  /** Messages with the same key are parked behind it, and handled again in their order. Absent: none. */
+  readonly key?: string | undefined
 }
+
+/** What became of a message that should be parked behind others. `Free`: none of its key is parked any more. */
+export type ParkedBehind = "Parked" | "Free" | "Full"
 
 /** A parked message, as the backend has it. */
 export interface EncodedParkedMessage extends ParkedEntry {
@@ -106,8 +111,17 @@ export interface ParkedQuery {
   readonly places?: ReadonlyArray<PartitionHead> | undefined
   /** Those behind this place. */
   readonly after?: PartitionHead | undefined
+  /** Whether those with the keys of these places are meant as well. */
+  readonly withTheirKeys?: boolean | undefined
   /** Absent: no limit. */
   readonly limit?: number | undefined
+}
+
+/** Which parked messages are requeued. */
+export interface Requeue {
+  readonly places?: ReadonlyArray<PartitionHead> | undefined
+  readonly messageIds?: ReadonlyArray<string> | undefined
+  readonly keys?: ReadonlyArray<{ readonly partition: number; readonly key: string }> | undefined
 }
 
 /** Where a partition was halted, and why: by `onFailure: "haltPartition"`. */
@@ -180,24 +194,44 @@ export interface SubscriptionStorage {
   /** Moves the checkpoint of the claim's partition, if it is at `from`, `to` is behind it, and the claim is not fenced. */
   readonly advance: (claim: ClaimToken, from: number, to: number) => Effect.Effect<Advance, SqlError>
   /**
-   * Parks a message, or notes another failure of a parked one, which is not requeued any more; the checkpoint is moved by `advance`. With
+   * Parks a message, or notes another failure of a parked one: it, and those with its key, are not requeued any more; the checkpoint is moved by `advance`. With
    * `onlyIfParked`, nothing happens to one that is not parked any more. Whether it is parked now.
    */
   readonly park: (
     entry: ParkedEntry,
     options?: { readonly onlyIfParked?: boolean | undefined }
   ) => Effect.Effect<boolean, SqlError>
-  /** Whether the message was parked. */
-  readonly unpark: (place: PartitionHead) => Effect.Effect<boolean, SqlError>
+  /**
+   * Parks a message behind those of its partition that have its key, if there are some, and at most `limit - 1`; requeued if
+   * the first of them is. Waits for whoever is taking that one away.
+   */
+  readonly parkBehind: (
+    entry: ParkedEntry & { readonly key: string },
+    limit: number
+  ) => Effect.Effect<ParkedBehind, SqlError>
+  /** The keys of the parked messages of a partition. */
+  readonly parkedKeys: (partition: number) => Effect.Effect<ReadonlyArray<string>, SqlError>
+  /** Whether a message is parked, and none with its key before it. */
+  readonly isFirstParked: (place: PartitionHead) => Effect.Effect<boolean, SqlError>
+  /**
+   * Whether the message was parked. Not with `ifFirst` where one with its key is parked before it. A partition that was halted
+   * because no more messages could be parked behind it goes on: listeners of the stream are woken.
+   */
+  readonly unpark: (
+    place: PartitionHead,
+    options?: { readonly ifFirst?: boolean | undefined }
+  ) => Effect.Effect<boolean, SqlError>
   readonly parked: (query: ParkedQuery) => Effect.Effect<ReadonlyArray<EncodedParkedMessage>, SqlError>
   /**
-   * Has parked messages handled again by workers: all, or those of some places and ids. How many that were not requeued yet.
-   * After the commit, listeners of the stream are woken.
+   * Has parked messages handled again by workers: all, or those of some places, ids and keys, with all that have the keys of
+   * these. How many that were not requeued yet. Partitions that were halted because no more messages could be parked behind
+   * these go on. After the commit, listeners of the stream are woken.
    */
-  readonly requeue: (
-    which: { readonly places: ReadonlyArray<PartitionHead>; readonly messageIds: ReadonlyArray<string> } | undefined
-  ) => Effect.Effect<number, SqlError>
-  /** The first message of a partition that is requeued; none while the partition is paused. */
+  readonly requeue: (which: Requeue | undefined) => Effect.Effect<number, SqlError>
+  /**
+   * The first message of a partition that is requeued, and has none with its key before it; none while the partition is
+   * paused.
+   */
   readonly requeued: (partition: number) => Effect.Effect<EncodedParkedMessage | undefined, SqlError>
   /**
    * Notes that the partition is halted at a message, or, with the message's type, that it is left to processes that know

@@ -12,7 +12,15 @@ import type { Metrics } from "./metrics.ts"
 import type { Shutdown } from "./shutdown.ts"
 
 /** `"park"` makes the message a dead letter, to be replayed or discarded; `"skip"` acknowledges it as if it were handled. */
-export type OnFailure = "park" | "skip" | "haltPartition" | "stop"
+export type OnFailure = "park" | "skip" | "haltPartition" | "stop" | "parkStream"
+
+/** How `onFailure: "parkStream"` parks. */
+export interface ParkStream<A> {
+  readonly limit: number
+  readonly keyOf: (delivery: Delivery<A>) => string
+  /** Whether the keys are the names of streams, which messages have that cannot be decoded. */
+  readonly hasStreams: boolean
+}
 
 /** What becomes of the messages of a subscription. */
 export interface DeliveryOptions {
@@ -38,6 +46,8 @@ export interface Delivering<A, R> {
   readonly codec: MessageCodec<A>
   readonly options: DeliveryOptions
   readonly consumer: Consumer<A, R>
+  /** Undefined unless messages are parked behind others. */
+  readonly parkStream: ParkStream<A> | undefined
   readonly metrics: Metrics
   readonly shutdown: Shutdown
 }

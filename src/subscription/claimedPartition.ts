@@ -18,6 +18,8 @@ export class ClaimedPartition {
   checkpoint: number
   /** Whether another consumer has asked for it. */
   isWanted = false
+  /** The keys of parked messages, behind which others are parked; some may not be parked any more. Undefined: not asked for. */
+  parkedKeys: Set<string> | undefined
   /** Whether nothing more should be handled. */
   isPaused = false
   private readonly subscribed: SubscriptionStorage

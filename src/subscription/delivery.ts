@@ -11,6 +11,7 @@ import { decodeRow } from "../Reader.ts"
 import type { MessageCodec } from "../Serializer.ts"
 import type { EncodedLinkedMessage } from "../Storage.ts"
 import { atLeastOnce, type Delivering, type Ended, logFailure, transactional } from "./attempt.ts"
+import * as Behind from "./behind.ts"
 import { BatchStopped, type ClaimedPartition } from "./claimedPartition.ts"
 import { annotationsOf } from "./consumer.ts"
 import { toFailure } from "./failure.ts"
@@ -26,7 +27,7 @@ export interface Deliver<R> {
 
 /** @internal */
 export const make = <A, R>(delivering: Delivering<A, R>): Deliver<R> => {
-  const { codec, metrics, options, shutdown } = delivering
+  const { codec, metrics, options, parkStream, shutdown } = delivering
   // A transaction for each message, or one for the batch.
   const size = options.acknowledge === "message" && options.delivery === "transactional" ? 1 : Infinity
 
@@ -34,13 +35,22 @@ export const make = <A, R>(delivering: Delivering<A, R>): Deliver<R> => {
     const attempt = options.delivery === "transactional"
       ? transactional(delivering, partition)
       : atLeastOnce(delivering, partition)
-    const giveUp = (message: Retry.Given<A>, cause: unknown) => Retry.giveUp(delivering, partition, message, cause)
-    const retry = Retry.make(delivering, attempt, giveUp)
+    const giveUp = (message: Retry.Given<A>, cause: unknown, key?: string) =>
+      Retry.giveUp(delivering, partition, message, cause, key)
+    const retry = Retry.make(
+      delivering,
+      attempt,
+      (delivery, cause) => giveUp(delivery, cause, parkStream?.keyOf(delivery))
+    )
+    const behind = parkStream && Behind.make(delivering, parkStream, partition)
+    if (behind !== undefined) yield* behind.load
 
     const deliver: (deliveries: ReadonlyArray<Delivery<A>>) => Effect.Effect<void, Ended, R> = Effect.fnUntraced(
       function*(deliveries) {
         const rest = deliveries.filter(({ position }) => position > partition.checkpoint)
         if (!Arr.isReadonlyArrayNonEmpty(rest) || shutdown.isRequested) return
+        const held = behind?.firstHeld(rest) ?? -1
+        if (held >= 0) return yield* deliverAround(rest, held)
         const attempted = yield* Effect.result(attempt(rest))
         if (Result.isSuccess(attempted)) return
         const failure = attempted.failure
@@ -60,6 +70,18 @@ export const make = <A, R>(delivering: Delivering<A, R>): Deliver<R> => {
       }
     )
 
+    /** Parks one behind others, between those before it and those after it. */
+    const deliverAround = Effect.fnUntraced(function*(
+      deliveries: Arr.NonEmptyReadonlyArray<Delivery<A>>,
+      index: number
+    ): Effect.fn.Return<void, Ended, R> {
+      yield* deliver(deliveries.slice(0, index))
+      const held = deliveries[index]
+      if (shutdown.isRequested || held === undefined) return
+      const isParked = behind !== undefined && (yield* behind.park(held))
+      yield* deliver(deliveries.slice(isParked ? index + 1 : index))
+    })
+
     let deliveries: Array<Delivery<A>> = []
     for (const row of rows) {
       const stored = decodeRow(codec, row)
@@ -74,7 +96,8 @@ export const make = <A, R>(delivering: Delivering<A, R>): Deliver<R> => {
         if (unknown !== undefined && options.onUnknownType === "leave") {
           return yield* leave(delivering, partition, row, unknown, stored.failure)
         }
-        yield* giveUp({ ...row, attempt: 1 }, stored.failure)
+        if (behind !== undefined && (yield* behind.parkUndecoded(row))) continue
+        yield* giveUp({ ...row, attempt: 1 }, stored.failure, parkStream?.hasStreams === true ? row.stream : undefined)
         continue
       }
       deliveries.push({

@@ -125,7 +125,7 @@ export interface Subscription<in out A> {
   /**
    * Has parked messages handled again by whatever process runs the subscription, now or later: all, or those given by place
    * or message id. They stay parked until they were handled; those that fail again, with all attempts that `retry` gives, stay
-   * parked, whatever `onFailure` says. Messages of a partition are handled in their order, between the others. Answers how
+   * parked, whatever `onFailure` says. With `"parkStream"`, all that are parked of the stream of one come with it. Messages of a partition are handled in their order, between the others. Answers how
    * many were not requeued yet.
    *
    * **Example**
@@ -152,7 +152,10 @@ export interface Subscription<in out A> {
     handler: Handler<A, E, R>,
     places?: ReadonlyArray<Place>
   ) => Effect.Effect<Replayed, SqlError, R>
-  /** Discards a parked message; returns whether it was parked. */
+  /**
+   * Discards a parked message; returns whether it was parked. With `onFailure: "parkStream"`, those that were parked behind
+   * it are requeued, if it was the first of them.
+   */
   readonly discard: (place: Place) => Effect.Effect<boolean, SqlError>
   /**
    * Pauses the subscription, or one of its partitions, in all processes, until it is resumed: restarts do not end it. What
@@ -189,5 +192,5 @@ export type MakeError = InvalidNameError | InvalidArgumentError | SetupError | M
 /** Can be subscribed to: an aggregated stream. */
 export interface Subscribable<in out A> {
   /** A subscription to this stream. Its start is stored when this ends: no message written later is missed. */
-  readonly subscription: (options: Options) => Effect.Effect<Subscription<A>, MakeError>
+  readonly subscription: (options: Options<A>) => Effect.Effect<Subscription<A>, MakeError>
 }

@@ -1,13 +1,29 @@
 /** The options of a subscription, with their bounds and defaults. */
 import { Duration, Effect, Option, Result, Schedule } from "effect"
 import type { InvalidArgumentError } from "../errors.ts"
-import { invalid } from "../internal/checks.ts"
+import type { Delivery } from "../Handlers.ts"
+import { checkWhole, invalid } from "../internal/checks.ts"
 import type { ClaimMode, Storage } from "../Storage.ts"
-import type { DeliveryOptions, OnFailure } from "./attempt.ts"
+import type { DeliveryOptions, OnFailure, ParkStream } from "./attempt.ts"
 import type { Start } from "./start.ts"
 
+/** How messages are parked behind one that failed. */
+export interface ParkStreamOptions<in A = unknown> {
+  /**
+   * How many messages of one stream are parked at most, the one that failed included: 1 to 1,000,000. Default 1000. At the
+   * next one the partition is halted, until one of them is handled, requeued or discarded.
+   */
+  readonly limit?: number | undefined
+  /**
+   * What messages have in common that are kept in their order, of those in one partition. Default: the name of their stream,
+   * which also stands for the key of messages for which this throws. Messages that cannot be decoded have none: nothing is
+   * parked behind them.
+   */
+  readonly key?: ((message: A, delivery: Delivery<A>) => string) | undefined
+}
+
 /** Options of a subscription. */
-export interface Options {
+export interface Options<in A = unknown> {
   /**
    * Part of the names of database objects: 1 to 41 of `a-z`, `0-9` and `_`, not beginning with a digit. Unique in the
    * schema of the database: it belongs to the aggregated stream whose subscription had it first.
@@ -42,10 +58,13 @@ export interface Options {
   /**
    * What is done when it has failed for the last time. `"park"` (default) makes the message a dead letter, with the error, to be
    * replayed; `"skip"` acknowledges it; `"haltPartition"` leaves its partition alone, until the subscription runs again
-   * or is reset (other processes that run it try the message in their turn, and halt the partition too); `"stop"` makes `run` fail. A
+   * or is reset (other processes that run it try the message in their turn, and halt the partition too); `"stop"` makes `run` fail. `"parkStream"` parks it, and what
+   * follows it in its stream behind it, so that a stream's messages are never handled out of order; other streams go on. A
    * message that cannot be decoded counts as one whose handler failed. Each is logged as an error.
    */
   readonly onFailure?: OnFailure | undefined
+  /** Of `onFailure: "parkStream"`. */
+  readonly parkStream?: ParkStreamOptions<A> | undefined
   /**
    * What is done with a message whose type this build does not know: the name of its type is not one of the schema's.
    * `"leave"` (default) leaves its partition to processes that know it, as during a rolling deploy; `status` says so, and
@@ -113,3 +132,24 @@ export const checkClaims = (claims: Options["claims"]): Result.Result<ClaimMode,
     }
   })
 }
+
+/** @internal */
+export const parkStreamOf = <A>(
+  { onFailure, parkStream = {} }: Options<A>
+): Result.Result<ParkStream<A> | undefined, InvalidArgumentError> =>
+  Result.map(checkWhole("parkStream.limit", parkStream.limit ?? 1000, 1, 1_000_000), (limit) => {
+    const { key } = parkStream
+    if (onFailure !== "parkStream") return undefined
+    return {
+      limit,
+      keyOf: (delivery) => {
+        if (key === undefined) return delivery.stream
+        try {
+          return key(delivery.message, delivery)
+        } catch {
+          return delivery.stream
+        }
+      },
+      hasStreams: key === undefined
+    }
+  })

@@ -39,6 +39,8 @@ export interface ParkedMessage<out A> extends Place {
   readonly error: Failure
   /** How often its handler has failed, replays included. */
   readonly attempts: number
+  /** With `onFailure: "parkStream"`, what it has in common with those that are parked behind it: as a rule its stream. */
+  readonly key: string | undefined
   /** When it failed for the last time. */
   readonly parkedAt: DateTime.Utc
   /** When it was requeued; undefined if workers leave it alone. */
@@ -67,6 +69,7 @@ const pageSize = 100
 const toParkedMessage =
   <A>(codec: MessageCodec<A>) => ({ stored, ...entry }: EncodedParkedMessage): ParkedMessage<A> => ({
     ...entry,
+    key: entry.key,
     message: stored === undefined
       ? undefined
       : Result.match(decodeRow(codec, stored), { onFailure: () => undefined, onSuccess: ({ message }) => message }),
@@ -151,16 +154,26 @@ export const replay = Effect.fnUntraced(function*<A, E, R>(
   const consume = each(name, handler)
   let handled = 0
   let failed = 0
+  /** Of messages that were handled, and none behind which has failed. */
+  const keys = new Map<string, { readonly partition: number; readonly key: string }>()
 
   /** Whether it was still parked. */
   const once = (entry: EncodedParkedMessage) => {
     const { attempts, partition, position } = entry
-    const unpark = subscribed.unpark(entry)
+    const unpark = subscribed.unpark(entry, { ifFirst: true })
     const handle = Effect.flatMap(
       Effect.fromResult(decodeParked(codec, entry)),
       (stored) => consume([{ ...stored, partition, position, attempt: attempts + 1 }], () => Effect.succeed(true))
     )
-    if (!isTransactional) return Effect.andThen(handle, unpark)
+    if (!isTransactional) {
+      const handleOnce = Effect.andThen(handle, unpark)
+      return entry.key === undefined
+        ? handleOnce
+        : Effect.flatMap(
+          subscribed.isFirstParked(entry),
+          (isFirst) => isFirst ? handleOnce : Effect.succeed(false)
+        )
+    }
     return storage.withTransaction(
       Effect.flatMap(unpark, (isThere) => isThere ? Effect.as(handle, true) : Effect.succeed(false))
     ).pipe(
@@ -171,6 +184,7 @@ export const replay = Effect.fnUntraced(function*<A, E, R>(
 
   const failedAgain = Effect.fnUntraced(function*(entry: EncodedParkedMessage, cause: unknown) {
     failed++
+    keys.delete(JSON.stringify([entry.partition, entry.key]))
     yield* metrics.failed(1)
     const attempts = entry.attempts + 1
     const stream = entry.stored?.stream ?? "?"
@@ -184,7 +198,7 @@ export const replay = Effect.fnUntraced(function*<A, E, R>(
 
   const entries = places === undefined
     ? pages(subscribed, undefined, Infinity)
-    : Stream.fromIterableEffect(subscribed.parked({ places }))
+    : Stream.fromIterableEffect(subscribed.parked({ places, withTheirKeys: true }))
   yield* Stream.runForEach(
     entries,
     Effect.fnUntraced(function*(entry) {
@@ -193,12 +207,32 @@ export const replay = Effect.fnUntraced(function*<A, E, R>(
         if (!result.success) return
         handled++
         yield* metrics.handled(1)
+        const { key, partition } = entry
+        if (key !== undefined) keys.set(JSON.stringify([partition, key]), { partition, key })
       } else if (result.failure._tag === "SqlError") return yield* result.failure
       else yield* failedAgain(entry, result.failure._tag === "HandlerFailure" ? result.failure.cause : result.failure)
     })
   )
+  // What was parked behind these meanwhile, and waits for nothing any more.
+  if (keys.size > 0) yield* subscribed.requeue({ keys: Array.from(keys.values()) })
   return { handled, failed }
 })
+
+/** @internal */
+export const discard = (
+  storage: Storage["Service"],
+  subscribed: SubscriptionStorage,
+  place: Place
+): Effect.Effect<boolean, SqlError> =>
+  storage.withTransaction(Effect.gen(function*() {
+    const [entry] = yield* subscribed.parked({ places: [place] })
+    const isFirst = entry?.key !== undefined && (yield* subscribed.isFirstParked(place))
+    const isDiscarded = yield* subscribed.unpark(place)
+    if (isDiscarded && isFirst && entry.key !== undefined) {
+      yield* subscribed.requeue({ keys: [{ partition: entry.partition, key: entry.key }] })
+    }
+    return isDiscarded
+  }))
 
 type ReplayError = HandlerFailure | BatchStopped | MessageNotFoundError | SerializationError | SqlError
 

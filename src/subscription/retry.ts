@@ -19,7 +19,7 @@ export type Given<A> = Pick<Delivery<A>, "attempt" | "messageId" | "position" | 
 export const make = <A, R>(
   delivering: Pick<Delivering<A, R>, "metrics" | "options" | "shutdown">,
   attempt: Attempt<A, R>,
-  giveUpOn: (message: Given<A>, cause: unknown) => Effect.Effect<void, Ended>
+  giveUpOn: (delivery: Delivery<A>, cause: unknown) => Effect.Effect<void, Ended>
 ) =>
 (failed: Delivery<A>, cause: unknown): Effect.Effect<void, Ended, R> =>
   Effect.gen(function*() {
@@ -58,7 +58,8 @@ export const giveUp = Effect.fnUntraced(function*<A, R>(
   { metrics, options, shutdown, storage, subscribed }: Delivering<A, R>,
   claimed: ClaimedPartition,
   message: Given<A>,
-  cause: unknown
+  cause: unknown,
+  key?: string
 ): Effect.fn.Return<void, Ended> {
   if (shutdown.isRequested) return
   const { partition } = claimed
@@ -71,7 +72,9 @@ export const giveUp = Effect.fnUntraced(function*<A, R>(
     )
   switch (options.onFailure) {
     case "park":
-      yield* storage.withTransaction(Effect.andThen(claimed.advance(position), subscribed.park(entry)))
+    case "parkStream":
+      yield* storage.withTransaction(Effect.andThen(claimed.advance(position), subscribed.park({ ...entry, key })))
+      if (key !== undefined) claimed.parkedKeys?.add(key)
       yield* metrics.parked(claimed.checkpointCommitted(position))
       return yield* log("a message is parked")
     case "skip":

@@ -7,6 +7,7 @@ import { draining } from "./subscription/draining.ts"
 import { failures } from "./subscription/failing.ts"
 import { handling } from "./subscription/handling.ts"
 import { observing } from "./subscription/observing.ts"
+import { parkingStreams } from "./subscription/parkingStreams.ts"
 import { pausing } from "./subscription/pausing.ts"
 import { requeueing } from "./subscription/requeueing.ts"
 import { resetting } from "./subscription/resetting.ts"
@@ -23,6 +24,7 @@ export const suite = makeSuite("subscriptions", {
   resetting,
   pausing,
   draining,
+  parkingStreams,
   requeueing,
   stopping,
   observing,

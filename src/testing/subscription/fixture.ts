@@ -13,7 +13,7 @@ let subscriptions = 0
 export const newSubscription = (): string => `subscription_${++subscriptions}`
 
 /** A stream of origin streams that begin with `prefix`, each in a partition of its own, and a subscription to it. */
-export const subscribe = Effect.fnUntraced(function*(options?: Partial<Options>) {
+export const subscribe = Effect.fnUntraced(function*(options?: Partial<Options<Account>>) {
   const accounts = yield* Accounts
   const claims = yield* ClaimsOption
   const prefix = newStream()
@@ -23,7 +23,7 @@ export const subscribe = Effect.fnUntraced(function*(options?: Partial<Options>)
     partitioner: (stored) => Number(stored.stream.slice(stored.stream.lastIndexOf("-") + 1))
   })
   const name = newSubscription()
-  const make = (more?: Partial<Options>) =>
+  const make = (more?: Partial<Options<Account>>) =>
     stream.subscription({ name, retry: Schedule.recurs(0), claims, ...options, ...more })
   return {
     accounts,

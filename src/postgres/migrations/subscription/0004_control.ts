@@ -18,9 +18,15 @@ export const control = (subscription: SubscriptionObjects): ReadonlyArray<string
 
   // Null: nobody has said that it should be handled again.
   `alter table ${subscription.parkedTable} add column if not exists requeued_at timestamptz`,
+  // What stands behind a parked message with the same key waits for it; null: nothing does.
+  `alter table ${subscription.parkedTable} add column if not exists key text`,
+  `create index if not exists ${subscription.parkedTable}_key
+  on ${subscription.parkedTable} (partition, key, position) where key is not null`,
   `create index if not exists ${subscription.parkedTable}_rq
   on ${subscription.parkedTable} (partition, position) where requeued_at is not null`,
 
   // Of a message that was left to processes that know its type; null: its handler failed.
-  `alter table ${subscription.haltedTable} add column if not exists unknown_type text`
+  `alter table ${subscription.haltedTable} add column if not exists unknown_type text`,
+  // Of the messages behind which no more are parked; null: the partition is halted for another reason.
+  `alter table ${subscription.haltedTable} add column if not exists key text`
 ]
