@@ -201,8 +201,8 @@ describe("examples of processes", () => {
 })
 
 describe("examples of decisions", () => {
-  it("17: tags what was stored before", async () => {
-    const finished = await run("17-tags-after-the-fact.ts")
+  it("20: tags what was stored before", async () => {
+    const finished = await run("20-tags-after-the-fact.ts")
     assertSucceeded(finished)
     assert.strictEqual(finished.lines[0], "not found by club yet")
     assert.match(finished.lines.join(), /tagged up to (\d+) of \1,/)

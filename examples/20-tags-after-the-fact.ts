@@ -1,7 +1,7 @@
 /**
  * A type that has messages already gets a tag, while processes of the build before go on writing.
  *
- *   node examples/17-tags-after-the-fact.ts
+ *   node examples/20-tags-after-the-fact.ts
  */
 import { Console, Effect, Schema, Stream } from "effect"
 import { Message, MessageStore } from "effect-message-store"
