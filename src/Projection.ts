@@ -38,6 +38,7 @@ import {
   type InvalidNameError,
   type NotProcessedError,
   type SetupError,
+  type StreamRebuiltError,
   VersionError
 } from "./errors.ts"
 import type { Delivery } from "./Handlers.ts"
@@ -139,7 +140,7 @@ export interface Projection<in out A, out M> {
   readonly waitUntilProcessed: (
     globalPosition: number,
     timeout: Duration.Input
-  ) => Effect.Effect<void, NotProcessedError | InvalidArgumentError | SqlError>
+  ) => Effect.Effect<void, NotProcessedError | StreamRebuiltError | InvalidArgumentError | SqlError>
 }
 
 /** Why a projection cannot be made. */

@@ -204,7 +204,12 @@ export const make = (
         })
       )
     }),
-    place: (globalPosition) => Effect.sync(() => place(globalPosition)),
+    place: (globalPosition) =>
+      Effect.gen(function*() {
+        const { numbering: began } = yield* view
+        if (began !== undefined && began !== numbering()) return yield* new StreamRebuiltError({ subscription: name })
+        return place(globalPosition)
+      }),
     // Acknowledgements that are under way come before it.
     reset: Effect.gen(function*() {
       const heads = yield* partitions

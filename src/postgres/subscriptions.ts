@@ -91,6 +91,11 @@ export const make = (
     where l.partition = h.partition and l.position > coalesce(c.position, -1) order by l.position limit 1
   ) first`
 
+  /** Whether the checkpoints are of the present positions. */
+  const current = sql`(
+    select o.numbering is null or o.numbering = n.numbering as is_current from ${origin} o, ${projection} n
+  ) s`
+
   /** After the commit, with a payload that depeche_db's listeners understand. */
   const wakeWorkers = Effect.flatMap(
     sql<PartitionHead & { readonly message_id: string }>`
@@ -139,9 +144,7 @@ export const make = (
     claims: (mode, label) => claims(sql, subscription, mode, label),
 
     pending: Effect.flatMap(
-      sql<PendingRow>`select s.is_current, p.* from (
-          select o.numbering is null or o.numbering = n.numbering as is_current from ${origin} o, ${projection} n
-        ) s left join (
+      sql<PendingRow>`select s.is_current, p.* from ${current} left join (
           select h.partition, h.max_position as position, coalesce(c.position, -1) as checkpoint,
             coalesce(s.position > coalesce(c.position, -1), false) and s.unknown_type is null as is_halted,
             case when s.position > coalesce(c.position, -1) then s.unknown_type end as unknown_type,
@@ -268,10 +271,18 @@ export const make = (
     ),
 
     place: (globalPosition) =>
-      Effect.map(
-        sql<PartitionHead>`select partition, position from ${sql(stream.table)}
-          where origin_stream_global_position = ${int8(globalPosition)}::int8`,
-        ([row]) => row
+      Effect.flatMap(
+        sql<{ readonly is_current: boolean; readonly partition: number | null; readonly position: number }>`
+          select s.is_current, l.partition, l.position from ${current}
+          left join ${sql(stream.table)} l on l.origin_stream_global_position = ${int8(globalPosition)}::int8`,
+        ([row]) =>
+          row?.is_current === false
+            ? Effect.fail(new StreamRebuiltError({ subscription: name }))
+            : Effect.succeed(
+              row === undefined || row.partition === null
+                ? undefined
+                : { partition: row.partition, position: row.position }
+            )
       ),
 
     reset: transaction(Effect.gen(function*() {

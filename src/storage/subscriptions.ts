@@ -252,8 +252,13 @@ export interface SubscriptionStorage {
   readonly age: Effect.Effect<number | undefined, SqlError>
   /** In the order of partitions. */
   readonly status: Effect.Effect<ReadonlyArray<PartitionStatus>, SqlError>
-  /** Where the message of this global position is in the aggregated stream, if it is linked. */
-  readonly place: (globalPosition: number) => Effect.Effect<PartitionHead | undefined, SqlError>
+  /**
+   * Where the message of this global position is in the aggregated stream, if it is linked. Fails if the stream was rebuilt
+   * since the checkpoints were stored.
+   */
+  readonly place: (
+    globalPosition: number
+  ) => Effect.Effect<PartitionHead | undefined, StreamRebuiltError | SqlError>
   /**
    * Forgets all checkpoints, parked messages and halts, and fences every claim; `initialise` stores new checkpoints. What
    * is paused stays so.

@@ -112,7 +112,7 @@ export interface Subscription<in out A> {
   readonly waitUntilProcessed: (
     globalPosition: number,
     timeout: Duration.Input
-  ) => Effect.Effect<void, NotProcessedError | InvalidArgumentError | SqlError>
+  ) => Effect.Effect<void, NotProcessedError | StreamRebuiltError | InvalidArgumentError | SqlError>
   /** The dead letters: all parked messages, in the order of partitions and positions. */
   readonly parked: Effect.Effect<ReadonlyArray<ParkedMessage<A>>, SqlError>
   /**
@@ -179,7 +179,8 @@ export interface Subscription<in out A> {
   ) => Effect.Effect<boolean, InvalidArgumentError | SqlError>
   /**
    * Begins again, forgetting all checkpoints and parked messages; what is paused stays so. Running workers begin again too: what they handle
-   * meanwhile is not acknowledged, and may be handled twice.
+   * meanwhile is not acknowledged, and may be handled twice. In a transactional handler of the subscription itself it is undone,
+   * with all that the handler did: the acknowledgement is refused.
    */
   readonly reset: (start?: Start) => Effect.Effect<void, InvalidArgumentError | SqlError>
   /** Removes the subscription with its database objects. Not while it runs, and not inside a transaction. */

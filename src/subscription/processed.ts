@@ -1,7 +1,7 @@
 /** Waits until a subscription has processed a message. */
 import { Duration, Effect, Schedule } from "effect"
 import type { SqlError } from "effect/sql/SqlError"
-import { type InvalidArgumentError, NotProcessedError } from "../errors.ts"
+import { type InvalidArgumentError, NotProcessedError, type StreamRebuiltError } from "../errors.ts"
 import { checkWhole } from "../internal/checks.ts"
 import type { PartitionHead, SubscriptionStorage } from "../Storage.ts"
 
@@ -13,7 +13,7 @@ export const waitUntilProcessed = (
   subscribed: SubscriptionStorage,
   globalPosition: number,
   timeout: Duration.Input
-): Effect.Effect<void, NotProcessedError | InvalidArgumentError | SqlError> =>
+): Effect.Effect<void, NotProcessedError | StreamRebuiltError | InvalidArgumentError | SqlError> =>
   Effect.gen(function*() {
     yield* Effect.fromResult(checkWhole("globalPosition", globalPosition, 0))
     let place: PartitionHead | undefined
@@ -25,10 +25,10 @@ export const waitUntilProcessed = (
       Effect.repeat({ until: (processed) => processed, schedule: polling }),
       Effect.timeoutOrElse({
         duration: timeout,
-        // The database may have answered nothing yet.
+        // The database may have answered nothing yet; and the stream may have been rebuilt meanwhile.
         orElse: () =>
           Effect.flatMap(
-            place === undefined ? subscribed.place(globalPosition) : Effect.succeed(place),
+            subscribed.place(globalPosition),
             (linked) =>
               Effect.fail(
                 new NotProcessedError({

@@ -1,6 +1,6 @@
 /** Subscriptions that are reset while they are at work: everything comes again, and nothing is acknowledged unhandled. */
 import { assert } from "@effect/vitest"
-import { Effect, Fiber, Latch } from "effect"
+import { Effect, Fiber, Latch, Stream } from "effect"
 import { ClaimsOption, deposits, newStream, type Part } from "../fixture.ts"
 import {
   type Account,
@@ -169,6 +169,31 @@ export const resetting: Part = (it, { concurrentTransactions }) => {
         })
       )
       assert.deepStrictEqual(record.seen(0), positions(3))
+    }))
+
+  it.effect("undo a reset by their own handler, in its transaction, with what it wrote, and go on", () =>
+    Effect.gen(function*() {
+      const { accounts, make, write } = yield* subscribe({ delivery: "transactional", batchSize: 2 })
+      yield* write(0, 5)
+      const subscription = yield* make()
+      const target = newStream()
+      let resets = 0
+      const calls: Array<number> = []
+      yield* during(
+        subscription.run((_, { position }) =>
+          Effect.gen(function*() {
+            calls.push(position)
+            yield* accounts.write(target, deposits(1))
+            if (position === 2 && resets++ === 0) yield* subscription.reset()
+          })
+        ),
+        Effect.timeout(until(Effect.map(subscription.lag, (lag) => lag === 0)), "20 seconds")
+      )
+      const [status] = yield* subscription.status
+      assert.include(status, { checkpoint: 4, parked: 0 })
+      // Its own acknowledgement is fenced by the reset, which is rolled back with it; then nothing is reset any more.
+      const written = yield* Stream.runCollect(accounts.read(target))
+      assert.strictEqual(written.length, 5, calls.join(" "))
     }))
 
   it.effect("are woken by a reset", () =>

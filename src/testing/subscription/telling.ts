@@ -2,7 +2,7 @@
 import { assert } from "@effect/vitest"
 import { Duration, Effect, Logger, Metric, References, Stream, Tracer } from "effect"
 import * as Decision from "../../Decision.ts"
-import { balance, deposit, deposits, newStream, type Part } from "../fixture.ts"
+import { balance, deposit, deposits, failsWith, newStream, type Part } from "../fixture.ts"
 import { type Account, during, type Handled, recorder, subscribe, until } from "./fixture.ts"
 
 export const telling: Part = (it) => {
@@ -211,6 +211,21 @@ export const telling: Part = (it) => {
       assert.deepInclude(yield* halted, { position: 1, attempts: 1, error: { tag: "string", message: "no" } })
       yield* during(subscription.run(() => Effect.void), until(Effect.map(subscription.lag, (lag) => lag === 0)))
       assert.isUndefined(yield* halted)
+    }))
+
+  it.effect("says to who waits for a message that the stream was rebuilt, until it is reset", () =>
+    Effect.gen(function*() {
+      const { make, stream, write } = yield* subscribe()
+      const { globalPosition } = yield* write(0, 3)
+      const subscription = yield* make()
+      const waited = subscription.waitUntilProcessed(globalPosition, "10 seconds")
+      yield* during(subscription.run(() => Effect.void), waited)
+      yield* stream.rebuild
+      // Its checkpoint would say that it is processed, of whatever message is there now.
+      yield* failsWith(waited, { _tag: "StreamRebuiltError", subscription: subscription.name })
+      yield* subscription.reset()
+      yield* failsWith(subscription.waitUntilProcessed(globalPosition, "10 millis"), { _tag: "NotProcessedError" })
+      yield* during(subscription.run(() => Effect.void), waited)
     }))
 
   it.effect("says what waitUntilProcessed has waited for", () =>
