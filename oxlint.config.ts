@@ -20,6 +20,7 @@ const modules = [
   "projection/",
   "Projection",
   "Projector",
+  "aggregatedStream/",
   "AggregatedStream",
   "store/",
   "MessageStore"

@@ -8,6 +8,7 @@ import { Array as Arr, Context, DateTime, Effect, Layer, Result, Schedule, Strea
 
 import type { MigrationError } from "effect/sql/Migrator"
 import type { SqlError } from "effect/sql/SqlError"
+import { follow, type FollowError, type FollowOptions } from "./aggregatedStream/follow.ts"
 import { type InvalidArgumentError, InvalidNameError, type SerializationError, type SetupError } from "./errors.ts"
 import { checkPattern, checkWhole, invalid, maximumPartition } from "./internal/checks.ts"
 import { checkName } from "./internal/names.ts"
@@ -28,7 +29,7 @@ import {
 import type { Migration } from "./storage/migrations.ts"
 import * as Subscription from "./Subscription.ts"
 
-export type { AggregatedMessage, PartitionHead }
+export type { AggregatedMessage, FollowError, FollowOptions, PartitionHead }
 
 /** Options of an aggregated stream. */
 export interface Options<in A, out P extends Path = Path> {
@@ -87,6 +88,19 @@ export interface AggregatedStream<in out A> extends Subscription.Subscribable<A>
     partition: number,
     options?: ReadPartitionOptions
   ) => Stream.Stream<AggregatedMessage<A>, InvalidArgumentError | SerializationError | SqlError>
+  /**
+   * The messages of all partitions, or of some, as they are linked, until its scope closes: for server-sent events, caches, live
+   * views. It remembers nothing and claims nothing: every follower gets every message, of each partition in its order. It misses
+   * none while it lives, though connections are lost; it reads a page of 100 when the one before was taken, and holds no connection
+   * meanwhile. Not inside a transaction.
+   *
+   * **Example**
+   *
+   * ```ts
+   * byCustomer.follow({ from: "now" }).pipe(Stream.map(({ message }) => toEvent(message)))
+   * ```
+   */
+  readonly follow: (options?: FollowOptions) => Stream.Stream<AggregatedMessage<A>, FollowError>
   /** The partitions that have messages, in their order, each with its last position. */
   readonly partitions: Effect.Effect<ReadonlyArray<PartitionHead>, SqlError>
   /**
@@ -169,6 +183,7 @@ export const make = Effect.fnUntraced(function*<A>(
     name,
     projector,
     read: (partition, range) => readPartition(storage, stream, codec, partition, range),
+    follow: (followOptions) => follow(storage, stream, codec, followOptions),
     partitions: stream.partitions,
     positionsAtTime: (start) =>
       Effect.map(stream.positions(PositionQuery.SinceTime({ time: DateTime.toUtc(start) })), toMap),

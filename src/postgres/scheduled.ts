@@ -75,7 +75,7 @@ export const make = (
   /** Appends the messages whose locks are free, and deletes those that were decided. Fails if one cannot be written at all. */
   const appendAll = (rows: Arr.NonEmptyReadonlyArray<Due>): Effect.Effect<Batch, SqlError> =>
     transaction(Effect.gen(function*() {
-      // Without this an append waits where its writer does not know all tags: nobody else can tell its locks.
+      // Asked first: a message that waits for a tag holds up those behind it in its stream.
       const locked = yield* lockedBy(Arr.map(rows, toItem))
       const held = new Set(rows.flatMap(({ row }, i) => locked[i] === undefined ? [] : [row.stream]))
       const free = rows.filter(({ row }) => !held.has(row.stream)) // a stream's messages keep their order

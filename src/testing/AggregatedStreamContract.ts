@@ -3,8 +3,9 @@
  * `MessageStoreContract`, which the backend has to pass as well.
  */
 import { aggregating } from "./aggregatedStream/aggregating.ts"
+import { following } from "./aggregatedStream/following.ts"
 import { positioning } from "./aggregatedStream/positioning.ts"
 import { makeSuite } from "./suite.ts"
 
 /** Registers the suite. */
-export const suite = makeSuite("aggregated streams", { projecting: aggregating, positioning })
+export const suite = makeSuite("aggregated streams", { projecting: aggregating, positioning, following })

@@ -20,6 +20,7 @@ export const layers = [Tickets.layer, AllTickets.layer, AllTickets.layerProjecto
 
 export const stream = Effect.map(AllTickets, (all) => all)
 export const partition = Effect.map(AllTickets, (all) => all.read(0))
+export const followed = Effect.map(AllTickets, (all) => all.follow())
 export const partitions = Effect.flatMap(AllTickets, (all) => all.partitions)
 export const statistics = Effect.flatMap(AllTickets, (all) => all.statistics)
 export const projector = Effect.map(AllTickets, (all) => all.projector)
