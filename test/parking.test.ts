@@ -1,0 +1,141 @@
+/** At the port: what is parked behind a message, and who takes that away or requeues it, wait for each other. */
+import { assert, describe, it } from "@effect/vitest"
+import { Deferred, Effect, Fiber, Layer, type Scope } from "effect"
+import { SqlClient } from "effect/sql"
+import * as MemoryStorage from "../src/memory/storage.ts"
+import * as Migrations from "../src/postgres/migrations/run.ts"
+import * as PostgresStorage from "../src/postgres/storage.ts"
+import { Storage } from "../src/Storage.ts"
+import { databaseLayer } from "./support/database.ts"
+import { until } from "./support/processes.ts"
+
+const entry = (position: number) => ({
+  partition: 0,
+  position,
+  messageId: `00000000-0000-7000-8000-00000000000${position}`,
+  error: { tag: "Boom", message: "" },
+  attempts: 1,
+  key: "a"
+})
+
+const made = Effect.gen(function*() {
+  const storage = yield* Storage
+  const aggregated = yield* storage.aggregatedStream({ name: "parking", patterns: ["%"], partitioner: undefined })
+  const subscribed = yield* aggregated.subscription("parking")
+  yield* subscribed.initialise(Effect.succeed([]))
+  yield* subscribed.park(entry(1))
+  const left = Effect.map(
+    subscribed.parked({}),
+    (all) => all.map(({ position, requeuedAt }) => `${position}${requeuedAt === undefined ? "" : " requeued"}`)
+  )
+  return { storage, subscribed, left }
+})
+
+/** Runs an effect in a transaction, which it leaves open; answers what ends it. */
+const opened = Effect.fnUntraced(function*<A, E>(storage: Storage["Service"], effect: Effect.Effect<A, E>) {
+  const [done, end] = [yield* Deferred.make<A, E>(), yield* Deferred.make<void, "rolled back">()]
+  const fiber = yield* Effect.forkScoped(storage.withTransaction(
+    effect.pipe(Effect.onExit((exit) => Deferred.done(done, exit)), Effect.andThen(Deferred.await(end)))
+  ))
+  yield* Deferred.await(done)
+  return {
+    commit: Effect.andThen(Deferred.succeed(end, undefined), Fiber.join(fiber)),
+    rollBack: Effect.andThen(Deferred.fail(end, "rolled back"), Fiber.await(fiber))
+  }
+})
+
+/** In memory, fibers that can go on do so meanwhile; in the database, a session is seen that waits for a lock. */
+const nothingHappens = Effect.sleep("50 millis")
+const sessionWaits = Effect.gen(function*() {
+  const sql = yield* SqlClient.SqlClient
+  yield* until(
+    "a session waits",
+    Effect.map(
+      sql`select from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'`,
+      (rows) => rows.length > 0
+    )
+  )
+})
+
+const postgres = PostgresStorage.layer("dead_letters").pipe(
+  Layer.provide(Layer.effectDiscard(Migrations.run("dead_letters")))
+)
+const kinds = [
+  { name: "memory", layer: MemoryStorage.layer, waits: nothingHappens },
+  { name: "PostgreSQL", layer: postgres, waits: sessionWaits }
+]
+
+for (const { layer, name, waits } of kinds) {
+  const test = <E>(title: string, body: Effect.Effect<void, E, Storage | SqlClient.SqlClient | Scope.Scope>) =>
+    it.live(
+      title,
+      () => body.pipe(Effect.scoped, Effect.provide(Layer.fresh(Layer.provideMerge(layer, databaseLayer()))))
+    )
+
+  describe(name, () => {
+    test(
+      "a message is not parked behind one that is being taken away, unless that is rolled back",
+      Effect.gen(function*() {
+        for (const isKept of [false, true]) {
+          const { left, storage, subscribed } = yield* made
+          const taking = yield* opened(storage, subscribed.unpark(entry(1)))
+          const parking = yield* Effect.forkScoped(subscribed.parkBehind(entry(2), 10))
+          yield* waits
+          assert.isUndefined(parking.pollUnsafe())
+          yield* isKept ? taking.rollBack : taking.commit
+          assert.strictEqual(yield* Fiber.join(parking), isKept ? "Parked" : "Free")
+          assert.deepStrictEqual(yield* left, isKept ? ["1", "2"] : [])
+        }
+      })
+    )
+
+    test(
+      "a message that is parked behind one while that is requeued is requeued as well",
+      Effect.gen(function*() {
+        const { left, storage, subscribed } = yield* made
+        const requeueing = yield* opened(storage, subscribed.requeue({ places: [entry(1)] }))
+        const parking = yield* Effect.forkScoped(subscribed.parkBehind(entry(2), 10))
+        yield* waits
+        assert.isUndefined(parking.pollUnsafe())
+        yield* requeueing.commit
+        assert.strictEqual(yield* Fiber.join(parking), "Parked")
+        assert.deepStrictEqual(yield* left, ["1 requeued", "2 requeued"])
+      })
+    )
+
+    test(
+      "a requeue takes along what is being parked behind what it means",
+      Effect.gen(function*() {
+        const { left, storage, subscribed } = yield* made
+        const parking = yield* opened(storage, subscribed.parkBehind(entry(2), 10))
+        const requeueing = yield* Effect.forkScoped(subscribed.requeue({ messageIds: [entry(1).messageId] }))
+        yield* waits
+        assert.isUndefined(requeueing.pollUnsafe())
+        yield* parking.commit
+        assert.strictEqual(yield* Fiber.join(requeueing), 2)
+        assert.deepStrictEqual(yield* left, ["1 requeued", "2 requeued"])
+      })
+    )
+
+    test(
+      "no more are parked than the limit says, and only the first is handed out",
+      Effect.gen(function*() {
+        const { left, subscribed } = yield* made
+        assert.strictEqual(yield* subscribed.parkBehind(entry(2), 3), "Parked")
+        assert.strictEqual(yield* subscribed.parkBehind(entry(3), 3), "Parked")
+        assert.strictEqual(yield* subscribed.parkBehind(entry(4), 3), "Full")
+        assert.strictEqual(yield* subscribed.parkBehind({ ...entry(4), key: "b" }, 3), "Free")
+        assert.strictEqual(yield* subscribed.requeue(undefined), 3)
+        assert.strictEqual((yield* subscribed.requeued(0))?.position, 1)
+        // One that fails again holds those behind it.
+        assert.isTrue(yield* subscribed.park(entry(1), { onlyIfParked: true }))
+        assert.deepStrictEqual(yield* left, ["1", "2", "3"])
+        assert.isUndefined(yield* subscribed.requeued(0))
+        assert.isFalse(yield* subscribed.unpark(entry(2), { ifFirst: true }))
+        assert.isTrue(yield* subscribed.unpark(entry(1), { ifFirst: true }))
+        assert.isTrue(yield* subscribed.isFirstParked(entry(2)))
+        assert.isFalse(yield* subscribed.isFirstParked(entry(3)))
+      })
+    )
+  })
+}
