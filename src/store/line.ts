@@ -110,7 +110,8 @@ export const makeJoin = <A>(
       return
     }
     line.isAway = true
-    const fiber = run(send(storage, read, batch.members))
+    // What a fold throws is the failure of those who decide on it.
+    const fiber = run(Effect.suspend(() => send(storage, read, batch.members)))
     batch.fiber = fiber
     fiber.addObserver((exit) => {
       const answers = conclude(line, batch, exit)

@@ -309,6 +309,36 @@ export const together: Part = (it) => {
       assert.deepStrictEqual(yield* stored(store, course), ["s0 s0", "s9 s9"])
     }).pipe(Effect.scoped))
 
+  it.effect("goes on when a fold throws on what is being written", () =>
+    Effect.gen(function*() {
+      const given = yield* observed
+      const { gate, store } = given
+      const stream = newStream()
+      const course = newCourse()
+      const message = (student: string) => new Subscribed({ course, student })
+      const throws = Fold.make<Subscribed>()({
+        initial: 0,
+        Subscribed: (sofar, { student }) => {
+          if (student === "broken") throw new Error("cannot be folded")
+          return sofar + 1
+        }
+      })
+      yield* gate.close
+      const writes = yield* Effect.forkChild(store.update(stream, throws, () => Effect.succeed(message("broken"))), {
+        startImmediately: true
+      })
+      yield* until(() => given.appends.length === 1)
+      const reads = yield* Effect.forkChild(store.update(stream, throws, () => Effect.succeed([])), {
+        startImmediately: true
+      })
+      yield* Effect.repeat(Effect.yieldNow, { times: 30 })
+      yield* gate.open
+      assert.strictEqual((yield* Fiber.join(writes)).version, 1)
+      assert.isTrue(Exit.hasDies(yield* Fiber.await(reads)))
+      const { version } = yield* store.update(stream, count, (sofar) => Effect.succeed(message(`after ${sofar}`)))
+      assert.strictEqual(version, 2)
+    }).pipe(Effect.scoped))
+
   it.effect("interrupts those who wait when the layer closes", () =>
     Effect.gen(function*() {
       const given = yield* observed
