@@ -5,7 +5,7 @@ import type { MessagePosition } from "../Message.ts"
 import type { ReadError } from "../Reader.ts"
 import type { AppendItem, AppendOutcome, Storage, TagCondition } from "../Storage.ts"
 import type { Evolving } from "./evolving.ts"
-import { type KnownSource, queriesOf, type ReadSources, type Sourced, streamsAndTags } from "./sources.ts"
+import { isSameQuery, type KnownSource, queriesOf, type ReadSources, type Sourced, streamsAndTags } from "./sources.ts"
 import { expectedOf } from "./update.ts"
 
 /** Whether sources end where they did; of one stream also what it comes to now. */
@@ -78,7 +78,10 @@ export const conditional = <A>(
       expected.set(stream, { ...own, expectedPosition: expectedPosition === Infinity ? undefined : expectedPosition })
     } else {
       for (const [q, query] of queriesOf(named).entries()) {
-        conditions.push({ ...query, after: known.ends[q] ?? 0 })
+        const condition = { ...query, after: known.ends[q] ?? 0 }
+        // Folds differ, what they were made on may not.
+        if (conditions.some((other) => other.after === condition.after && isSameQuery(other, condition))) continue
+        conditions.push(condition)
         names.push(named.name)
       }
     }

@@ -31,6 +31,9 @@ interface Behind<A> {
   messages: ReadonlyArray<A>
 }
 
+/** A source that evolves by more parts, and is asked for by nobody meanwhile, is no longer worth it. */
+const maximumUnasked = 64
+
 export class Evolving<in out A> {
   readonly named: Sourced<A>
   /** Changes with the state, and when the source is forgotten. */
@@ -43,6 +46,8 @@ export class Evolving<in out A> {
   private isExact = true
   /** How many messages, of those that it evolved by, are in a snapshot. */
   private saved = 0
+  /** By how many parts it has evolved since somebody asked for it. */
+  private unasked = 0
   private last: Behind<A>
 
   constructor(named: Sourced<A>, known: KnownSource) {
@@ -53,7 +58,13 @@ export class Evolving<in out A> {
 
   /** What it comes to behind all decisions so far, and where it ended before those that are not written. */
   get known(): KnownSource {
+    this.unasked = 0
     return this.knownAt(this.last)
+  }
+
+  /** Whether others go on without it: it would keep their messages, and be a condition of what they write. */
+  get isUnwanted(): boolean {
+    return this.unasked >= maximumUnasked
   }
 
   private knownAt(behind: Behind<A>): KnownSource {
@@ -102,6 +113,7 @@ export class Evolving<in out A> {
       ? item.stream === named.source.stream ? messages : []
       : messages.filter((_, i) => isAskedFor(named, item.messages[i]?.tagged))
     if (read.length === 0) return []
+    this.unasked++
     this.last = {
       version: before.version + read.length,
       unsaved: before.unsaved + read.length,

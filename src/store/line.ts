@@ -87,7 +87,7 @@ export const makeJoin = <A>(
       if (!isHere(key)) continue
       for (const source of turns.place(key)?.sources ?? []) {
         // Elsewhere others evolve it, in an order of their own; and what was not read is not seen by what comes behind it.
-        if (!source.isStale && source.named.keys.every(isHere)) evolved.add(source)
+        if (!source.isStale && !source.isUnwanted && source.named.keys.every(isHere)) evolved.add(source)
         else turns.forget(source)
       }
     }

@@ -339,6 +339,28 @@ export const together: Part = (it) => {
       assert.strictEqual(version, 2)
     }).pipe(Effect.scoped))
 
+  it.effect("asks once where many folds were made on the same, and forgets those that nobody asks for", () =>
+    Effect.gen(function*() {
+      const { appends, calls, store } = yield* observed
+      const course = newCourse()
+      const on = (fold: typeof count) => (student: string) =>
+        store.decide(
+          { taken: Decision.tagged({ course }, fold) },
+          () => Effect.as(Effect.yieldNow, { stream: newStream(), messages: new Subscribed({ course, student }) })
+        )
+      const anew = () => Fold.make<Subscribed>()({ initial: 0, Subscribed: (sofar: number) => sofar + 1 })
+      yield* Effect.forEach(names(40), (name) => on(anew())(name), { concurrency: 8 })
+      assert.isTrue(appends.every((items) => items.flatMap(({ conditions = [] }) => conditions).length === 1))
+      // The boundary is decided on all the while.
+      const last = 201
+      yield* Effect.forEach(names(last + 1), (name, i) =>
+        Effect.suspend(() => {
+          if (i === last) calls.ends = 0
+          return on(i === 0 || i === last ? count : another)(name)
+        }), { concurrency: 4 })
+      assert.isAtLeast(calls.ends, 1)
+    }).pipe(Effect.scoped))
+
   it.effect("interrupts those who wait when the layer closes", () =>
     Effect.gen(function*() {
       const given = yield* observed
