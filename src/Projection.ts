@@ -121,9 +121,10 @@ export interface Projection<in out A, out M> {
    */
   readonly promote: (version?: number, options?: PromoteOptions) => Effect.Effect<void, PromotionError>
   /**
-   * Shows readers the version that was promoted before the present one; answers which. It has to be level with that: so it
-   * was kept up to date by processes of its own, which may have to be started again. What is left behind does not promote
-   * itself again. Not inside a transaction.
+   * Shows readers the lower version that they saw last; answers which. It has to be level with the present one: so it was
+   * kept up to date by processes of its own, which may have to be started again. What is left behind does not promote
+   * itself again: `promote` does. Going back twice goes back further, or fails with reason `noneBefore`. Not inside a
+   * transaction.
    */
   readonly rollback: (options?: PromoteOptions) => Effect.Effect<number, PromotionError>
   /**
@@ -238,8 +239,11 @@ export const make = Effect.fnUntraced(function*<A, M, E, R>(
     })),
     promote: (given = version, promoteOptions) => promote(given, promoteOptions),
     rollback: Effect.fnUntraced(function*(promoteOptions) {
-      const before = (yield* projected.versions)
-        .filter(({ isPromoted, promotedAt }) => !isPromoted && promotedAt !== undefined)
+      const versions = yield* projected.versions
+      const present = versions.find(({ isPromoted }) => isPromoted)?.version ?? 0
+      // Lower ones only: to go back twice is not to go forward again.
+      const before = versions
+        .filter(({ promotedAt, version: other }) => other < present && promotedAt !== undefined)
         .toSorted((a, b) => Number(b.promotedAt?.epochMilliseconds) - Number(a.promotedAt?.epochMilliseconds))[0]
       if (before === undefined) return yield* new VersionError({ projection: name, reason: "noneBefore" })
       yield* promote(before.version, promoteOptions)

@@ -316,7 +316,7 @@ export class NotProcessedError extends Schema.TaggedError<NotProcessedError>(
  *
  * - `missing`: there is no such version, or it was dropped;
  * - `nonePromoted`: no version was promoted yet, so that there is nothing to be read;
- * - `noneBefore`: no other version was promoted before, so that there is none to go back to;
+ * - `noneBefore`: no lower version was promoted before, so that there is none to go back to;
  * - `promoted`: it is what readers see, and cannot be dropped;
  * - `behind`: it would show readers less than they have seen, by so many messages.
  */
@@ -337,7 +337,7 @@ export class VersionError extends Schema.TaggedError<VersionError>("effect-messa
       case "nonePromoted":
         return `projection "${this.projection}" has no promoted version: the first is promoted when it has caught up`
       case "noneBefore":
-        return `projection "${this.projection}" has no other version that was promoted before: there is none to go back to`
+        return `projection "${this.projection}" has no lower version that was promoted before, so there is none to go back to: promote a version by its number`
       case "promoted":
         return `${version} is what readers see: promote another one before it is dropped`
       case "behind":

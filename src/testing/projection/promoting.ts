@@ -165,6 +165,9 @@ export const promoting: Part = (it, options) => {
       yield* Stream.runDrain(third.progress)
       assert.strictEqual(yield* promotedVersion(first), 3)
       assert.strictEqual(yield* third.rollback(), 1)
+      // Not to 3 again, though that was promoted before.
+      yield* failsWith(third.rollback(), { _tag: "VersionError", reason: "noneBefore" })
+      assert.strictEqual(yield* promotedVersion(first), 1)
     }))
 
   it.effect("does not promote inside a transaction", () =>
