@@ -3,8 +3,16 @@
  * library uses. None of them may ever run with the rights of those who write, read and project.
  */
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, Layer, Schedule, Schema, Stream } from "effect"
-import { type AggregatedStream, Decision, Fold, Message, MessageStore, Partitioner } from "effect-message-store"
+import { DateTime, Effect, Layer, Schedule, Schema, Stream } from "effect"
+import {
+  type AggregatedStream,
+  Decision,
+  Fold,
+  Message,
+  MessageStore,
+  Partitioner,
+  Projection
+} from "effect-message-store"
 import { SqlClient } from "effect/sql"
 import { moved } from "./support/links.ts"
 import { Clients, createRole, sharedDatabaseLayer } from "./support/sharedDatabase.ts"
@@ -235,6 +243,54 @@ const consumed = Effect.fnUntraced(function*(stream: AggregatedStream.Aggregated
   }
 })
 
+/** A read model in two versions, with columns of other names. */
+const modelled = Effect.gen(function*() {
+  const sql = yield* SqlClient.SqlClient
+  const hosts = yield* DecidingHosts
+  const stream = yield* hosts.aggregatedStream({
+    name: "modelled",
+    patterns: "scheduled",
+    partitioner: Partitioner.constant(1)
+  })
+  const version = (number: number, columns: string) =>
+    stream.projection({
+      name: "model",
+      version: number,
+      keep: "1 hour",
+      model: Projection.tables(["model"], ({ model }) =>
+        sql.unsafe(`create table ${model} (${columns}, handled int)`).unprepared)
+    })
+  return { stream, versions: [yield* version(1, "a int"), yield* version(2, "b int")] as const }
+})
+
+/** Schedules, moves and cancels messages; promotes, puts back and drops versions of a read model. */
+const scheduledAndProjected = Effect.gen(function*() {
+  const sql = yield* SqlClient.SqlClient
+  const hosts = yield* DecidingHosts
+  const at = DateTime.makeUnsafe(0)
+  yield* hosts.schedule("scheduled", moved(), { at, key: "one" })
+  yield* hosts.schedule("scheduled", new Parted({ from: "x", to: "y", number: 77 }), { at })
+  yield* hosts.schedule("scheduled", moved(), { at, key: "other" })
+  assert.isTrue(yield* hosts.cancel("other"))
+  assert.strictEqual(yield* hosts.scheduler.runOnce, 2)
+
+  const { stream, versions: [first, second] } = yield* modelled
+  yield* stream.projector.runOnce
+  assert.lengthOf(yield* Stream.runCollect(Stream.take(stream.follow({ from: "beginning" }), 2)), 2)
+  for (const each of [first, second]) {
+    const handling = each.run((deliveries, { model }) =>
+      sql.unsafe(`insert into ${model} (handled) values (${deliveries.length})`).unprepared
+    )
+    yield* Effect.raceFirst(handling, Stream.runDrain(each.progress))
+    yield* each.waitUntilProcessed((yield* hosts.head("scheduled")).globalPosition ?? 0, "10 seconds")
+  }
+  assert.strictEqual(yield* second.rollback(), 1)
+  yield* second.promote(2)
+  yield* second.drop(1)
+  assert.deepStrictEqual((yield* second.status).map(({ handled, state }) => [handled, state]), [[2, "promoted"]])
+  yield* second.dropAll
+})
+
 describe("PostgreSQL", () => {
   it.live("runs no function or operator that somebody else has put on the search path", () =>
     Effect.gen(function*() {
@@ -254,6 +310,7 @@ describe("PostgreSQL", () => {
         return yield* Effect.forEach(projections, (definition) => hosts.aggregatedStream(definition))
       })
       yield* Effect.provide(opened, Layer.fresh(Hosts.layer))
+      yield* Effect.provide(modelled, Layer.fresh(DecidingHosts.layer))
       yield* Effect.provide(trap, layer({ role: "hostile_creator" }))
 
       yield* Effect.gen(function*() {
@@ -311,6 +368,7 @@ describe("PostgreSQL", () => {
       }).pipe(Effect.provide(Layer.fresh(Hosts.layer)))
       yield* Effect.provide(decided, Layer.fresh(DecidingHosts.layer))
       yield* Effect.provide(tagged, [Layer.fresh(TrackingHosts.layer), Layer.fresh(Hosts.layer)])
+      yield* Effect.provide(scheduledAndProjected, Layer.fresh(DecidingHosts.layer))
       // The message that was added is folded on the snapshot of its stream, and on that of its tags.
       assert.deepStrictEqual(yield* decidedOnSnapshots, [true, 2])
     }).pipe(Effect.scoped, Effect.provide(Layer.fresh(sharedDatabaseLayer))))
