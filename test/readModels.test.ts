@@ -298,6 +298,55 @@ describe("PostgreSQL projections", () => {
       }))
   })
 
+  test("are kept from going on while another version takes their place", () =>
+    Effect.gen(function*() {
+      const sql = yield* SqlClient.SqlClient
+      const work = yield* Work
+      yield* write(500)
+      const { made: first, stream } = yield* projection(1)
+      yield* stream.projector.runOnce
+      yield* Effect.forkScoped(asProcess("old", Effect.flatMap(projection(1), ({ run }) => run)))
+      yield* Stream.runDrain(first.progress)
+      const { made: second, run: runSecond } = yield* projection(2, { promotion: "manual" })
+      const two = yield* Effect.forkScoped(runSecond)
+      yield* until("it is level", Effect.map(second.subscription.lag, (lag) => lag === 0))
+      yield* Fiber.interrupt(two) // what comes now, it does not have
+
+      const waits = (application: string) =>
+        until(
+          `${application} waits for a lock`,
+          Effect.map(
+            sql`select pid from pg_stat_activity where datname = current_database()
+              and application_name = ${application} and wait_event_type = 'Lock'`,
+            (rows) => rows.length > 0
+          )
+        )
+      const held = Latch.makeUnsafe(false)
+      const release = Latch.makeUnsafe(false)
+      const reading = yield* Effect.forkScoped(asProcess(
+        "reader",
+        Effect.gen(function*() {
+          const own = yield* SqlClient.SqlClient
+          yield* own.withTransaction(Effect.andThen(total, Effect.andThen(held.open, release.await)))
+        })
+      ))
+      yield* held.await
+      const promoter = yield* Effect.forkScoped(
+        asProcess("promoter", Effect.flatMap(projection(2, { promotion: "manual" }), ({ made }) => made.promote()))
+      )
+      yield* waits("promoter") // it has found the second level, and waits for the reader
+      yield* work.write("late", new Done({ number: 1 }))
+      yield* stream.projector.runOnce
+      yield* waits("old") // it cannot acknowledge what the second does not have
+      yield* release.open
+      yield* Fiber.join(promoter)
+      yield* Fiber.join(reading)
+      assert.strictEqual(yield* shown, 2)
+      assert.strictEqual(yield* total, 500)
+      yield* until("the old one has gone on", Effect.map(first.subscription.lag, (lag) => lag === 0))
+      assert.strictEqual(yield* total, 500)
+    }))
+
   test("keep the rights of readers, and the objects that depend on their views", () =>
     Effect.gen(function*() {
       const sql = yield* SqlClient.SqlClient
