@@ -139,8 +139,6 @@ export const make = (
         (advanced): Advance =>
           !advanced
             ? "Fenced"
-            : subscribed.state.pauseOf(partition) !== undefined
-            ? "Paused"
             : subscribed.holders.get(partition)?.isWanted === true
             ? "Wanted"
             : "Advanced"

@@ -185,7 +185,7 @@ export const make = (
     // first checkpoint has no row yet: there the claim's row is locked until the commit, so that a reset waits for it, or
     // comes first and raises the token. Claims and renewals do not wait for that lock.
     advance: ({ partition, token }, from, to) => {
-      const claim = sql`select partition, is_wanted from ${claimed}
+      const claim = sql`select is_wanted from ${claimed}
         where partition = ${partition} and token = ${int8(token)}::int8 and ${to}::int > ${from}::int`
       const advanced = from >= 0
         ? sql`with claim as (${claim}), advanced as (
@@ -201,12 +201,8 @@ export const make = (
             returning 1
           )`
       return Effect.map(
-        sql<{ readonly is_wanted: boolean; readonly is_paused: boolean }>`${advanced}
-          select is_wanted, ${
-          sql.literal(Paused.isPaused(subscription, "claim.partition"))
-        } as is_paused from claim, advanced`,
-        ([row]): Advance =>
-          row === undefined ? "Fenced" : row.is_paused ? "Paused" : row.is_wanted ? "Wanted" : "Advanced"
+        sql<{ readonly is_wanted: boolean }>`${advanced} select is_wanted from claim, advanced`,
+        ([row]): Advance => row === undefined ? "Fenced" : row.is_wanted ? "Wanted" : "Advanced"
       )
     },
 

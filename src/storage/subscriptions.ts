@@ -64,11 +64,8 @@ export interface Claims {
   readonly othersCannotAsk: boolean
 }
 
-/**
- * The outcome of an acknowledgement. `Wanted` and `Paused` are acknowledged too. `Fenced`: there was a later claim or a
- * reset, or the checkpoint is elsewhere.
- */
-export type Advance = "Advanced" | "Wanted" | "Paused" | "Fenced"
+/** The outcome of an acknowledgement. `Fenced`: there was a later claim or a reset, or the checkpoint is elsewhere. */
+export type Advance = "Advanced" | "Wanted" | "Fenced"
 
 /** A failure as JSON, as it is stored with a parked message: about 20,000 characters at most. */
 export interface Failure {

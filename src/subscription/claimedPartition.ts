@@ -25,7 +25,9 @@ export class ClaimedPartition {
   private readonly subscribed: SubscriptionStorage
   /** When the claim was last known to stand. */
   private confirmedAt: Moment.Moment
-  /** How long that is good for, in milliseconds: no handler is called later than that without a new confirmation. */
+  /** When the partition was last known not to be paused. */
+  private lookedAt: Moment.Moment
+  /** How long these are good for, in milliseconds: no handler is called later than that without a new confirmation. */
   private readonly validity: number
 
   constructor(
@@ -37,6 +39,7 @@ export class ClaimedPartition {
     this.claim = claim
     this.checkpoint = options.checkpoint
     this.confirmedAt = options.claimedAt
+    this.lookedAt = options.claimedAt
     this.validity = options.validity
   }
 
@@ -46,11 +49,20 @@ export class ClaimedPartition {
 
   /** Fails if the claim does not stand. */
   readonly confirm: Effect.Effect<void, BatchStopped | SqlError> = Effect.suspend(() =>
-    this.orStopped(this.claim.confirm, (confirmed) => {
+    this.orStopped(this.claim.confirm, (confirmed, askedAt) => {
       if (confirmed === "Paused") this.isPaused = true
+      else this.lookedAt = askedAt
       return confirmed !== "Fenced"
     })
   )
+
+  /** The messages behind the checkpoint; none if the partition is paused. */
+  read(limit: number): ReturnType<SubscriptionStorage["read"]> {
+    return Effect.flatMap(Moment.now, (askedAt) => {
+      this.lookedAt = askedAt
+      return this.subscribed.read({ partition: this.partition, fromPosition: this.checkpoint + 1, limit })
+    })
+  }
 
   private readonly unlessPaused: Effect.Effect<void, BatchStopped> = Effect.suspend(() =>
     this.isPaused ? Effect.fail(new BatchStopped({ reason: "paused" })) : Effect.void
@@ -63,7 +75,7 @@ export class ClaimedPartition {
   readonly ensureClaimed: Effect.Effect<void, BatchStopped | SqlError> = Effect.flatMap(
     Moment.now,
     (now) =>
-      Moment.elapsed(this.confirmedAt, now) < this.validity
+      Moment.elapsed(this.confirmedAt, now) < this.validity && Moment.elapsed(this.lookedAt, now) < this.validity
         ? this.unlessPaused
         : Effect.andThen(this.confirm, this.unlessPaused)
   )
@@ -72,7 +84,6 @@ export class ClaimedPartition {
   advance(to: number): Effect.Effect<void, BatchStopped | SqlError> {
     return this.orStopped(this.subscribed.advance(this.claim, this.checkpoint, to), (advanced) => {
       if (advanced === "Wanted") this.isWanted = true
-      if (advanced === "Paused") this.isPaused = true
       return advanced !== "Fenced"
     })
   }
@@ -101,11 +112,11 @@ export class ClaimedPartition {
   /** An answer that the claim stands confirms it from the time of the question on. */
   private orStopped<A>(
     ask: Effect.Effect<A, SqlError>,
-    stands: (answer: A) => boolean
+    stands: (answer: A, askedAt: Moment.Moment) => boolean
   ): Effect.Effect<void, BatchStopped | SqlError> {
     return Effect.flatMap(Moment.now, (askedAt) =>
       Effect.flatMap(ask, (answer) => {
-        if (!stands(answer)) return Effect.fail(new BatchStopped({ reason: "fenced" }))
+        if (!stands(answer, askedAt)) return Effect.fail(new BatchStopped({ reason: "fenced" }))
         this.confirmedAt = askedAt
         return Effect.void
       }))

@@ -149,11 +149,7 @@ export class PartitionWorker {
           if (claimed.isPaused) return "paused"
         }
         // A page that was read before a pause is a batch in hand; after it, there is none.
-        const { messages, more } = yield* subscribed.read({
-          partition,
-          fromPosition: claimed.checkpoint + 1,
-          limit: batchSize
-        })
+        const { messages, more } = yield* claimed.read(batchSize)
         if (Arr.isReadonlyArrayNonEmpty(messages)) {
           this.state = "handling"
           const [took] = yield* Effect.timed(deliver(claimed, messages))
