@@ -17,6 +17,7 @@ const documents = [...list("*.md"), ...list("docs/**/*.md"), ...list("bench/*.md
 /** What the tests run: the examples that these tests name, and the tests themselves. */
 const isTested = (file: string): boolean =>
   file.startsWith("test/") ||
+  file.startsWith("examples/shop/") || // by the programs that test/shop.test.ts starts
   ["test/cluster.test.ts", "test/examples.test.ts", "test/operating.test.ts", "test/package.test.ts"].some((test) =>
     read(test).includes(path.basename(file))
   )

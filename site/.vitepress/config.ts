@@ -16,6 +16,9 @@ const guide = [
   "docs/transactions.md",
   "docs/aggregated-streams.md",
   "docs/subscriptions.md",
+  "docs/process-managers.md",
+  "docs/projections.md",
+  "docs/web.md",
   "docs/schema-evolution.md",
   "docs/testing.md"
 ]
