@@ -1,7 +1,7 @@
 /** Roles with few rights: what each needs, and that what is missing is said. */
 import { assert, describe, it } from "@effect/vitest"
-import { Deferred, Effect, Layer, Result, Schema, type Scope, Stream } from "effect"
-import { Decision, Fold, Partitioner } from "effect-message-store"
+import { Deferred, Effect, Fiber, Layer, Result, Schedule, Schema, type Scope, Stream } from "effect"
+import { Decision, Fold, Partitioner, Projection } from "effect-message-store"
 import { SqlClient } from "effect/sql"
 import { moved } from "./support/links.ts"
 import { type As, Clients, createRole, sharedDatabaseLayer } from "./support/sharedDatabase.ts"
@@ -190,6 +190,56 @@ describe("PostgreSQL", () => {
         ])
         const handled = yield* as({ role: "esm_worker" }, working)
         assert.strictEqual(Result.isSuccess(handled) ? handled.success : said(handled), 1)
+      }))
+    )
+
+    test(
+      "that handles messages for a version of a projection needs no more than this",
+      Effect.scoped(Effect.gen(function*() {
+        const sql = yield* SqlClient.SqlClient
+        yield* createRole("esm_modeller")
+        const projection = Effect.gen(function*() {
+          const transfers = yield* Transfers
+          const stream = yield* transfers.aggregatedStream(merged)
+          yield* stream.projector.runOnce
+          return yield* stream.projection({
+            name: "model",
+            version: 1,
+            promotion: "manual",
+            model: Projection.tables(["model"], ({ model }) => sql`create table ${sql(model)} (messages int)`)
+          })
+        })
+        yield* prepared
+        yield* Effect.provide(projection, Layer.fresh(Transfers.layer))
+        yield* statements([
+          "revoke create on schema public from public",
+          "grant usage on schema public to esm_modeller",
+          "grant select on depeche_msgs_transfers, effect_message_store_settings_transfers to esm_modeller",
+          "grant usage on sequence depeche_msgs_transfers_global_seq to esm_modeller",
+          `grant select, insert, update, delete on depeche_stream_merged, depeche_stream_merged_maxpos,
+            effect_message_store_projection_merged, depeche_subscriptions_model_v1, effect_message_store_origin_model_v1,
+            effect_message_store_claims_model_v1, effect_message_store_parked_model_v1,
+            effect_message_store_halted_model_v1, effect_message_store_paused_model_v1 to esm_modeller`,
+          "grant select on effect_message_store_locks_model_v1 to esm_modeller",
+          "grant select, update on effect_message_store_versions_model to esm_modeller"
+        ])
+        const handled = yield* as(
+          { role: "esm_modeller" },
+          Effect.gen(function*() {
+            const made = yield* projection
+            const running = yield* Effect.forkScoped(made.run(() => Effect.void))
+            yield* Effect.raceFirst(
+              Effect.repeat(made.subscription.lag, {
+                until: (lag) => lag === 0,
+                schedule: Schedule.spaced("5 millis")
+              }),
+              Fiber.join(running)
+            )
+            return (yield* made.status).map((version) => version.handled)
+          }),
+          Transfers.layerNoMigrations
+        )
+        assert.deepStrictEqual(Result.isSuccess(handled) ? handled.success : said(handled), [1])
       }))
     )
   })
