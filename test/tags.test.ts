@@ -1,7 +1,7 @@
 /** Which tags a schema declares, and which ones an encoded message has. */
 import { assert, describe, it } from "@effect/vitest"
-import { Option, Result, Schema, SchemaTransformation } from "effect"
-import { Message, Serializer } from "effect-message-store"
+import { DateTime, Effect, Option, Result, Schema, SchemaTransformation, Stream } from "effect"
+import { Message, MessageStore, Serializer } from "effect-message-store"
 
 const { tag } = Message
 
@@ -41,7 +41,30 @@ const order = new Order({
   address: { city: Schema.String.pipe(Schema.brand("City")).make("Bern") }
 })
 
+class Orders extends MessageStore.Service<Orders>()("test/Orders", {
+  name: "orders",
+  schema: Schema.Union([Order, Renamed, Plain]),
+  id: () => "00000000-0000-7000-8000-000000000000",
+  time: () => DateTime.makeUnsafe(0)
+}) {}
+
 describe("tags", () => {
+  it.effect("that nobody declares are refused, and told from those that are declared", () =>
+    Effect.gen(function*() {
+      const orders = yield* Orders
+      const reason = (tags: Message.Tags) =>
+        Effect.map(Effect.flip(Stream.runDrain(orders.readTagged(tags))), ({ message }) => message)
+      const order = "Order has customer, order, day, express, label, sku, city"
+      assert.strictEqual(
+        yield* reason({ custmer: "Ada" }),
+        `tags must be tags of one message type, and none has custmer: ${order}; Renamed has customer`
+      )
+      assert.strictEqual(
+        yield* reason({ customer: "Ada", town: "Bern" }),
+        `tags must be tags of one message type, and none has customer, town: ${order}; Renamed has customer`
+      )
+    }).pipe(Effect.provide(Orders.layerMemory)))
+
   it("are taken from the encoded message, each once", () => {
     assert.deepStrictEqual(
       tagsOf(All, order),

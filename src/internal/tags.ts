@@ -154,9 +154,14 @@ const checkQuery = (
   const candidates = types ?? Array.from(declared?.byType.keys() ?? [])
   const having = candidates.filter((type) => names.every((name) => declared?.byType.get(type)?.has(name)))
   if (having.length === 0 && names.length > 0) {
+    const own = candidates.map((type) =>
+      `${type} has ${Array.from(declared?.byType.get(type) ?? []).join(", ") || "none"}`
+    )
     return invalid(
       "tags",
-      `no message type${types === undefined ? "" : " of those"} has the tags ${printable(names.join(", "))}`
+      `must be tags of one message type, and none has ${printable(names.join(", "))}: ${
+        printable(own.join("; ")) || "the schema declares no tags"
+      }`
     )
   }
   const tags: Array<string> = []
