@@ -49,8 +49,8 @@ const bookByUpdate = Effect.fn("bookByUpdate")(function*(flight: string, passeng
   const flights = yield* Flights
   return yield* flights.update(flight, taken, (seat) =>
     seat < seats
-      ? Effect.succeed(new SeatBooked({ passenger, seat: seat + 1 }))
-      : Effect.fail(new FlightFull({ flight })))
+      ? new SeatBooked({ passenger, seat: seat + 1 })
+      : new FlightFull({ flight }))
 })
 
 const program = Effect.gen(function*() {

@@ -66,7 +66,7 @@ const steps = Effect.map(Bookings, (bookings) =>
             : Message.make(RefundOwed, { cents }))
       }),
     PaymentOverdue: (_, { stream }) =>
-      bookings.update(stream, booking, (state) => state === "open" ? Message.make(Expired, {}) : Effect.succeed([]))
+      bookings.update(stream, booking, (state) => state === "open" ? Message.make(Expired, {}) : [])
   }))
 
 /** All that runs: what links messages, what handles them, and what moves those that are due. */

@@ -5,7 +5,7 @@
  * `store.decide({ course: Decision.tagged({ course: "c1" }, course), student: Decision.stream("s1", student) }, decide)`. A
  * stream that is read and not written to is a condition as well; and no message that would have been read may have been added.
  */
-import type { Array as Arr, Effect } from "effect"
+import { type Array as Arr, Effect } from "effect"
 import type { Fold } from "./Fold.ts"
 import type { Metadata, Tags } from "./Message.ts"
 
@@ -74,6 +74,21 @@ export type Writes<A> = Write<A> | ReadonlyArray<Write<A>>
 
 /** How a decision is told: as it is, or by an effect that may fail, and then nothing is written. */
 export type Answer<A> = Writes<A> | Effect.Effect<Writes<A>, unknown, unknown>
+
+/** What a decision on one stream comes to: a message, several, or none; as it is, or by an effect that may fail. */
+export type StreamAnswer<A> = A | ReadonlyArray<A> | Effect.Effect<A | ReadonlyArray<A>, unknown, unknown>
+
+/**
+ * An answer as an effect.
+ *
+ * @internal
+ */
+export const told = <Given, Told>(given: Given): Effect.Effect<Told, Effect.Error<Given>, Effect.Services<Given>> =>
+  (Effect.isEffect(given) ? given : Effect.succeed(given)) as Effect.Effect<
+    Told,
+    Effect.Error<Given>,
+    Effect.Services<Given>
+  >
 
 /**
  * The writes that have messages.

@@ -127,8 +127,8 @@ export interface MessageStore<in out A, P extends Path = Path>
    *
    * **Details**
    *
-   * `decide` gets the state and the version of the stream, and gives the messages to append; none is a decision too. It
-   * may run several times, and should do nothing but decide. Updates of one stream in this process are made in turn, so that
+   * `decide` gets the state and the version of the stream, and answers with a message, several, or an empty array (none is a
+   * decision too), with an error, or with an effect of one of these. It may run several times, and should do nothing but decide. Updates of one stream in this process are made in turn, so that
    * only writers elsewhere conflict with them; each conflict means that one of those got through. `decide` must not
    * update the same stream: that would be a deadlock.
    *
@@ -148,15 +148,15 @@ export interface MessageStore<in out A, P extends Path = Path>
    * const seatsTaken = Fold.make<FlightEvent>()({ initial: 0, SeatBooked: (taken) => taken + 1 })
    *
    * yield* flights.update("flight-1", seatsTaken, (taken) =>
-   *   taken < 3 ? Effect.succeed(new SeatBooked({ passenger })) : Effect.fail(new FlightFull()))
+   *   taken < 3 ? new SeatBooked({ passenger }) : new FlightFull())
    * ```
    */
-  readonly update: <S, E, R>(
+  readonly update: <S, Answer extends Decision.StreamAnswer<A>>(
     stream: string,
     fold: Fold<S, A>,
-    decide: (state: S, version: number) => Effect.Effect<A | ReadonlyArray<A>, E, R>,
+    decide: (state: S, version: number) => Answer,
     options?: Pick<WriteOptions, "metadata">
-  ) => Effect.Effect<Appended, E | WriteError, R>
+  ) => Effect.Effect<Appended, WriteError | Effect.Error<Answer>, Effect.Services<Answer>>
 
   /**
    * Reads several streams, decides on what they say, and writes the decision; again, if somebody else changed one of them
@@ -165,9 +165,8 @@ export interface MessageStore<in out A, P extends Path = Path>
    * **Details**
    *
    * What comes out was decided on one consistent view. `decide` gets the state of each source by its name, and answers with
-   * what is to be written, to streams that were read or to others, or with an effect that does; the writes go in together or
-   * not at all.
-   * A stream that was read and is not written to is a condition as well: the decision goes through only if nobody has
+   * what is to be written, to streams that were read or to others, with an error, or with an effect of one of these; the
+   * writes go in together or not at all. A stream that was read and is not written to is a condition as well: the decision goes through only if nobody has
    * written to it, and nobody can until it is committed.
    *
    * As with `update`, decisions that have a source in common are made in turn in this process and leave together, `decide` may

@@ -1,7 +1,7 @@
 /** Decisions on several sources: each of them is a condition of what is written. */
 import { Array as Arr, Effect, Result } from "effect"
 import type { SqlError } from "effect/sql/SqlError"
-import { type Answer, type Source, type Writes, writesOf } from "../Decision.ts"
+import { type Answer, type Source, told, type Writes, writesOf } from "../Decision.ts"
 import {
   DecisionConflictError,
   DuplicateMessageError,
@@ -126,12 +126,7 @@ export const make = <A>(
       const { positions } = yield* decideOn(sourced, {
         decide: (known) => {
           const given = decide(Object.fromEntries(named.map(({ name }, i) => [name, known[i]?.state])) as never)
-          const answer = (Effect.isEffect(given) ? given : Effect.succeed(given)) as Effect.Effect<
-            Writes<A>,
-            Effect.Error<Given>,
-            Effect.Services<Given>
-          >
-          return Effect.flatMap(answer, (writes) => {
+          return Effect.flatMap(told<Given, Writes<A>>(given), (writes) => {
             const some = writesOf(writes)
             return Arr.isReadonlyArrayNonEmpty(some) ? encoded(some) : Effect.succeed([])
           })

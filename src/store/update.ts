@@ -35,12 +35,12 @@ export interface Appended extends StreamHead {
 
 /** `MessageStore.update`. */
 export interface Update<in out A> {
-  <S, E, R>(
+  <S, Given extends Decision.StreamAnswer<A>>(
     stream: string,
     fold: Fold<S, A>,
-    decide: (state: S, version: number) => Effect.Effect<A | ReadonlyArray<A>, E, R>,
+    decide: (state: S, version: number) => Given,
     options?: Pick<WriteOptions, "metadata">
-  ): Effect.Effect<Appended, E | WriteError, R>
+  ): Effect.Effect<Appended, WriteError | Effect.Error<Given>, Effect.Services<Given>>
 }
 
 /** What the messages of a stream come to, and the last of them. */
@@ -159,12 +159,12 @@ export const expectedOf = <S>(fold: Fold<S, never>, { globalPosition, version }:
  */
 export const make = <A>(decideOn: DecideOn<A>, snapshots: Snapshots, encoded: EncodeParts<A>): Update<A> =>
   Effect.fn("MessageStore.update")(
-    function*<S, E, R>(
+    function*<S, Given extends Decision.StreamAnswer<A>>(
       stream: string,
       fold: Fold<S, A>,
-      decide: (state: S, version: number) => Effect.Effect<A | ReadonlyArray<A>, E, R>,
+      decide: (state: S, version: number) => Given,
       options?: Pick<WriteOptions, "metadata">
-    ): Effect.fn.Return<Appended, E | WriteError, R> {
+    ): Effect.fn.Return<Appended, WriteError | Effect.Error<Given>, Effect.Services<Given>> {
       let appended = 0
       const source = Decision.stream(stream, fold as Fold<unknown, A>)
       const kept = yield* keptOf(snapshots, source.fold, stream)
@@ -172,7 +172,8 @@ export const make = <A>(decideOn: DecideOn<A>, snapshots: Snapshots, encoded: En
       const { known, positions } = yield* decideOn([sourced], {
         decide: ([given]) => {
           const { head, state } = given as Known<S>
-          return Effect.flatMap(decide(state, head.version), (decided) => {
+          const answer = Decision.told<Given, A | ReadonlyArray<A>>(decide(state, head.version))
+          return Effect.flatMap(answer, (decided) => {
             const messages = Arr.ensure(decided)
             appended = messages.length
             return Arr.isReadonlyArrayNonEmpty(messages)

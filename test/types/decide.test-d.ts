@@ -43,6 +43,18 @@ is<typeof priced, Effect.Effect<ReadonlyArray<Message.MessagePosition>, MessageS
 const plain = shop.decide({ stock: Decision.stream("stock-7", stock) }, () => [])
 is<typeof plain, Effect.Effect<ReadonlyArray<Message.MessagePosition>, MessageStore.DecideError>>(true)
 
+// On one stream as well: a message, none, or an error; as it is, or by an effect.
+const updated = shop.update("stock-7", stock, (left) => left > 0 ? new Reserved({}) : new OutOfStock())
+is<typeof updated, Effect.Effect<MessageStore.Appended, MessageStore.WriteError | OutOfStock>>(true)
+const byEffect = shop.update(
+  "stock-7",
+  stock,
+  (left) => left > 9 ? [] : Effect.map(Prices, ({ max }) => left < max ? [new Reserved({})] : [])
+)
+is<typeof byEffect, Effect.Effect<MessageStore.Appended, MessageStore.WriteError, Prices>>(true)
+// @ts-expect-error a message of another store
+shop.update("stock-7", stock, () => new Paid({}))
+
 // @ts-expect-error -- messages of another store
 void shop.decide({ paid: Decision.stream("s", paid) }, () => [])
 // @ts-expect-error -- messages of another store

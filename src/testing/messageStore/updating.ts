@@ -1,5 +1,5 @@
 import { assert } from "@effect/vitest"
-import { Effect, Exit, Fiber, Latch, Layer, Result, Stream } from "effect"
+import { Cause, Effect, Exit, Fiber, Latch, Layer, Result, Stream } from "effect"
 import { Storage } from "../../Storage.ts"
 import {
   Accounts,
@@ -48,6 +48,19 @@ export const updating: Part = (it) => {
       assert.deepStrictEqual(nothing, { stream: empty, version: 0, globalPosition: undefined, appended: 0 })
       const one = yield* accounts.update(stream, balance, () => Effect.succeed(deposit()))
       assert.deepInclude(one, { version: 6, appended: 1 })
+    }))
+
+  it.effect("takes messages, none, or an error as they are", () =>
+    Effect.gen(function*() {
+      const accounts = yield* Accounts
+      const stream = newStream()
+      assert.deepInclude(yield* accounts.update(stream, balance, () => deposit()), { version: 1, appended: 1 })
+      assert.deepInclude(yield* accounts.update(stream, balance, () => deposits(2)), { version: 3, appended: 2 })
+      const answer = (sum: bigint) => sum === 4n ? [] : new Cause.NoSuchElementError("no")
+      assert.deepInclude(yield* accounts.update(stream, balance, answer), { version: 3, appended: 0 })
+      yield* accounts.write(stream, deposit())
+      yield* failsWith(accounts.update(stream, balance, answer), { _tag: "NoSuchElementError" })
+      assert.deepStrictEqual(yield* versions(stream), [1, 2, 3, 4])
     }))
 
   it.effect("fails as the decision fails, and writes nothing", () =>
