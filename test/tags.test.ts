@@ -54,14 +54,14 @@ describe("tags", () => {
       const orders = yield* Orders
       const reason = (tags: Message.Tags) =>
         Effect.map(Effect.flip(Stream.runDrain(orders.readTagged(tags))), ({ message }) => message)
-      const order = "Order has customer, order, day, express, label, sku, city"
+      const ofOrder = "Order has customer, order, day, express, label, sku, city"
       assert.strictEqual(
         yield* reason({ custmer: "Ada" }),
-        `tags must be tags of one message type, and none has custmer: ${order}; Renamed has customer`
+        `tags must be tags of one message type, and none has custmer: ${ofOrder}; Renamed has customer`
       )
       assert.strictEqual(
         yield* reason({ customer: "Ada", town: "Bern" }),
-        `tags must be tags of one message type, and none has customer, town: ${order}; Renamed has customer`
+        `tags must be tags of one message type, and none has customer, town: ${ofOrder}; Renamed has customer`
       )
     }).pipe(Effect.provide(Orders.layerMemory)))
 
