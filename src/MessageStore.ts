@@ -128,9 +128,10 @@ export interface MessageStore<in out A, P extends Path = Path>
    * **Details**
    *
    * `decide` gets the state and the version of the stream, and answers with a message, several, or an empty array (none is a
-   * decision too), with an error, or with an effect of one of these. It may run several times, and should do nothing but decide. Updates of one stream in this process are made in turn, so that
-   * only writers elsewhere conflict with them; each conflict means that one of those got through. `decide` must not
-   * update the same stream: that would be a deadlock.
+   * decision too), with an error, or with an effect of one of these. It may run several times, and should do nothing but
+   * decide. Updates of one stream in this process are made in turn, so that only writers elsewhere conflict with them; each
+   * conflict means that one of those got through. Within `decide` the same stream cannot be updated: that is an
+   * `InvalidArgumentError`. What else is decided there waits for nobody's turn.
    *
    * While updates wait for each other, each is made on the state that the ones before it come to, if it gives the same `fold`
    * object, and they leave together, in one append: keep the fold in a constant, and let `evolve` return new states. What
@@ -170,7 +171,7 @@ export interface MessageStore<in out A, P extends Path = Path>
    * written to it, and nobody can until it is committed.
    *
    * As with `update`, decisions that have a source in common are made in turn in this process and leave together, `decide` may
-   * run several times and must not decide on the same things itself, and a decision that writes nothing, or fails, was made
+   * run several times and cannot decide on the same things itself, and a decision that writes nothing, or fails, was made
    * on what is so. In
    * a transaction there are no turns, and a second conflict fails with a `DecisionConflictError` that tells which source
    * was changed, and by which message. Such a transaction has to be at READ COMMITTED, else it is an `IsolationError`.

@@ -1,4 +1,7 @@
-/** Decides in the transaction that is open: alone, since others would wait for its locks; on a conflict once more. */
+/**
+ * Decides alone: in the transaction that is open, whose locks others would wait for, once more on a conflict; and within another
+ * decision, which keeps others waiting, until it succeeds.
+ */
 import { Array as Arr, Effect } from "effect"
 import type { SqlError } from "effect/sql/SqlError"
 import type { ReadError } from "../Reader.ts"
@@ -16,8 +19,10 @@ export const decideAlone = Effect.fnUntraced(function*<A, E, E2, R>(
   storage: Storage["Service"],
   read: ReadSources<A>,
   sources: ReadonlyArray<Sourced<A>>,
-  { decide, refused }: Deciding<A, E, E2, R>
+  { decide, refused }: Deciding<A, E, E2, R>,
+  inTransaction: boolean
 ): Effect.fn.Return<Decided, E | E2 | ReadError | SqlError, R> {
+  // What is remembered may be behind, and nothing would say so to a decision that writes nothing.
   let known = yield* read(sources, [], true)
   for (let isAgain = false;; isAgain = true) {
     const parts = yield* decide(known)
@@ -34,7 +39,7 @@ export const decideAlone = Effect.fnUntraced(function*<A, E, E2, R>(
       yield* rememberLater(storage, sources, known, parts, positions)
       return { known, positions }
     }
-    if (isAgain || !isConflict(refusal)) return yield* refused(append, outcomes)
+    if ((isAgain && inTransaction) || !isConflict(refusal)) return yield* refused(append, outcomes)
     known = yield* read(sources, known, true)
   }
 })

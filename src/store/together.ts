@@ -8,6 +8,8 @@
  */
 import { Deferred, Effect, Exit, FiberSet, type Scope } from "effect"
 import type { SqlError } from "effect/sql/SqlError"
+import type { InvalidArgumentError } from "../errors.ts"
+import { invalid } from "../internal/checks.ts"
 import type { ReadError } from "../Reader.ts"
 import type { AppendOutcome, Storage } from "../Storage.ts"
 import { decideAlone } from "./alone.ts"
@@ -16,7 +18,7 @@ import type { Conditional } from "./conditional.ts"
 import { Evolving, type Part } from "./evolving.ts"
 import * as Line from "./line.ts"
 import { isSame, type KnownSource, type ReadSources, type Sourced, type View } from "./sources.ts"
-import { isFirst, type Place, type Turn, Turns } from "./turns.ts"
+import { isFirst, type Place, type Turn, Turns, Within } from "./turns.ts"
 
 /** How a decision is made, and what its refusal is called. */
 export interface Deciding<A, E, E2, R> {
@@ -25,12 +27,12 @@ export interface Deciding<A, E, E2, R> {
   readonly refused: (append: Conditional, outcomes: ReadonlyArray<AppendOutcome>) => Effect.Effect<never, E>
 }
 
-/** Decides together with others in this process; in a transaction alone, with one more try. */
+/** Decides together with others in this process; within a transaction, or another decision, alone. */
 export interface DecideOn<A> {
   <E, E2, R>(
     sources: ReadonlyArray<Sourced<A>>,
     deciding: Deciding<A, E, E2, R>
-  ): Effect.Effect<Decided, E | E2 | ReadError | SqlError, R>
+  ): Effect.Effect<Decided, E | E2 | ReadError | InvalidArgumentError | SqlError, R>
 }
 
 /**
@@ -171,7 +173,11 @@ export const make = Effect.fnUntraced(function*<A>(
             ) || known.some(({ revision }, i) => revision !== revisions[i])
           const decision = isVoid()
             ? undefined
-            : yield* Effect.exit(Effect.suspend(() => decide(known.map((source) => source.known))))
+            : yield* Effect.exit(Effect.provideService(
+              Effect.suspend(() => decide(known.map((source) => source.known))),
+              Within,
+              [turn]
+            ))
           if (isClosed) return yield* Effect.interrupt
           if (decision === undefined || isVoid()) {
             turns.wait(turn)
@@ -222,8 +228,20 @@ export const make = Effect.fnUntraced(function*<A>(
     })
 
   return (sources, deciding) =>
-    Effect.flatMap(
-      storage.inTransaction,
-      (inTransaction) => inTransaction ? decideAlone(storage, read, sources, deciding) : together(sources, deciding)
-    )
+    Effect.withFiber((fiber) => {
+      const within = fiber.getRef(Within).filter(({ state }) => state === "deciding")
+      const again = within.length === 0 ?
+        undefined :
+        sources.find((named) => placesOf(named).some((place) => within.some(({ places }) => places.includes(place))))
+      if (again !== undefined) {
+        return Effect.fromResult(invalid(
+          `source "${again.name}"`,
+          "is decided on already by the decision within which this one is made: decide on everything at once"
+        ))
+      }
+      return Effect.flatMap(storage.inTransaction, (inTransaction) =>
+        inTransaction || within.length > 0
+          ? decideAlone(storage, read, sources, deciding, inTransaction)
+          : together(sources, deciding))
+    })
 })

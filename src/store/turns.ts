@@ -4,7 +4,7 @@
  * Everybody has a ticket, and stands in line at all places that the decision is about at once: so nobody waits in a circle,
  * whatever the order of the places. The lower ticket comes first, also of those that come back to decide again.
  */
-import { Effect } from "effect"
+import { Context, Effect } from "effect"
 import type { SchedulerDispatcher } from "effect/Scheduler"
 import type { Evolving } from "./evolving.ts"
 
@@ -33,6 +33,14 @@ export interface Turn<A, Line> {
   /** The fiber that waits for it. */
   fiber: { readonly resume: () => void; readonly dispatcher: SchedulerDispatcher } | undefined
 }
+
+/**
+ * The decisions within which a fiber decides, of whatever store. It waits for no other turn as long as it has one of them: of two
+ * that decide on each other's sources neither would end.
+ */
+export const Within = Context.Reference<
+  ReadonlyArray<{ readonly places: ReadonlyArray<object>; readonly state: Turn<never, never>["state"] }>
+>("effect-message-store/store/Within", { defaultValue: () => [] })
 
 /** How many fibers go on, one after the other, before others come to theirs. */
 const atATime = 64

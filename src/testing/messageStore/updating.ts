@@ -253,4 +253,30 @@ export const updating: Part = (it) => {
         balance.evolve(sofar, message))
       assert.strictEqual(sum, 1n + 6n + 8n)
     }))
+
+  it.effect("within another decision waits for nobody, and not on the same stream", () =>
+    Effect.gen(function*() {
+      const accounts = yield* Accounts
+      const [one, two] = [newStream(), newStream()]
+      const both = yield* Latch.make()
+      let inside = 0
+      // Each is decided on while the other one is updated within it.
+      const crossing = (outer: string, inner: string) =>
+        accounts.update(outer, balance, (sum) =>
+          Effect.gen(function*() {
+            if (++inside === 2) yield* both.open
+            yield* both.await
+            if (sum === 0n) yield* accounts.update(inner, balance, () => Effect.succeed(deposit(1)))
+            return []
+          }))
+      yield* Effect.all([crossing(one, two), crossing(two, one)], { concurrency: 2 })
+      assert.deepStrictEqual([yield* versions(one), yield* versions(two)], [[1], [1]])
+      const again = accounts.update(
+        one,
+        balance,
+        () => Effect.as(accounts.update(one, balance, () => Effect.succeed(deposit(2))), [])
+      )
+      yield* failsWith(again, { _tag: "InvalidArgumentError", argument: `source "${one}"` })
+      assert.deepStrictEqual(yield* versions(one), [1])
+    }))
 }
