@@ -122,6 +122,15 @@ export const checkStreams = (
     ? Result.void
     : invalid("writes", `must not be of more than ${maximumStreams} streams: write them in parts`)
 
+/** The sources of one decision: each stream, and each set of tags, has a lock until the commit. */
+export const checkSources = (
+  streams: ReadonlyArray<string>,
+  tagSets: number
+): Result.Result<void, InvalidArgumentError> =>
+  new Set(streams).size + tagSets <= maximumStreams
+    ? Result.void
+    : invalid("sources", `must not have more than ${maximumStreams} streams and sets of tags: decide on fewer`)
+
 // What a single statement carries without trouble, in characters of JSON.
 const maximumWriteSize = 256 * 1024 * 1024
 

@@ -11,7 +11,7 @@ import {
   type TagsIncompleteError
 } from "../errors.ts"
 import { typesOf } from "../Fold.ts"
-import { checkStreamName, checkStreams, invalid } from "../internal/checks.ts"
+import { checkSources, checkStreamName, invalid } from "../internal/checks.ts"
 import { checkQueries } from "../internal/tags.ts"
 import type { MessagePosition } from "../Message.ts"
 import type { RequireTags } from "../Reader.ts"
@@ -117,10 +117,9 @@ export const make = <A>(
         Object.entries(sources).map(([name, source]) => checked(name, source as Source<unknown, A>))
       ))
       if (named.length === 0) return yield* Effect.fromResult(invalid("sources", "must not be empty"))
-      yield* Effect.fromResult(checkStreams(named.map(({ source }) => ({
-        stream: source._tag === "Stream" ? source.stream : ""
-      }))))
       const queries = named.flatMap((one) => "queries" in one ? one.queries : [])
+      const streams = named.flatMap(({ source }) => source._tag === "Stream" ? [source.stream] : [])
+      yield* Effect.fromResult(checkSources(streams, queries.length))
       if (queries.length > 0) yield* requireTags(queries, storage.declaredTags)
       const sourced = yield* Effect.forEach(named, (one) => withKept(snapshots, one, codec.tags))
       const { positions } = yield* decideOn(sourced, {

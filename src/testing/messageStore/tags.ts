@@ -76,6 +76,21 @@ const read = <A>(messages: Stream.Stream<Message.StoredMessage<A>, MessageStore.
   Effect.map(Stream.runCollect(messages), (all) => all.map(({ message }) => message))
 
 export const tags: Part = (it, { concurrentTransactions }) => {
+  it.effect("decides on no more than 500 streams and sets of tags", () =>
+    Effect.gen(function*() {
+      const store = yield* courses
+      const decided = (streams: number, sets: number) =>
+        store.decide(
+          Object.fromEntries([
+            ...Arr.makeBy(streams, (i) => [`s${i}`, Decision.stream(`many-${i}`, count)] as const),
+            ...Arr.makeBy(sets, (i) => [`t${i}`, Decision.tagged({ course: `many-${i}` }, count)] as const)
+          ]),
+          () => []
+        )
+      assert.deepStrictEqual(yield* decided(2, 498), [])
+      yield* failsWith(decided(2, 499), { _tag: "InvalidArgumentError", argument: "sources" })
+    }))
+
   it.effect("finds messages by their tags, in global order, whatever streams they are in", () =>
     Effect.gen(function*() {
       const store = yield* courses
