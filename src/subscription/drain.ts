@@ -22,7 +22,7 @@ export interface Drained {
   readonly skipped: number
   /** How many messages are linked and not acknowledged when it ends: 0, unless partitions are halted, paused, or left. */
   readonly left: number
-  /** Whether it ended by itself, since nothing was left to do; false: the time was over. */
+  /** Whether it ended by itself, since nothing that is `left` can be handled now; false: the time was over. */
   readonly isCaughtUp: boolean
 }
 
