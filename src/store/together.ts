@@ -45,9 +45,14 @@ export const make = Effect.fnUntraced(function*<A>(
   let isClosed = false
   // Finalizers run from the last to the first: nothing is decided any more, then batches end, and what is in them is void.
   const fibers = yield* FiberSet.make()
-  yield* Effect.addFinalizer(() => Effect.sync(() => isClosed = true))
-  const run = yield* FiberSet.runtime(fibers)()
   const turns = new Turns<A, Line.Line<A>>()
+  yield* Effect.addFinalizer(() =>
+    Effect.sync(() => {
+      isClosed = true
+      turns.end()
+    })
+  )
+  const run = yield* FiberSet.runtime(fibers)()
   const { join, withdraw } = Line.makeJoin(storage, read, turns, run)
 
   const find = (named: Sourced<A>): Evolving<A> | undefined => {
@@ -162,7 +167,8 @@ export const make = Effect.fnUntraced(function*<A>(
           if (isClosed) return yield* Effect.interrupt
           if (turn.state !== "deciding") {
             yield* readAhead(turn, sources)
-            yield* turns.hasTurn(turn)
+            if (!isClosed) yield* turns.hasTurn(turn)
+            continue
           }
           const { isRead, known, line } = yield* prepare(turn, sources)
           const revisions = known.map(({ revision }) => revision)

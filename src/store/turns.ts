@@ -105,6 +105,16 @@ export class Turns<A, Line> {
     }
   }
 
+  /** Nobody waits for a turn any more: whoever does goes on without it. */
+  end(): void {
+    const waiting = new Set(Array.from(this.places.values()).flatMap((place) => place.waiting))
+    for (const turn of waiting) {
+      const { fiber } = turn
+      turn.fiber = undefined
+      fiber?.resume()
+    }
+  }
+
   /** What a source comes to is not known any more. */
   forget(source: Evolving<A>): void {
     source.revision++

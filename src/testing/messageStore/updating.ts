@@ -1,5 +1,5 @@
 import { assert } from "@effect/vitest"
-import { Cause, Effect, Exit, Fiber, Latch, Layer, Result, Stream } from "effect"
+import { Cause, Effect, Exit, Fiber, Latch, Layer, Result, Scope, Stream } from "effect"
 import { Storage } from "../../Storage.ts"
 import {
   Accounts,
@@ -279,4 +279,27 @@ export const updating: Part = (it) => {
       yield* failsWith(again, { _tag: "InvalidArgumentError", argument: `source "${one}"` })
       assert.deepStrictEqual(yield* versions(one), [1])
     }))
+
+  it.effect("is interrupted when the layer closes, though somebody does not cease to decide", () =>
+    Effect.gen(function*() {
+      const storage = yield* Storage
+      const scope = yield* Scope.fork(yield* Effect.scope)
+      const context = yield* Layer.buildWithScope(
+        Layer.fresh(Layer.provide(Accounts.layerStorage, Layer.succeed(Storage, storage))),
+        scope
+      )
+      const accounts = yield* Effect.provide(Accounts, context)
+      const stream = newStream()
+      const holding = yield* Latch.make()
+      const never = yield* Effect.forkChild(
+        accounts.update(stream, balance, () => Effect.andThen(holding.open, Effect.never))
+      )
+      yield* holding.await
+      const waiting = yield* Effect.forkChild(accounts.update(stream, balance, () => Effect.succeed([])), {
+        startImmediately: true
+      })
+      yield* Scope.close(scope, Exit.void)
+      assert.isTrue(Exit.hasInterrupts(yield* Fiber.await(waiting)))
+      assert.isUndefined(never.pollUnsafe())
+    }).pipe(Effect.scoped))
 }
