@@ -19,7 +19,7 @@ export interface Value<out S> {
 export type TableNames<Names extends string> = { readonly [Name in Names]: string }
 
 /**
- * What a projection keeps its versions in: {@link Tables}, or a {@link Value} in memory. `M` is what handlers and readers
+ * What a projection keeps its versions in: {@link tables}, or {@link state} in memory. `M` is what handlers and readers
  * get of a version; `E` and `R` are those of the effect that makes it.
  */
 export interface Model<out M, out E = never, out R = never> {
