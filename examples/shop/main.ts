@@ -14,7 +14,7 @@ import { run } from "./process.ts"
 
 class ProgramEnded extends Schema.TaggedError<ProgramEnded>()("ProgramEnded", {
   program: Schema.String,
-  code: Schema.Number
+  code: Schema.Int
 }) {}
 
 /** Runs a program of this folder. It is told to stop when this process is, and waited for. */
