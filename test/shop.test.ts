@@ -162,6 +162,23 @@ describe("the shop", () => {
         assert.isTrue(yield* refuses(origin))
       }).pipe(Effect.scoped))
 
+    it.effect("says that what was written is not shown yet, where no worker runs", () =>
+      Effect.gen(function*() {
+        const { origin, worker } = yield* startShop
+        assert.strictEqual(yield* worker.stop, 0)
+        const { body } = yield* addTo(origin, "bench", 1)
+        const { position } = body as { readonly position: number }
+        const read = Effect.promise(async () => {
+          const response = await fetch(`${origin}/products?after=${position}`)
+          return { status: response.status, text: await response.text() }
+        })
+        const late = yield* read
+        assert.strictEqual(late.status, 503)
+        assert.include(late.text, "NotProcessedError")
+        yield* start("worker.ts")
+        yield* until("it is shown", Effect.map(read, ({ status, text }) => status === 200 && text.includes("bench")))
+      }).pipe(Effect.scoped))
+
     it.effect("sells no piece twice, whoever orders at once", () =>
       Effect.gen(function*() {
         const { origin } = yield* startShop
