@@ -191,7 +191,15 @@ describe("PostgreSQL", () => {
         assert.strictEqual(count.version, 8)
         const done = yield* sql<{ readonly name: string }>`
           select name from effect_message_store_migrations_orders order by migration_id`
-        assert.deepStrictEqual(done.map(({ name }) => name), ["messages", "columns", "times", "functions", "decisions"])
+        assert.deepStrictEqual(done.map(({ name }) => name), [
+          "messages",
+          "columns",
+          "times",
+          "functions",
+          "decisions",
+          "tagging",
+          "scheduled"
+        ])
       }))
 
     it.effect("can be run by hand, from their text", () =>

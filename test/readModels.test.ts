@@ -418,6 +418,36 @@ describe("PostgreSQL projections", () => {
       assert.match(String(yield* Effect.flip(inMemory)), /InvalidArgumentError: model must be tables/)
     }))
 
+  test("can be looked at while one of them is dropped", () =>
+    Effect.gen(function*() {
+      const sql = yield* SqlClient.SqlClient
+      for (const version of [1, 2] as const) {
+        const { made, run } = yield* projection(version)
+        const running = yield* Effect.forkScoped(run)
+        yield* Stream.runDrain(made.progress)
+        yield* Fiber.interrupt(running)
+      }
+      const { made } = yield* projection(2)
+      const isDropped = yield* Latch.make()
+      const mayCommit = yield* Latch.make()
+      // What dropping a version does to what a status reads.
+      const dropping = yield* Effect.forkScoped(sql.withTransaction(Effect.gen(function*() {
+        yield* sql`drop table depeche_subscriptions_counts_v1`
+        yield* sql`delete from effect_message_store_versions_counts where version = 1`
+        yield* isDropped.open
+        yield* mayCommit.await
+      })))
+      yield* isDropped.await
+      const looking = yield* Effect.forkScoped(made.status)
+      yield* until(
+        "the status waits for the table",
+        Effect.map(sql`select 1 from pg_locks where not granted`, (rows) => rows.length > 0)
+      )
+      yield* mayCommit.open
+      yield* Fiber.join(dropping)
+      assert.deepStrictEqual((yield* Fiber.join(looking)).map(({ version }) => version), [2])
+    }))
+
   test("are dropped when they were unused for long, but none that is in use", () =>
     Effect.gen(function*() {
       const sql = yield* SqlClient.SqlClient

@@ -70,6 +70,9 @@ interface Subscribed extends Objects.SubscriptionObjects {
 const isDependedOn = (error: { readonly _tag: string }): error is SqlError =>
   error._tag === "SqlError" && causeOf(error as SqlError)["code"] === "2BP01"
 
+/** undefined_table */
+const isGone = (error: SqlError): boolean => causeOf(error)["code"] === "42P01"
+
 const said = (error: SqlError): string => String(causeOf(error)["detail"] ?? error.message)
 
 const causeOf = ({ reason: { cause } }: SqlError): Readonly<Record<string, unknown>> => Object(cause)
@@ -244,7 +247,7 @@ export const make = (
         usedAt: toTime(row.used_at),
         handled: handled.get(row.version) ?? 0
       }))
-    }),
+    }).pipe(Effect.retry({ while: isGone, times: 3 })), // a version was dropped after its row had been read
 
     promoted: Effect.map(
       sql<{ readonly version: number }>`select version from ${table} where is_promoted`,
