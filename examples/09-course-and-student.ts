@@ -74,7 +74,7 @@ const program = Effect.gen(function*() {
 
   // Three students want all courses, all at once.
   const wishes = ["Ada", "Grace", "Radia"].flatMap((student) => ids.map((course) => subscribe(course, student)))
-  const answers = yield* Effect.all(wishes.map(Effect.result), { concurrency: "unbounded" })
+  const answers = yield* Effect.forEach(wishes, Effect.result, { concurrency: "unbounded" })
   const refusals = answers.filter(Result.isFailure).length
   yield* Console.log(`${answers.length - refusals} subscriptions, ${refusals} refusals`)
 

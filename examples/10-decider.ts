@@ -92,7 +92,7 @@ describe("a flight in a store", () => {
       const flights = yield* Flights
       yield* flights.write("flight-1", new FlightScheduled({ seats: 2 }))
       const bookings = Array.from({ length: 10 }, (_, i) => decide("flight-1", { book: `passenger ${i}` }))
-      const results = yield* Effect.all(bookings.map(Effect.result), { concurrency: "unbounded" })
+      const results = yield* Effect.forEach(bookings, Effect.result, { concurrency: "unbounded" })
       assert.lengthOf(results.filter(({ _tag }) => _tag === "Success"), 2)
       const messages = yield* Stream.runCollect(flights.read("flight-1"))
       assert.deepStrictEqual(messages.map(({ message }) => message._tag), [

@@ -62,7 +62,7 @@ describe("a shop with three customers at once", () => {
     Effect.gen(function*() {
       const shop = yield* Shop
       yield* shop.write("product-lamp", new Delivered({ quantity: 10 }))
-      const orders = yield* Effect.all([4, 4, 4].map((quantity) => Effect.result(order("lamp", quantity))), {
+      const orders = yield* Effect.forEach([4, 4, 4], (quantity) => Effect.result(order("lamp", quantity)), {
         concurrency: "unbounded"
       })
       assert.lengthOf(orders.filter(Result.isSuccess), 2)

@@ -3,7 +3,7 @@
  *
  *   node examples/20-tags-after-the-fact.ts
  */
-import { Console, Effect, Schema, Stream } from "effect"
+import { Console, Effect, Layer, Schema, Stream } from "effect"
 import { Message, MessageStore } from "effect-message-store"
 import { layerDatabase } from "./database.ts"
 
@@ -43,4 +43,4 @@ const program = Effect.gen(function*() {
   }).pipe(Effect.provide(Members.layer))
 })
 
-await program.pipe(Effect.provide(LastYear.layer), Effect.provide(layerDatabase()), Effect.runPromise)
+await program.pipe(Effect.provide(Layer.provideMerge(LastYear.layer, layerDatabase())), Effect.runPromise)

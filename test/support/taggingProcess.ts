@@ -1,7 +1,7 @@
 /** Tags what was stored, in a process of its own, and tells each step. `taggingProcess.ts '{ "url", "database" }'` */
 import { NodeRuntime } from "@effect/platform-node"
 import { PgClient } from "@effect/sql-pg"
-import { Effect, Redacted, Stream } from "effect"
+import { Effect, Layer, Redacted, Stream } from "effect"
 import process from "node:process"
 import { Members } from "./members.ts"
 
@@ -16,8 +16,9 @@ NodeRuntime.runMain(
       (progress) => Effect.callback<void>((resume) => void process.send?.(progress, () => resume(Effect.void)))
     )
   ).pipe(
-    Effect.provide(Members.layer),
-    Effect.provide(PgClient.layer({ url: Redacted.make(url), database, maxConnections: 3 }))
+    Effect.provide(
+      Layer.provide(Members.layer, PgClient.layer({ url: Redacted.make(url), database, maxConnections: 3 }))
+    )
   ),
   { teardown: (exit) => process.exit(exit._tag === "Success" ? 0 : 1) }
 )

@@ -52,8 +52,8 @@ const byEffect = shop.update(
   (left) => left > 9 ? [] : Effect.map(Prices, ({ max }) => left < max ? [new Reserved({})] : [])
 )
 is<typeof byEffect, Effect.Effect<MessageStore.Appended, MessageStore.WriteError, Prices>>(true)
-// @ts-expect-error a message of another store
-shop.update("stock-7", stock, () => new Paid({}))
+// @ts-expect-error -- a message of another store
+void shop.update("stock-7", stock, () => new Paid({}))
 
 // @ts-expect-error -- messages of another store
 void shop.decide({ paid: Decision.stream("s", paid) }, () => [])
