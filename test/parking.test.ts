@@ -118,6 +118,42 @@ for (const { layer, name, waits } of kinds) {
     )
 
     test(
+      "it is not full while one is being taken away, and stays full until the partition is halted",
+      Effect.gen(function*() {
+        yield* Effect.forEach(
+          [false, true],
+          Effect.fnUntraced(function*(isLast) {
+            const { left, storage, subscribed } = yield* made
+            assert.strictEqual(yield* subscribed.parkBehind(entry(2), 3), "Parked")
+            const taking = yield* opened(storage, subscribed.unpark(entry(isLast ? 2 : 1)))
+            const parking = yield* Effect.forkScoped(subscribed.parkBehind(entry(3), 2))
+            yield* waits
+            assert.isUndefined(parking.pollUnsafe())
+            yield* taking.commit
+            assert.strictEqual(yield* Fiber.join(parking), "Parked")
+            const stays = isLast ? 1 : 2
+            assert.deepStrictEqual(yield* left, [`${stays}`, "3"])
+            const claims = yield* subscribed.claims({ _tag: "Session" }, undefined)
+            const claim = yield* claims.claim(0, { ask: false })
+            if (claim === undefined) return assert.fail("not claimed")
+            const halting = yield* opened(
+              storage,
+              Effect.tap(subscribed.parkBehind(entry(4), 2), () => subscribed.halt(claim, entry(4)))
+            )
+            const unparking = yield* Effect.forkScoped(subscribed.unpark(entry(3)))
+            yield* waits
+            assert.isUndefined(unparking.pollUnsafe())
+            yield* halting.commit
+            assert.isTrue(yield* Fiber.join(unparking))
+            assert.isTrue((yield* subscribed.status).every(({ halted }) => halted === undefined))
+            yield* subscribed.reset
+          }, Effect.scoped),
+          { discard: true }
+        )
+      })
+    )
+
+    test(
       "no more are parked than the limit says, and only the first is handed out",
       Effect.gen(function*() {
         const { left, subscribed } = yield* made
@@ -126,6 +162,7 @@ for (const { layer, name, waits } of kinds) {
         assert.strictEqual(yield* subscribed.parkBehind(entry(4), 3), "Full")
         assert.strictEqual(yield* subscribed.parkBehind({ ...entry(4), key: "b" }, 3), "Free")
         assert.strictEqual(yield* subscribed.requeue(undefined), 3)
+        assert.strictEqual(yield* subscribed.parkBehind(entry(4), 3), "Requeued")
         assert.strictEqual((yield* subscribed.requeued(0))?.position, 1)
         // One that fails again holds those behind it.
         assert.isTrue(yield* subscribed.park(entry(1), { onlyIfParked: true }))

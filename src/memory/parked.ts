@@ -79,20 +79,33 @@ export const make = (
     parkBehind: (entry, limit) =>
       Effect.gen(function*() {
         while (true) {
-          const [first] = (yield* view).parkedWith(entry.partition, entry.key)
+          const known = (yield* view).parkedWith(entry.partition, entry.key)
+          const [first] = known
           if (first === undefined) return "Free"
+          const isLocked = known.length >= limit // so that none of them is taken away
           const looked: { outcome?: ParkedBehind } = {}
-          yield* change([`parked ${placeOf(first)}`], (state) =>
+          yield* change((isLocked ? known : [first]).map((each) => `parked ${placeOf(each)}`), (state) =>
             Effect.map(now, (parkedAt) => {
               const all = state.parkedWith(entry.partition, entry.key)
               const [present] = all
-              if (present === undefined) looked.outcome = "Free"
-              else if (placeOf(present) === placeOf(first)) looked.outcome = all.length >= limit ? "Full" : "Parked"
+              if (present === undefined) {
+                looked.outcome = "Free"
+              } else if (placeOf(present) === placeOf(first)) {
+                if (all.length < limit) {
+                  looked.outcome = "Parked"
+                } else if (present.requeuedAt !== undefined) {
+                  looked.outcome = "Requeued"
+                } else if (isLocked) {
+                  looked.outcome = "Full"
+                }
+              }
               return looked.outcome === "Parked"
                 ? { _tag: "Park", entry, parkedAt, requeuedAt: present?.requeuedAt }
                 : undefined
             }))
-          if (looked.outcome !== undefined) return looked.outcome
+          if (looked.outcome !== undefined) {
+            return looked.outcome
+          }
         }
       }),
 

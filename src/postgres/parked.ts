@@ -146,7 +146,13 @@ export const make = (
         if (first === undefined) return "Free"
         const [{ count } = { count: 0 }] = yield* sql<{ readonly count: number }>`
           select count(*)::int as count from ${parked} where partition = ${partition} and key = ${key}`
-        if (count >= limit) return "Full"
+        if (count >= limit) {
+          if (first.requeued_at !== null) return "Requeued"
+          // Others may be taken away too.
+          const all = yield* sql`select 1 as done from ${parked} where partition = ${partition} and key = ${key}
+            order by position for update`
+          if (all.length >= limit) return "Full"
+        }
         yield* insert(entry, first.requeued_at)
         return "Parked"
       })),
@@ -166,15 +172,18 @@ export const make = (
       ),
 
     unpark: ({ partition, position }, { ifFirst = false } = {}) =>
-      Effect.flatMap(
-        sql<{ readonly goes_on: boolean }>`with taken as (
-            delete from ${parked} p where p.partition = ${partition} and p.position = ${position}
-              and (not ${ifFirst}::boolean or ${isFirst}) returning p.partition, p.key
-          ), freed as (
-            delete from ${halted} h using taken t where h.partition = t.partition and h.key = t.key returning 1
-          ) select exists (select from freed) as goes_on from taken`,
-        ([row]) => row?.goes_on === true ? Effect.as(wakeWorkers, true) : Effect.succeed(row !== undefined)
-      ),
+      transaction(Effect.gen(function*() {
+        const [taken] = yield* sql<{ readonly key: string | null }>`
+          delete from ${parked} p where p.partition = ${partition} and p.position = ${position}
+            and (not ${ifFirst}::boolean or ${isFirst}) returning p.key`
+        if (taken === undefined) return false
+        if (taken.key === null) return true
+        // A statement of its own sees a halt for whose transaction the first one has waited.
+        const freed = yield* sql`delete from ${halted} where partition = ${partition} and key = ${taken.key}::text
+          returning 1 as done`
+        if (freed.length > 0) yield* wakeWorkers
+        return true
+      })),
 
     parked: ({ after, limit, places, withTheirKeys: isWith = false }) =>
       find(sql`where (${places === undefined} or ${isWith ? withTheirKeys(among(places ?? [])) : among(places ?? [])})

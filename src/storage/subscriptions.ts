@@ -90,8 +90,11 @@ export interface ParkedEntry {
   readonly key?: string | undefined
 }
 
-/** What became of a message that should be parked behind others. `Free`: none of its key is parked any more. */
-export type ParkedBehind = "Parked" | "Free" | "Full"
+/**
+ * What became of a message that should be parked behind others. `Free`: none of its key is parked any more. `Requeued`: there
+ * are too many, which workers are to handle; `Full`: too many, which nobody handles.
+ */
+export type ParkedBehind = "Parked" | "Free" | "Requeued" | "Full"
 
 /** A parked message, as the backend has it. */
 export interface EncodedParkedMessage extends ParkedEntry {
@@ -200,7 +203,7 @@ export interface SubscriptionStorage {
   ) => Effect.Effect<boolean, SqlError>
   /**
    * Parks a message behind those of its partition that have its key, if there are some, and at most `limit - 1`; requeued if
-   * the first of them is. Waits for whoever is taking that one away.
+   * the first of them is. Waits for whoever is taking that one away; what is full stays so until the end of the transaction.
    */
   readonly parkBehind: (
     entry: ParkedEntry & { readonly key: string },

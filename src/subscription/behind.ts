@@ -9,7 +9,7 @@
 import { Data, Effect } from "effect"
 import type { SqlError } from "effect/sql/SqlError"
 import type { Delivery } from "../Handlers.ts"
-import type { EncodedLinkedMessage, Failure, ParkedBehind } from "../Storage.ts"
+import type { EncodedLinkedMessage, Failure, ParkedBehind, ParkedEntry } from "../Storage.ts"
 import type { Delivering, Ended, ParkStream } from "./attempt.ts"
 import { BatchStopped, type ClaimedPartition } from "./claimedPartition.ts"
 import { annotationsOf } from "./consumer.ts"
@@ -37,14 +37,25 @@ export const make = <A, R>(
 ) => {
   const { partition } = claimed
 
+  /** Whether it is halted: nobody takes one of those away meanwhile, which would set it going before it is halted. */
+  const haltIfFull = (entry: ParkedEntry & { readonly key: string }): Effect.Effect<boolean, BatchStopped | SqlError> =>
+    storage.withTransaction(Effect.flatMap(
+      subscribed.parkBehind(entry, limit),
+      (outcome): Effect.Effect<boolean, NotParked | BatchStopped | SqlError> =>
+        outcome === "Full"
+          ? Effect.as(claimed.halt({ ...entry, error: full(limit) }), true)
+          : Effect.fail(new NotParked({ outcome }))
+    )).pipe(Effect.catchTag("NotParked", () => Effect.succeed(false)))
+
   const parkWith = (
     { messageId, position, stream }: Pick<Delivery<A>, "messageId" | "position" | "stream">,
     key: string
   ): Effect.Effect<boolean, Ended> =>
     Effect.gen(function*() {
       const entry = { partition, position, messageId, attempts: 0, key }
+      const behind = { ...entry, error: behindAnother }
       const parking = Effect.flatMap(
-        subscribed.parkBehind({ ...entry, error: behindAnother }, limit),
+        subscribed.parkBehind(behind, limit),
         (parked) => parked === "Parked" ? Effect.succeed(parked) : Effect.fail(new NotParked({ outcome: parked }))
       )
       const outcome = yield* storage.withTransaction(Effect.andThen(claimed.advance(position), parking)).pipe(
@@ -57,8 +68,10 @@ export const make = <A, R>(
         case "Free":
           claimed.parkedKeys?.delete(key)
           return false
+        case "Requeued":
+          return yield* new BatchStopped({ reason: "requeued" })
         case "Full":
-          yield* claimed.halt({ ...entry, error: full(limit) })
+          if (!(yield* haltIfFull(behind))) return yield* parkWith({ messageId, position, stream }, key)
           yield* Effect.annotateLogs(
             Effect.logError(
               `subscription ${options.name}: a partition is halted: ${limit} messages are parked before this`

@@ -15,6 +15,8 @@
  * - *halted*: at a message that could not be handled;
  * - *paused*: as an operator has said;
  * - *unknownType*: at a message whose type this build does not know;
+ * - *requeued*: at a message that can be parked behind others only when some of these, which are requeued, were handled: they
+ *   are the first that whoever claims the partition handles;
  * - *disturbed*: by a transient failure of the database;
  * - *stopped*: the consumer shuts down.
  */
@@ -43,6 +45,7 @@ export type Left =
   | "halted"
   | "paused"
   | "unknownType"
+  | "requeued"
   | "disturbed"
   | "stopped"
 

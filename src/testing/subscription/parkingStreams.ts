@@ -154,6 +154,32 @@ export const parkingStreams: Part = (it, { concurrentTransactions }) => {
       }
     }))
 
+  it.effect("handle what is requeued meanwhile, rather than halt a partition behind it", () =>
+    Effect.gen(function*() {
+      for (const delivery of ["atLeastOnce", "transactional"] as const) {
+        const { broken, caughtUp, handled, handler, parked, subscription, write } = yield* prepared({
+          delivery,
+          parkStream: { limit: 2 },
+          pollInterval: "1 day"
+        })
+        broken.add("a1")
+        yield* write("aa")
+        yield* during(subscription.run(handler), caughtUp)
+        broken.clear()
+        yield* write("ba")
+        const requeues = (message: unknown, delivered: Handled) =>
+          Effect.andThen(
+            handled.length === 0 ? subscription.requeue() : Effect.void,
+            handler(message, delivered)
+          )
+        yield* during(
+          subscription.run(requeues),
+          Effect.andThen(caughtUp, Effect.timeout(until(Effect.map(parked, (all) => all.length === 0)), "10 seconds"))
+        )
+        assert.deepStrictEqual(of("a", Array.from(new Set(handled))), ["a1", "a2", "a3"], delivery)
+      }
+    }))
+
   it.effect("keep the order of a key that a function gives, or of streams where it throws", () =>
     Effect.gen(function*() {
       const { broken, caughtUp, handled, handler, make, parked, write } = yield* prepared()
