@@ -29,7 +29,7 @@ export const checkStreamName = (stream: string): Result.Result<string, InvalidAr
   return Result.succeed(stream)
 }
 
-/** The key of a scheduled message has 1 to 255 characters, as names of streams have. */
+/** A key, of a scheduled message or of parked ones, has 1 to 255 characters, as names of streams have. */
 export const checkKey = (key: string): Result.Result<string, InvalidArgumentError> =>
   Result.mapError(checkStreamName(key), ({ reason }) => new InvalidArgumentError({ argument: "key", reason }))
 

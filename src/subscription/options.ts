@@ -2,7 +2,7 @@
 import { Duration, Effect, Option, Result, Schedule } from "effect"
 import type { InvalidArgumentError } from "../errors.ts"
 import type { Delivery } from "../Handlers.ts"
-import { checkWhole, invalid } from "../internal/checks.ts"
+import { checkKey, checkWhole, invalid } from "../internal/checks.ts"
 import type { ClaimMode, Storage } from "../Storage.ts"
 import type { DeliveryOptions, OnFailure, ParkStream } from "./attempt.ts"
 import type { Start } from "./start.ts"
@@ -15,9 +15,9 @@ export interface ParkStreamOptions<in A = unknown> {
    */
   readonly limit?: number | undefined
   /**
-   * What messages have in common that are kept in their order, of those in one partition. Default: the name of their stream,
-   * which also stands for the key of messages for which this throws. Messages that cannot be decoded have none: nothing is
-   * parked behind them.
+   * What messages have in common that are kept in their order, of those in one partition: 1 to 255 characters, none of them
+   * NUL or a lone surrogate. Default: the name of their stream, which also stands for the key of messages for which this
+   * throws, or answers another. Messages that cannot be decoded have none: nothing is parked behind them.
    */
   readonly key?: ((message: A, delivery: Delivery<A>) => string) | undefined
 }
@@ -145,7 +145,7 @@ export const parkStreamOf = <A>(
       keyOf: (delivery) => {
         if (key === undefined) return delivery.stream
         try {
-          return key(delivery.message, delivery)
+          return Result.getOrElse(checkKey(key(delivery.message, delivery)), () => delivery.stream)
         } catch {
           return delivery.stream
         }

@@ -3,7 +3,7 @@ import { assert } from "@effect/vitest"
 import { Effect, Fiber, Latch, Random, Schedule } from "effect"
 import type { Options } from "../../Subscription.ts"
 import { deposit, failsWith, type Part } from "../fixture.ts"
-import { type Account, during, type Handled, positions, subscribe, until } from "./fixture.ts"
+import { type Account, during, type Handled, newSubscription, positions, subscribe, until } from "./fixture.ts"
 
 /** Streams of one partition are named by a letter. */
 const prepared = Effect.fnUntraced(function*(options?: Partial<Options<Account>>) {
@@ -178,6 +178,24 @@ export const parkingStreams: Part = (it, { concurrentTransactions }) => {
         )
         assert.deepStrictEqual(of("a", Array.from(new Set(handled))), ["a1", "a2", "a3"], delivery)
       }
+    }))
+
+  it.effect("take the stream for the key of a message whose own cannot be stored", () =>
+    Effect.gen(function*() {
+      const { broken, handled, handler, make, parked, write } = yield* prepared()
+      const keys = ["\0", "\ud800", "", Array.from({ length: 10_000 }, (_, i) => String.fromCharCode(i + 33)).join("")]
+      for (const [i, given] of keys.entries()) {
+        const subscription = yield* make({ name: newSubscription(), parkStream: { key: () => given } })
+        if (i === 0) broken.add("a1")
+        if (i === 0) yield* write("aab")
+        yield* during(
+          subscription.run(handler),
+          Effect.timeout(until(Effect.map(subscription.lag, (lag) => lag === 0)), "20 seconds")
+        )
+        assert.deepStrictEqual((yield* subscription.parked).map(({ key, stream }) => key === stream), [true, true])
+        assert.deepStrictEqual(handled.splice(0), ["b1"])
+      }
+      assert.deepStrictEqual(yield* parked, [])
     }))
 
   it.effect("keep the order of a key that a function gives, or of streams where it throws", () =>
