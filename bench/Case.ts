@@ -20,8 +20,8 @@ export interface Case {
   readonly load?: Load
   readonly subjects: Subjects
   /** What is less with `--quick`. */
-  readonly quick?: { readonly title?: string; readonly load?: Load; readonly subjects?: Subjects }
-  readonly unit: "messages/s" | "reads/s" | "decisions/s" | "ms" | "statements"
+  readonly quick?: Partial<Pick<Case, "title" | "work" | "load" | "subjects">>
+  readonly unit: "messages/s" | "reads/s" | "decisions/s" | "ms" | "statements" | "MiB"
   /** When it runs: always, not with `--quick`, only when asked for by name. */
   readonly runs: "always" | "notQuick" | "asked"
 }
@@ -33,6 +33,7 @@ export const jsonb = "effect-message-store (jsonb)"
 export const byDecide = "effect-message-store (decide)"
 export const snapshots = "effect-message-store (snapshots)"
 export const cached = "effect-message-store (cached)"
+export const projection = "effect-message-store (projection)"
 export const tags = "effect-message-store (tags)"
 export const dcb = "@dcb-es"
 export const dcbInTurns = "@dcb-es (in turns)"

@@ -1,7 +1,7 @@
 /** What is measured, and of whom. */
-import { batch, byHand, type Case, inRun, jit, jsonb, type Load, of, ours, single } from "./Case.ts"
+import { batch, byHand, type Case, inRun, jit, jsonb, type Load, of, ours, projection, single } from "./Case.ts"
 import { decisions } from "./decisionCases.ts"
-import type { LinkWork, SubscribeWork, WriteWork } from "./work.ts"
+import type { CatchUpWork, LinkWork, SubscribeWork, WriteWork } from "./work.ts"
 
 const link = (partitioner: LinkWork["partitioner"]): Case =>
   of(`project-${partitioner}`, `100,000 messages are linked, by ${partitioner}`, { kind: "link", partitioner }, [
@@ -17,6 +17,8 @@ const linkOne = (messages: number, streams: number): Case =>
     [ours],
     { load: { streams, length: messages / streams }, runs: "asked" }
   )
+
+const upsert = { messages: 100_000, delivery: "transactional", acknowledge: "batch", handler: "upsert" } as const
 
 const subscriptions: ReadonlyArray<
   Omit<SubscribeWork, "kind" | "partitions"> & { readonly name: string; readonly title: string }
@@ -48,10 +50,7 @@ const subscriptions: ReadonlyArray<
   {
     name: "upsert",
     title: "each batch in a transaction, with an upsert into a table of the user's",
-    messages: 100_000,
-    delivery: "transactional",
-    acknowledge: "batch",
-    handler: "upsert"
+    ...upsert
   }
 ]
 
@@ -75,6 +74,30 @@ const statements: ReadonlyArray<Case> = subscriptions.map(({ name, title, ...wor
     { load: { streams: 1000, length: 100 }, runs: "notQuick", unit: "statements" }
   )
 )
+
+const catchUp = (name: string, measures: CatchUpWork["measures"], unit: Case["unit"]): Case => {
+  const titled = (messages: string) =>
+    `a new version of a projection catches up with ${messages} messages, 16 partitions${
+      measures === "memory" ? ": the most memory that its process had" : ""
+    }`
+  return of(name, titled("1,000,000"), { kind: "catchUp", messages: 1_000_000, measures }, [ours], {
+    load: { streams: 1000, length: 1000 },
+    quick: {
+      title: titled("100,000"),
+      work: { kind: "catchUp", messages: 100_000, measures },
+      load: { streams: 1000, length: 100 }
+    },
+    unit,
+    runs: "asked"
+  })
+}
+
+const scheduled = (messages: number) => ({
+  title: `${
+    messages.toLocaleString("en")
+  } messages, each of a stream of its own, are due at once: one scheduler writes them`,
+  work: { kind: "scheduled", messages } as const
+})
 
 const latency = (percentile: number): Case =>
   of(
@@ -184,6 +207,19 @@ export const cases: ReadonlyArray<Case> = [
   ...statements,
   latency(50),
   latency(99),
+  of(
+    "projection",
+    "subscribe-upsert-16, and the same into a version of a projection",
+    { kind: "subscribe", partitions: 16, ...upsert },
+    [ours, projection],
+    { load: { streams: 1000, length: 100 }, runs: "notQuick" }
+  ),
+  catchUp("catch-up-1000000", "messages", "messages/s"),
+  catchUp("catch-up-memory", "memory", "MiB"),
+  of("scheduled", scheduled(10_000).title, scheduled(10_000).work, [ours], {
+    quick: scheduled(2000),
+    runs: "notQuick"
+  }),
   ...growth(10_000, 1, "notQuick"),
   ...growth(10_000, 10_000, "notQuick"),
   ...growth(1_000_000, 1, "notQuick"),

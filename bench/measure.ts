@@ -43,6 +43,13 @@ export const measure = Effect.fnUntraced(function*(options: {
   return { measurement, total: units + late }
 })
 
+/** How long something takes, which says how much it has done. */
+export const timed = <E, R>(effect: Effect.Effect<number, E, R>): Effect.Effect<Measurement, E, R> =>
+  Effect.suspend(() => {
+    const start = performance.now()
+    return Effect.map(effect, (units) => ({ units, seconds: (performance.now() - start) / 1000 }))
+  })
+
 export const median = (values: ReadonlyArray<number>): number => {
   const sorted = values.toSorted((a, b) => a - b)
   const middle = sorted.length / 2

@@ -18,6 +18,8 @@ export class OrderShipped extends Schema.TaggedClass<OrderShipped>()("OrderShipp
   carrier: Schema.String
 }) {}
 
+export type Order = OrderPlaced | OrderShipped
+
 /** A union, as in any real store. */
 const schema = Schema.Union([OrderPlaced, OrderShipped])
 

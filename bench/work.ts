@@ -60,11 +60,27 @@ export interface SubscribeWork {
   readonly handler: "each" | "batch" | "upsert"
 }
 
+/** Messages are handled for a new version of a projection, the one before being what readers see: until they see the new one. */
+export interface CatchUpWork {
+  readonly kind: "catchUp"
+  readonly messages: number
+  /** How fast they are handled; or the most MiB that the process had meanwhile. */
+  readonly measures: "messages" | "memory"
+}
+
+/** Messages, each of a stream of its own, are due at once, and one scheduler writes them. */
+export interface ScheduledWork {
+  readonly kind: "scheduled"
+  readonly messages: number
+}
+
 export type StreamWork =
   | LinkWork
   /** One new message is linked. */
   | { readonly kind: "linkOne" }
   | SubscribeWork
+  | CatchUpWork
+  | ScheduledWork
   /** How many statements the server runs for each message that is handled. */
   | { readonly kind: "statements"; readonly work: SubscribeWork }
   /** How long a message takes from the call of write to its handler, while 100 are written in a second. */

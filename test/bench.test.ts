@@ -35,6 +35,32 @@ describe("the bench", () => {
     assert.deepStrictEqual(select(true)?.subjects, ["@dcb-es"])
   })
 
+  it("measures a projection beside the subscription that does the same; a million messages only if asked for", () => {
+    const one = (name: string, quick = false) => selectCases({ only: [name], subjects: [], quick })[0]
+    const beside = one("projection")
+    assert.deepStrictEqual(beside?.work, one("subscribe-upsert-16")?.work)
+    assert.deepStrictEqual(beside?.load, one("subscribe-upsert-16")?.load)
+    assert.deepStrictEqual(beside?.subjects, ["effect-message-store", "effect-message-store (projection)"])
+    const names = (quick: boolean) => selectCases({ only: [], subjects: [], quick }).map(({ name }) => name)
+    assert.includeMembers(names(false), ["projection", "scheduled"])
+    assert.isFalse([...names(false), ...names(true)].some((name) => name.startsWith("catch-up")))
+    assert.deepStrictEqual(casesNamed("catch-up").map(({ name, unit }) => [name, unit]), [
+      ["catch-up-1000000", "messages/s"],
+      ["catch-up-memory", "MiB"]
+    ])
+  })
+
+  it("does less in a quick run, and says so", () => {
+    for (const [name, all, fewer] of [["catch-up-1000000", 1_000_000, 100_000], ["scheduled", 10_000, 2000]] as const) {
+      for (const [quick, messages] of [[false, all], [true, fewer]] as const) {
+        const [selected] = selectCases({ only: [name], subjects: [], quick })
+        assert.deepInclude(selected?.work, { messages })
+        assert.include(selected?.title, messages.toLocaleString("en"))
+        if (selected?.load !== undefined) assert.strictEqual(selected.load.streams * selected.load.length, messages)
+      }
+    }
+  })
+
   it("takes ratios within rounds, to the first subject, and of the library whatever variant it is", () => {
     const given = result([100, 10, 100], [200, 30, 100])
     const [baseline, library] = jsonRows([given])

@@ -23,6 +23,8 @@ export interface Options {
   readonly retries: "update" | "decide" | "byHand"
   /** What is kept of the states that messages come to: snapshots in the store, and the last ones in the process. */
   readonly keeps: "nothing" | "snapshots" | "snapshots and states"
+  /** What brings a table up to date: a subscription, or the version of a projection whose table it is. */
+  readonly upserts: "subscription" | "projection"
 }
 
 export const make = (database: Database, options: Options) =>
@@ -66,7 +68,7 @@ export const make = (database: Database, options: Options) =>
       readTail: (stream, size) => count(store.read(stream, { direction: "backward", limit: size })),
       readAll: (prefix) =>
         Effect.scoped(Effect.flatMap(store.reader, (reader) => count(reader.readWildcard(`${prefix}%`)))),
-      stream: makeStreams(store, database.sql),
+      stream: makeStreams(store, database.sql, options.upserts),
       update: makeUpdate((stream) => update(stream, makeMessage())),
       ...stored(database, options.payload)
     } satisfies Subject

@@ -12,7 +12,7 @@ const define = <Module>(
   nodeOptions
 })
 
-const defaults: Options = { payload: "json", retries: "update", keeps: "nothing" }
+const defaults: Options = { payload: "json", retries: "update", keeps: "nothing", upserts: "subscription" }
 
 export const subjects = {
   "effect-message-store": define(
@@ -44,6 +44,10 @@ export const subjects = {
   "effect-message-store (cached)": define(
     () => import("./effectMessageStore.ts"),
     (module, database) => module.make(database, { ...defaults, keeps: "snapshots and states" })
+  ),
+  "effect-message-store (projection)": define(
+    () => import("./effectMessageStore.ts"),
+    (module, database) => module.make(database, { ...defaults, upserts: "projection" })
   ),
   "effect-message-store (tags)": define(() => import("./tagged.ts"), (module, database) => module.make(database)),
   "sql-pg": define(() => import("./sqlPg.ts"), (module, database) => module.make(database)),

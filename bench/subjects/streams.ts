@@ -2,12 +2,12 @@
 import { Deferred, Effect } from "effect"
 import { type AggregatedStream, type MessageStore, Partitioner, type Subscription } from "effect-message-store"
 import type { SqlClient } from "effect/sql"
-import type { Measurement } from "../measure.ts"
-import { makeMessage, OrderPlaced, type OrderShipped } from "../message.ts"
-import type { LinkWork, StreamWork, SubscribeWork } from "../work.ts"
+import { type Measurement, timed } from "../measure.ts"
+import { makeMessage, type Order } from "../message.ts"
+import type { CatchUpWork, LinkWork, StreamWork, SubscribeWork } from "../work.ts"
+import { addQuantities, createQuantities, makeProjections } from "./projections.ts"
+import { makeScheduled } from "./scheduled.ts"
 import { storedStream } from "./Subject.ts"
-
-type Order = OrderPlaced | OrderShipped
 
 const partitioners: Readonly<Record<LinkWork["partitioner"], Partitioner.Partitioner<Order>>> = {
   constant: Partitioner.constant(),
@@ -17,8 +17,14 @@ const partitioners: Readonly<Record<LinkWork["partitioner"], Partitioner.Partiti
   function: ({ version }) => version % 16
 }
 
-export const makeStreams = (store: MessageStore.MessageStore<Order>, sql: SqlClient.SqlClient) => {
+export const makeStreams = (
+  store: MessageStore.MessageStore<Order>,
+  sql: SqlClient.SqlClient,
+  upserts: "subscription" | "projection"
+) => {
   const streams = new Map<string, AggregatedStream.AggregatedStream<Order>>()
+  const projections = makeProjections(sql)
+  const writeScheduled = makeScheduled(store, sql)
   let subscriptions = 0
 
   const streamOf = Effect.fnUntraced(function*(name: string, partitioner: Partitioner.Partitioner<Order>) {
@@ -28,12 +34,6 @@ export const makeStreams = (store: MessageStore.MessageStore<Order>, sql: SqlCli
     streams.set(name, stream)
     return stream
   })
-
-  const timed = <E, R>(effect: Effect.Effect<number, E, R>): Effect.Effect<Measurement, E, R> =>
-    Effect.suspend(() => {
-      const start = performance.now()
-      return Effect.map(effect, (units) => ({ units, seconds: (performance.now() - start) / 1000 }))
-    })
 
   const link = Effect.fnUntraced(function*({ partitioner }: LinkWork) {
     const stream = yield* streamOf(`link_${partitioner.toLowerCase()}`, partitioners[partitioner])
@@ -71,18 +71,7 @@ export const makeStreams = (store: MessageStore.MessageStore<Order>, sql: SqlCli
         ? subscription.run(() => count(1))
         : subscription.runBatches((deliveries) => {
           if (work.handler === "batch") return count(deliveries.length)
-          const quantities = new Map<string, number>()
-          for (const { message } of deliveries) {
-            if (message instanceof OrderPlaced) {
-              quantities.set(message.address.city, (quantities.get(message.address.city) ?? 0) + message.quantity)
-            }
-          }
-          return Effect.andThen(
-            sql`insert into quantities select * from unnest(
-                ${Array.from(quantities.keys())}::text[], ${Array.from(quantities.values())}::int[]
-              ) on conflict (city) do update set quantity = quantities.quantity + excluded.quantity`,
-            count(deliveries.length)
-          )
+          return Effect.andThen(addQuantities(sql, "quantities", deliveries), count(deliveries.length))
         })
       yield* Effect.raceFirst(run, Deferred.await(finished))
       return handled
@@ -91,7 +80,8 @@ export const makeStreams = (store: MessageStore.MessageStore<Order>, sql: SqlCli
   const subscribe = Effect.fnUntraced(function*(work: SubscribeWork) {
     const stream = yield* streamOf(`partitions_${work.partitions}`, Partitioner.streamName(work.partitions))
     yield* stream.projector.runOnce
-    yield* sql`create table if not exists quantities (city text primary key, quantity bigint not null)`.unprepared
+    if (upserts === "projection") return yield* projections.handle(stream, work.messages)
+    yield* createQuantities(sql, "quantities")
     const subscription = yield* stream.subscription({
       name: `subscribed_${++subscriptions}`,
       delivery: work.delivery,
@@ -99,6 +89,12 @@ export const makeStreams = (store: MessageStore.MessageStore<Order>, sql: SqlCli
       batchSize: 500
     })
     return yield* timed(handle(subscription, work))
+  })
+
+  const catchUp = Effect.fnUntraced(function*(work: CatchUpWork) {
+    const stream = yield* streamOf("catch_up", Partitioner.streamName(16))
+    yield* stream.projector.runOnce
+    return yield* projections.catchUp(stream, work)
   })
 
   /** As the server counts them, on whatever connection; without BEGIN and COMMIT, which it counts once when prepared. */
@@ -149,6 +145,10 @@ export const makeStreams = (store: MessageStore.MessageStore<Order>, sql: SqlCli
         return linkOne
       case "subscribe":
         return subscribe(work)
+      case "catchUp":
+        return catchUp(work)
+      case "scheduled":
+        return writeScheduled(work)
       case "statements":
         return statements(work.work)
       case "latency":
