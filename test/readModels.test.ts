@@ -418,6 +418,58 @@ describe("PostgreSQL projections", () => {
       assert.match(String(yield* Effect.flip(inMemory)), /InvalidArgumentError: model must be tables/)
     }))
 
+  test("do not take the place of what came meanwhile, nor of another projection's view", () =>
+    Effect.gen(function*() {
+      const sql = yield* SqlClient.SqlClient
+      const { made, stream } = yield* projection(1)
+      const other = yield* stream.projection({
+        name: "others",
+        version: 2,
+        model: Projection.tables(["counts"], ({ counts }) => sql`create table ${sql(counts)} ${sql.literal(shapes[1])}`)
+      })
+      yield* made.promote(1, { lag: 50 })
+      const refused = yield* Effect.flip(other.promote(2, { lag: 50 }))
+      assert.match(refused.message, /cannot show version 2: readers are to have a view "counts"/)
+      assert.strictEqual(yield* shown, 1)
+      assert.deepStrictEqual((yield* other.status).map(({ state }) => state), ["building"])
+      yield* made.dropAll
+      yield* sql`create view counts as select 1 as one`
+      assert.strictEqual((yield* Effect.flip(other.promote(2, { lag: 50 })))._tag, "SetupError")
+      yield* sql`drop view counts`
+      yield* other.promote(2, { lag: 50 })
+      assert.deepStrictEqual((yield* other.status).map(({ state }) => state), ["promoted"])
+      yield* other.dropAll
+    }))
+
+  test("move with their views to the schema in which a version is made", () =>
+    Effect.gen(function*() {
+      const sql = yield* SqlClient.SqlClient
+      const { stream } = yield* projection(1)
+      yield* sql`create schema "Else. Where"`
+      const made = (version: number, place: string) =>
+        stream.projection({
+          name: "moving",
+          version,
+          promotion: "manual",
+          model: Projection.tables(["moved"], ({ moved }) =>
+            Effect.andThen(
+              sql`set local search_path = ${sql.literal(`"${place}"`)}, public`,
+              sql`create table ${sql(moved)} (id int)`
+            ))
+        })
+      const first = yield* made(1, "public")
+      yield* first.promote(1)
+      const second = yield* made(2, "Else. Where")
+      yield* second.promote(2, { lag: 50 })
+      const places = sql<{ readonly place: string }>`
+        select n.nspname::text as place from pg_class c join pg_namespace n on n.oid = c.relnamespace where relname = 'moved'`
+      assert.deepStrictEqual(yield* places, [{ place: "Else. Where" }])
+      yield* second.promote(1, { lag: 50 })
+      assert.deepStrictEqual(yield* places, [{ place: "public" }])
+      yield* second.dropAll
+      assert.deepStrictEqual(yield* places, [])
+    }))
+
   test("can be looked at while one of them is dropped", () =>
     Effect.gen(function*() {
       const sql = yield* SqlClient.SqlClient

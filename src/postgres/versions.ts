@@ -171,6 +171,15 @@ export const make = (
     yield* sql`delete from ${table} where version = ${version}`
   })
 
+  /** The name of one that is there. */
+  const relationIn = (place: string, names: ReadonlyArray<string>) =>
+    Effect.map(
+      sql<{ readonly name: string }>`select c.relname::text as name
+        from pg_class c join pg_namespace n on n.oid = c.relnamespace
+        where n.nspname::text = ${place}::text and c.relname::text = any(${names}::text[])`,
+      ([found]) => found?.name
+    )
+
   const setupError = (reason: string) => Effect.fail(new SetupError({ identifier: name, reason }))
 
   return {
@@ -281,9 +290,17 @@ export const make = (
           lag
         })
         if (by > 0) return Promotion.Behind({ by })
+        const shown = old?.place === next.place ? old.tables : []
+        const taken = yield* relationIn(next.place, next.tables.filter((each) => !shown.includes(each)))
+        if (taken !== undefined) {
+          return yield* setupError(
+            `cannot show version ${version}: readers are to have a view "${taken}", and there is something else of that name`
+          )
+        }
         yield* showVersion(sql, next.place, version, next.tables)
         if (old !== undefined) {
-          yield* hideViews(sql, old.place, old.tables.filter((each) => !next.tables.includes(each)))
+          const isShown = (each: string) => old.place === next.place && next.tables.includes(each)
+          yield* hideViews(sql, old.place, old.tables.filter((each) => !isShown(each)))
         }
         yield* sql`update ${table} set is_promoted = null, used_at = clock_timestamp(), is_held = version > ${version}
           where is_promoted`
