@@ -15,8 +15,16 @@ const notFields = new Set(["_tag", "name", "message", "cause", "stack"])
 /** Text without NUL, well-formed, and of bounded length. */
 const text = (value: string): string => value.slice(0, maximumText).replaceAll("\0", "").toWellFormed()
 
-/** `depth` is that of causes: an error may be its own cause. */
+/** `depth` is that of causes: an error may be its own cause. Never throws, whatever an error does when it is read. */
 export const toFailure = (error: unknown, depth = 0): Failure => {
+  try {
+    return readFailure(error, depth)
+  } catch {
+    return { tag: typeof error, message: "the error cannot be read" }
+  }
+}
+
+const readFailure = (error: unknown, depth: number): Failure => {
   if (!Predicate.isObject(error)) {
     return { tag: error === null ? "null" : typeof error, message: text(String(error)) }
   }
@@ -45,9 +53,10 @@ export const toFailure = (error: unknown, depth = 0): Failure => {
 const fieldsOf = (error: object): Schema.JsonObject | undefined => {
   const fields: Record<string, Schema.Json> = {}
   let left = maximumSize
+  const room = { left: maximumSize }
   for (const [key, value] of entriesOf(error)) {
     if (notFields.has(key)) continue
-    const json = toJson(value, 0)
+    const json = toJson(value, 0, room)
     if (json === undefined) continue
     left -= key.length + JSON.stringify(json).length
     if (left < 0) break
@@ -65,8 +74,50 @@ const entriesOf = (value: object): ReadonlyArray<readonly [string, unknown]> => 
   }
 }
 
-/** Values that JSON does not have become text: a bigint, a date, an instance. Undefined for a function or a symbol. */
-const toJson = (value: unknown, depth: number): Schema.Json | undefined => {
+/** How much of all fields may still be read, in characters of JSON: objects that refer to each other have no end. */
+interface Room {
+  left: number
+}
+
+const toJson = (value: unknown, depth: number, room: Room): Schema.Json | undefined => {
+  if (typeof value === "object" && value !== null) {
+    if (depth >= maximumDepth || room.left <= 0) return "…"
+    room.left -= 2
+    try {
+      return fromObject(value, depth, room)
+    } catch {
+      return "…"
+    }
+  }
+  const json = fromPrimitive(value)
+  if (json !== undefined) room.left -= JSON.stringify(json).length + 1
+  return json
+}
+
+const fromObject = (value: object, depth: number, room: Room): Schema.Json | undefined => {
+  if (Array.isArray(value)) {
+    const items: Array<Schema.Json> = []
+    for (const each of value.slice(0, maximumFields)) {
+      if (room.left <= 0) break
+      items.push(toJson(each, depth + 1, room) ?? null)
+    }
+    return items
+  }
+  if (Predicate.hasProperty(value, "toJSON") && typeof value.toJSON === "function") {
+    return toJson(value.toJSON(), depth + 1, room)
+  }
+  const fields: Record<string, Schema.Json> = {}
+  for (const [key, each] of entriesOf(value)) {
+    if (room.left <= 0) break
+    room.left -= key.length + 3
+    const json = toJson(each, depth + 1, room)
+    if (json !== undefined) fields[text(key)] = json
+  }
+  return fields
+}
+
+/** Values that JSON does not have become text; undefined for a function or a symbol. */
+const fromPrimitive = (value: unknown): Schema.Json | undefined => {
   switch (typeof value) {
     case "string":
       return text(value)
@@ -76,25 +127,7 @@ const toJson = (value: unknown, depth: number): Schema.Json | undefined => {
       return Number.isFinite(value) ? value : String(value)
     case "bigint":
       return text(String(value))
-    case "object":
-      break
     default:
-      return undefined
+      return value === null ? null : undefined
   }
-  if (value === null) return null
-  if (depth >= maximumDepth) return "…"
-  if (Array.isArray(value)) return value.slice(0, maximumFields).map((each) => toJson(each, depth + 1) ?? null)
-  if (Predicate.hasProperty(value, "toJSON") && typeof value.toJSON === "function") {
-    try {
-      return toJson(value.toJSON(), depth + 1)
-    } catch {
-      return "…"
-    }
-  }
-  return Object.fromEntries(
-    entriesOf(value).flatMap(([key, each]) => {
-      const json = toJson(each, depth + 1)
-      return json === undefined ? [] : [[text(key), json]]
-    })
-  )
 }
