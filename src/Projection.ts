@@ -30,7 +30,7 @@
  * - A version that was rolled back does not promote itself again, in whatever process: by hand alone.
  * - Any number of processes of any versions may run at the same time, as those of a subscription do.
  */
-import { Context, Effect, Layer, Result, Schedule } from "effect"
+import { Context, Effect, Layer, Predicate, Result, Schedule } from "effect"
 import type { Array as Arr, Duration, Stream } from "effect"
 import type { SqlError } from "effect/sql/SqlError"
 import {
@@ -44,6 +44,7 @@ import {
 import type { Delivery } from "./Handlers.ts"
 import { checkWhole, invalid } from "./internal/checks.ts"
 import { checkName, checkTableName, highestVersion } from "./internal/names.ts"
+import { isTransient, retryTransient } from "./internal/transient.ts"
 import * as Migrations from "./postgres/migrations/migrations.ts"
 import { type Model, state, type TableNames, tables } from "./projection/model.ts"
 import { keepOf, type Options, type PromotionMode, promotionOf } from "./projection/options.ts"
@@ -179,7 +180,15 @@ export const make = Effect.fnUntraced(function*<A, M, E, R>(
 
   const namesIn = (of: number): TableNames<string> =>
     Object.fromEntries(tableNames.map((table) => [table, tableOf(table, of)]))
-  yield* projected.register(version, tableNames, kept._tag === "Tables" ? kept.create(namesIn(version)) : Effect.void)
+  yield* Effect.retry(
+    projected.register(version, tableNames, kept._tag === "Tables" ? kept.create(namesIn(version)) : Effect.void),
+    {
+      schedule: retryTransient,
+      // Another process makes a version, or promotes one, for longer than a lock is waited for.
+      while: (error) => Predicate.isTagged(error, "SqlError") && isTransient(error as SqlError),
+      times: 5
+    }
+  )
   const modelOf = (of: number): M => (kept._tag === "Tables" ? namesIn(of) : projected.state?.(of, kept.initial)) as M // what its maker said
   const model = modelOf(version)
   const subscription = yield* Subscription.make(storage, stream, codec, {

@@ -470,6 +470,29 @@ describe("PostgreSQL projections", () => {
       assert.deepStrictEqual(yield* places, [])
     }))
 
+  test("are made though others hold the lock of versions for longer than it is waited for", () =>
+    Effect.gen(function*() {
+      const sql = yield* SqlClient.SqlClient
+      yield* projection(1)
+      const [isHeld, mayEnd] = [Latch.makeUnsafe(false), Latch.makeUnsafe(false)]
+      const holding = yield* Effect.forkScoped(sql.withTransaction(Effect.gen(function*() {
+        yield* sql`lock table effect_message_store_versions_counts in share row exclusive mode`
+        yield* isHeld.open
+        yield* mayEnd.await
+      })))
+      yield* isHeld.await
+      const making = yield* Effect.forkScoped(projection(2))
+      const isWaiting = Effect.map(sql`select 1 from pg_locks where not granted`, (rows) => rows.length > 0)
+      const isDone = () => making.pollUnsafe() !== undefined
+      yield* until("it waits", isWaiting)
+      yield* until("it has given up", Effect.map(isWaiting, (waits) => !waits || isDone()))
+      yield* until("it waits again", Effect.map(isWaiting, (waits) => waits || isDone()))
+      yield* mayEnd.open
+      yield* Fiber.join(holding)
+      const { made } = yield* Fiber.join(making)
+      assert.deepStrictEqual((yield* made.status).map(({ version }) => version), [1, 2])
+    }))
+
   test("can be looked at while one of them is dropped", () =>
     Effect.gen(function*() {
       const sql = yield* SqlClient.SqlClient
