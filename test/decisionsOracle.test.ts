@@ -121,7 +121,7 @@ describe("an oracle", () => {
         Effect.gen(function*() {
           const sql = yield* SqlClient.SqlClient
           const store = yield* prepared
-          const counts = yield* round(0, way, 40, hot)
+          const counts = yield* round(0, way, 20, hot)
           const { decisions, wrong } = yield* judge(store)
           assert.deepStrictEqual(wrong, [])
           assert.isAbove(decisions, 50, JSON.stringify(counts))
