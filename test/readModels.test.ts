@@ -91,6 +91,14 @@ const shown = Effect.gen(function*() {
   return version
 })
 
+/** Whether somebody waits for a lock in this database: others of the server have tests of their own. */
+const isSomebodyWaiting = Effect.gen(function*() {
+  const sql = yield* SqlClient.SqlClient
+  const waiting = yield* sql`select from pg_locks l join pg_stat_activity a using (pid)
+    where a.datname = current_database() and not l.granted`
+  return waiting.length > 0
+})
+
 describe("PostgreSQL projections", () => {
   test(
     "are replaced and put back under load, and readers see nothing empty, partial or older",
@@ -482,11 +490,10 @@ describe("PostgreSQL projections", () => {
       })))
       yield* isHeld.await
       const making = yield* Effect.forkScoped(projection(2))
-      const isWaiting = Effect.map(sql`select 1 from pg_locks where not granted`, (rows) => rows.length > 0)
       const isDone = () => making.pollUnsafe() !== undefined
-      yield* until("it waits", isWaiting)
-      yield* until("it has given up", Effect.map(isWaiting, (waits) => !waits || isDone()))
-      yield* until("it waits again", Effect.map(isWaiting, (waits) => waits || isDone()))
+      yield* until("it waits", isSomebodyWaiting)
+      yield* until("it has given up", Effect.map(isSomebodyWaiting, (waits) => !waits || isDone()))
+      yield* until("it waits again", Effect.map(isSomebodyWaiting, (waits) => waits || isDone()))
       yield* mayEnd.open
       yield* Fiber.join(holding)
       const { made } = yield* Fiber.join(making)
@@ -516,7 +523,7 @@ describe("PostgreSQL projections", () => {
       const looking = yield* Effect.forkScoped(made.status)
       yield* until(
         "the status waits for the table",
-        Effect.map(sql`select 1 from pg_locks where not granted`, (rows) => rows.length > 0)
+        isSomebodyWaiting
       )
       yield* mayCommit.open
       yield* Fiber.join(dropping)

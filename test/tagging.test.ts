@@ -130,7 +130,8 @@ describe("tagging on PostgreSQL", () => {
         yield* Deferred.await(written)
         const waiting = yield* Effect.forkChild(pythonWrites("held", joinedBefore(4)))
         yield* Effect.repeat(
-          sql`select from pg_locks where locktype = 'advisory' and not granted`,
+          sql`select from pg_locks l join pg_stat_activity a using (pid)
+            where a.datname = current_database() and l.locktype = 'advisory' and not l.granted`,
           { until: (rows) => rows.length > 0, schedule: Schedule.spaced("5 millis") }
         )
         const members = yield* Effect.provide(Members, yield* Layer.build(Layer.fresh(Members.layer)))
