@@ -10,7 +10,7 @@ export default defineConfig({
     reporters: ["default", new TallyReporter()],
     allowOnly: false,
     silent: "passed-only", // what the workers under test log is of interest where a test fails
-    maxWorkers: 3, // most of them wait, for a server or for time
+    maxWorkers: 2,
     testTimeout: 60_000,
     hookTimeout: 120_000,
     coverage: {

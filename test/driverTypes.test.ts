@@ -56,7 +56,6 @@ const layer = (types: PgTypes.Registry) =>
 for (const contract of [MessageStoreContract, AggregatedStreamContract, SubscriptionContract]) {
   contract.suite("PostgreSQL with int8 as number, times and JSON as text", layer(registry(asNumber)))
 }
-SubscriptionContract.suite("PostgreSQL with int8 as text", layer(registry(asText)))
-SubscriptionContract.suite("PostgreSQL with leases, and int8 as number", layer(registry(asNumber)), {
+SubscriptionContract.suite("PostgreSQL with leases, and int8 as text", layer(registry(asText)), {
   claims: { lease: "2 seconds" }
 })
