@@ -36,11 +36,12 @@ const anyVersion = -2
 const existing = -1
 const noVersion = -3
 
-interface Row {
+/** An outcome, as both functions tell it. */
+export interface Row {
   readonly outcome: "written" | "wrong_version" | "duplicate" | "skipped" | "busy"
   readonly version: number
   readonly global_position: Int8 | null
-  readonly duplicate: string | null
+  readonly message_id: string | null
 }
 
 /**
@@ -55,7 +56,7 @@ export const append = (sql: SqlClient, objects: Objects) => {
   ): Effect.Effect<ReadonlyArray<AppendOutcome | undefined>, SqlError> => {
     const given = itemArrays(items, timeOf)
     return Effect.map(
-      sql<Row>`select outcome, version, global_position, duplicate from ${sql(objects.appendFunction)}(
+      sql<Row>`select outcome, version, global_position, duplicate as message_id from ${sql(objects.appendFunction)}(
       ${given.streams}::text[], ${given.previous}::int[], ${
         expectedVersions(sql, objects, given)
       }, ${given.metadata}::jsonb[],
@@ -130,14 +131,14 @@ export const itemArrays = (items: ReadonlyArray<AppendItem>, timeOf: ReturnType<
   return { streams, previous, expected, positions, metadata, last, item, ids, occurred, data, ascending }
 }
 
-const toOutcome = (row: Row): AppendOutcome | undefined => {
+export const toOutcome = (row: Row): AppendOutcome | undefined => {
   switch (row.outcome) {
     case "written":
       return AppendOutcome.Written({ version: row.version, globalPosition: Number(row.global_position) })
     case "wrong_version":
       return AppendOutcome.WrongVersion({ actualVersion: row.version })
     case "duplicate":
-      return AppendOutcome.Duplicate({ messageId: String(row.duplicate) })
+      return AppendOutcome.Duplicate({ messageId: String(row.message_id) })
     case "skipped":
       return AppendOutcome.Skipped()
     case "busy":

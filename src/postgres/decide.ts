@@ -20,24 +20,13 @@ import { type Array as Arr, Effect } from "effect"
 import type { SqlClient } from "effect/sql/SqlClient"
 import type { SqlError } from "effect/sql/SqlError"
 import { type AppendItem, AppendOutcome, type TagQuery } from "../Storage.ts"
-import { expectedVersions, itemArrays, knownTags } from "./append.ts"
-import { type Int8, int8, timeParameter } from "./client/values.ts"
+import * as Append from "./append.ts"
+import { int8, timeParameter } from "./client/values.ts"
 import { tagLocksOf } from "./locks.ts"
 import type { Objects } from "./objects.ts"
 
-interface Row {
-  readonly outcome:
-    | "written"
-    | "unchanged"
-    | "wrong_version"
-    | "conflict"
-    | "duplicate"
-    | "isolation"
-    | "skipped"
-    | "busy"
-  readonly version: number
-  readonly global_position: Int8 | null
-  readonly message_id: string | null
+interface OfDecision extends Omit<Append.Row, "outcome"> {
+  readonly outcome: "unchanged" | "conflict" | "isolation"
   readonly query: number | null
 }
 
@@ -48,7 +37,7 @@ export const decide = (sql: SqlClient, objects: Objects) => {
     items: Arr.NonEmptyReadonlyArray<AppendItem>,
     options: { readonly atomic: boolean; readonly wait: boolean }
   ): Effect.Effect<ReadonlyArray<AppendOutcome | undefined>, SqlError> => {
-    const given = itemArrays(items, timeOf)
+    const given = Append.itemArrays(items, timeOf)
     const types: Array<string> = []
     const locks: Array<string> = []
     const alone: Array<boolean> = []
@@ -80,16 +69,18 @@ export const decide = (sql: SqlClient, objects: Objects) => {
     }
     const asked = queryArrays(queries)
     return Effect.map(
-      sql<Row>`select outcome, version, global_position, message_id, query from ${sql(objects.decideFunction)}(
+      sql<Append.Row | OfDecision>`select outcome, version, global_position, message_id, query from ${
+        sql(objects.decideFunction)
+      }(
       ${given.streams}::text[], ${given.previous}::int[], ${
-        expectedVersions(sql, objects, given)
+        Append.expectedVersions(sql, objects, given)
       }, ${given.metadata}::jsonb[],
       ${given.last}::int[], ${given.item}::int[], ${given.ids}::uuid[], ${given.occurred}::timestamptz[],
       ${given.data}::text[], ${options.atomic}::boolean, ${options.wait}::boolean, ${types}::text[], ${locks}::text[],
       ${alone}::boolean[], ${lastLock}::int[], ${tags}::text[], ${tagMessage}::int[], ${lastQuery}::int[],
       ${some(asked.tags)}::text[], ${some(askedEarlier)}::boolean[],
       ${some(queries.map(({ after }) => int8(after)))}::int8[], ${some(asked.types)}::text[],
-      ${some(asked.others)}::text[], ${int8(knownTags(items))}::int8)`,
+      ${some(asked.others)}::text[], ${int8(Append.knownTags(items))}::int8)`,
       (rows) => rows.map(toOutcome)
     )
   }
@@ -108,27 +99,19 @@ export const queryArrays = (queries: ReadonlyArray<TagQuery>) => ({
 export const arrayLiteral = (texts: ReadonlyArray<string | null>): string =>
   `{${texts.map((text) => text === null ? "NULL" : `"${text.replaceAll(/["\\]/g, "\\$&")}"`).join(",")}}`
 
-const toOutcome = (row: Row): AppendOutcome | undefined => {
+const toOutcome = (row: Append.Row | OfDecision): AppendOutcome | undefined => {
   switch (row.outcome) {
-    case "written":
-      return AppendOutcome.Written({ version: row.version, globalPosition: Number(row.global_position) })
     case "unchanged":
       return AppendOutcome.Unchanged({ version: row.version })
-    case "wrong_version":
-      return AppendOutcome.WrongVersion({ actualVersion: row.version })
     case "conflict":
       return AppendOutcome.Conflict({
         condition: Number(row.query) - 1,
         messageId: String(row.message_id),
         globalPosition: Number(row.global_position)
       })
-    case "duplicate":
-      return AppendOutcome.Duplicate({ messageId: String(row.message_id) })
     case "isolation":
       return AppendOutcome.WrongIsolation()
-    case "skipped":
-      return AppendOutcome.Skipped()
-    case "busy":
-      return undefined
+    default:
+      return Append.toOutcome(row)
   }
 }
