@@ -5,33 +5,13 @@
 import { assert, describe, layer } from "@effect/vitest"
 import { Array as Arr, type Context, Deferred, Effect, Fiber, Layer } from "effect"
 import { SqlClient } from "effect/sql"
-import { fork } from "node:child_process"
-import * as path from "node:path"
 import { Bare, calls, Contended, type ContenderConfig, type Keys, Marked, type Store } from "./support/contending.ts"
 import { databaseLayer } from "./support/database.ts"
-import { clientNamed, place } from "./support/processes.ts"
-
-const program = path.join(import.meta.dirname, "support/contenderProcess.ts")
+import { clientNamed, place, runToEnd } from "./support/processes.ts"
 
 /** Runs a process to its end; undefined if all went well. */
 const run = (config: ContenderConfig): Effect.Effect<string | undefined> =>
-  Effect.callback((resume) => {
-    const child = fork(program, [JSON.stringify(config)], {
-      execArgv: ["--conditions=@effect-message-store/source"],
-      stdio: ["ignore", "pipe", "pipe", "ipc"]
-    })
-    let output = ""
-    for (const pipe of [child.stdout, child.stderr]) {
-      pipe?.setEncoding("utf8").on("data", (text: string) => {
-        output = (output + text).slice(-5000)
-      })
-    }
-    child.once(
-      "close",
-      (code, signal) => resume(Effect.succeed(code === 0 ? undefined : `${code ?? signal}: ${output}`))
-    )
-    return Effect.sync(() => child.kill("SIGKILL"))
-  })
+  Effect.map(runToEnd("contenderProcess.ts", config), ({ by, output }) => by === 0 ? undefined : `${by}: ${output}`)
 
 const storm = Effect.fnUntraced(function*(callsEach: number, kinds: ReadonlyArray<string> = Object.keys(calls)) {
   const { database, url } = yield* place

@@ -6,38 +6,17 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Layer } from "effect"
 import { SqlClient } from "effect/sql"
-import { fork } from "node:child_process"
-import * as path from "node:path"
 import { databaseLayer } from "./support/database.ts"
 import { CapacityChanged, type Counts, Courses, type DecidersConfig, judge, type Way } from "./support/deciding.ts"
-import { place } from "./support/processes.ts"
-
-const program = path.join(import.meta.dirname, "support/deciderProcess.ts")
+import { place, runToEnd } from "./support/processes.ts"
 
 /** Runs a process to its end. */
 const run = (config: DecidersConfig): Effect.Effect<Counts> =>
-  Effect.callback((resume) => {
-    const child = fork(program, [JSON.stringify(config)], {
-      execArgv: ["--conditions=@effect-message-store/source"],
-      stdio: ["ignore", "pipe", "pipe", "ipc"]
-    })
-    let output = ""
-    for (const pipe of [child.stdout, child.stderr]) {
-      pipe?.setEncoding("utf8").on("data", (text: string) => {
-        output = (output + text).slice(-5000)
-      })
-    }
-    let counts: Counts | undefined
-    child.on("message", (message) => {
-      counts = message as Counts
-    })
-    child.once("close", (code, signal) =>
-      resume(
-        code === 0 && counts !== undefined
-          ? Effect.succeed(counts)
-          : Effect.die(new Error(`a process ended with ${code ?? signal}:\n${output}`))
-      ))
-    return Effect.sync(() => child.kill("SIGKILL"))
+  Effect.flatMap(runToEnd("deciderProcess.ts", config), ({ by, output, told }) => {
+    const counts = told.at(-1) as Counts | undefined
+    return by === 0 && counts !== undefined
+      ? Effect.succeed(counts)
+      : Effect.die(new Error(`a process ended with ${by}:\n${output}`))
   })
 
 const many = { courses: 4, students: 8, capacities: 4 }

@@ -99,6 +99,19 @@ const isSomebodyWaiting = Effect.gen(function*() {
   return waiting.length > 0
 })
 
+/** The second version of 500 messages, level with the first one, which is promoted; both run. */
+const secondLevel = Effect.gen(function*() {
+  yield* write(500)
+  const { made: first, run: runFirst, stream } = yield* projection(1)
+  yield* stream.projector.runOnce
+  yield* Effect.forkScoped(runFirst)
+  yield* Stream.runDrain(first.progress)
+  const { made: second, run: runSecond } = yield* projection(2, { promotion: "manual" })
+  yield* Effect.forkScoped(runSecond)
+  yield* until("it is level", Effect.map(second.subscription.lag, (lag) => lag === 0))
+  return second
+})
+
 describe("PostgreSQL projections", () => {
   test(
     "are replaced and put back under load, and readers see nothing empty, partial or older",
@@ -221,14 +234,7 @@ describe("PostgreSQL projections", () => {
       test(`${point} leaves what was, and can be repeated`, () =>
         Effect.gen(function*() {
           const sql = yield* SqlClient.SqlClient
-          yield* write(500)
-          const { made: first, run: runFirst, stream } = yield* projection(1)
-          yield* stream.projector.runOnce
-          yield* Effect.forkScoped(runFirst)
-          yield* Stream.runDrain(first.progress)
-          const { made: second, run: runSecond } = yield* projection(2, { promotion: "manual" })
-          yield* Effect.forkScoped(runSecond)
-          yield* until("it is level", Effect.map(second.subscription.lag, (lag) => lag === 0))
+          const second = yield* secondLevel
           for (
             const statement of [
               `create function pause() returns trigger language plpgsql as $$ begin
@@ -278,14 +284,7 @@ describe("PostgreSQL projections", () => {
     test("at any time leaves one of the two", () =>
       Effect.gen(function*() {
         const sql = yield* SqlClient.SqlClient
-        yield* write(500)
-        const { made: first, run: runFirst, stream } = yield* projection(1)
-        yield* stream.projector.runOnce
-        yield* Effect.forkScoped(runFirst)
-        yield* Stream.runDrain(first.progress)
-        const { made: second, run: runSecond } = yield* projection(2, { promotion: "manual" })
-        yield* Effect.forkScoped(runSecond)
-        yield* until("it is level", Effect.map(second.subscription.lag, (lag) => lag === 0))
+        yield* secondLevel
         const outcomes = new Set<number>()
         for (let i = 0; i < 30 || outcomes.size < 2; i++) {
           const from = yield* shown

@@ -137,3 +137,32 @@ export const terminateLockers = Effect.fnUntraced(function*(application: string)
   for (const { pid } of rows) yield* sql`select pg_terminate_backend(${pid}, 5000)`
   return rows.length
 })
+
+/** How a process came to its end. */
+export interface Ended {
+  /** Its exit code, or the signal that ended it. */
+  readonly by: number | string
+  /** The messages that it sent. */
+  readonly told: ReadonlyArray<unknown>
+  /** What it printed last. */
+  readonly output: string
+}
+
+/** Runs a program of this folder to its end. */
+export const runToEnd = (name: string, config: unknown): Effect.Effect<Ended> =>
+  Effect.callback((resume) => {
+    const child = fork(path.join(import.meta.dirname, name), [JSON.stringify(config)], {
+      execArgv: ["--conditions=@effect-message-store/source"],
+      stdio: ["ignore", "pipe", "pipe", "ipc"]
+    })
+    let output = ""
+    for (const pipe of [child.stdout, child.stderr]) {
+      pipe?.setEncoding("utf8").on("data", (text: string) => {
+        output = (output + text).slice(-5000)
+      })
+    }
+    const told: Array<unknown> = []
+    child.on("message", (message) => told.push(message))
+    child.once("close", (code, signal) => resume(Effect.succeed({ by: code ?? signal ?? "unknown", told, output })))
+    return Effect.sync(() => child.kill("SIGKILL"))
+  })
