@@ -4,6 +4,8 @@ import type { OxlintConfig, OxlintOverride } from "oxlint"
 /** The library's modules in the order of a message's way, and its folders. Each may import from those before it. */
 const modules = [
   "errors",
+  "KeyEncryption",
+  "Personal",
   "Fold",
   "Decider",
   "Message",
@@ -12,7 +14,9 @@ const modules = [
   "Serializer",
   "Partitioner",
   "storage/",
+  "SubjectKeys",
   "Storage",
+  "personal/",
   "Reader",
   "Handlers",
   "subscription/",
@@ -33,8 +37,8 @@ const alsoMayImport: Readonly<Record<string, ReadonlyArray<string>>> = {
   Projection: ["postgres/"], // to tell its migrations
   Subscription: ["postgres/"], // to tell its migrations
   index: [...modules, "memory/", "postgres/"],
-  "memory/": ["errors", "Message", "internal/", "Partitioner", "storage/", "Storage"],
-  "postgres/": ["errors", "Message", "internal/", "Partitioner", "storage/", "Storage"],
+  "memory/": ["errors", "KeyEncryption", "Message", "internal/", "Partitioner", "storage/", "Storage"],
+  "postgres/": ["errors", "KeyEncryption", "Message", "internal/", "Partitioner", "storage/", "Storage"],
   "pglite/": ["postgres/"],
   "testing/": ["index", ...modules, "memory/", "postgres/", "pglite/"],
   "cli/": ["index", ...modules, "memory/", "postgres/", "pglite/"]

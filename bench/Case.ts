@@ -34,6 +34,11 @@ export const byDecide = "effect-message-store (decide)"
 export const snapshots = "effect-message-store (snapshots)"
 export const cached = "effect-message-store (cached)"
 export const projection = "effect-message-store (projection)"
+export const persons = [
+  "effect-message-store (1 person)",
+  "effect-message-store (100 persons)",
+  "effect-message-store (100,000 persons)"
+] as const
 export const tags = "effect-message-store (tags)"
 export const dcb = "@dcb-es"
 export const dcbInTurns = "@dcb-es (in turns)"

@@ -1,5 +1,18 @@
 /** What is measured, and of whom. */
-import { batch, byHand, type Case, inRun, jit, jsonb, type Load, of, ours, projection, single } from "./Case.ts"
+import {
+  batch,
+  byHand,
+  type Case,
+  inRun,
+  jit,
+  jsonb,
+  type Load,
+  of,
+  ours,
+  persons,
+  projection,
+  single
+} from "./Case.ts"
 import { decisions } from "./decisionCases.ts"
 import type { CatchUpWork, LinkWork, SubscribeWork, WriteWork } from "./work.ts"
 
@@ -126,6 +139,26 @@ const growth = (messages: number, streams: number, runs: Case["runs"]): Readonly
   ]
 }
 
+/** With two personal fields, of so many persons, beside the same without. */
+const personal: ReadonlyArray<Case> = [
+  of("personal-write-1", "one write at a time, two of its fields personal", single(1), [ours, ...persons], {
+    runs: "asked"
+  }),
+  of("personal-write-64", "64 fibers, each its own stream, two fields personal", single(64), [ours, ...persons], {
+    runs: "asked"
+  }),
+  of("personal-batch-100", "100 at a time to one stream, two fields of each personal", batch(100), [ours, ...persons], {
+    runs: "asked"
+  }),
+  of(
+    "personal-read-100k",
+    "a stream of 100,000 messages, two fields of each personal",
+    { kind: "read", fibers: 1 },
+    [ours, ...persons],
+    { load: read100k, runs: "asked" }
+  )
+]
+
 export const cases: ReadonlyArray<Case> = [
   of("write-1", "one write at a time", single(1), ["sql-pg", ours, "pg", "Emmett", "message-db"]),
   of("write-8", "8 fibers, each its own stream", single(8), ["sql-pg", ours, "pg", "Emmett", "message-db"], {
@@ -220,6 +253,7 @@ export const cases: ReadonlyArray<Case> = [
     quick: scheduled(2000),
     runs: "notQuick"
   }),
+  ...personal,
   ...growth(10_000, 1, "notQuick"),
   ...growth(10_000, 10_000, "notQuick"),
   ...growth(1_000_000, 1, "notQuick"),

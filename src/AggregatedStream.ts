@@ -13,6 +13,7 @@ import { type InvalidArgumentError, InvalidNameError, type SerializationError, t
 import { checkPattern, checkWhole, invalid, maximumPartition } from "./internal/checks.ts"
 import { checkName } from "./internal/names.ts"
 import * as Pages from "./internal/pages.ts"
+import { isWithin, type PersonalPlaces } from "./internal/personalPaths.ts"
 import type { AggregatedMessage } from "./Message.ts"
 import type { Partitioner, Path } from "./Partitioner.ts"
 import * as Projection from "./Projection.ts"
@@ -164,7 +165,7 @@ export const make = Effect.fnUntraced(function*<A>(
   yield* Effect.fromResult(checkName("aggregated stream", name))
   if (name === storeName) return yield* new InvalidNameError({ identifier: name, reason: "is taken by the store" })
   const patterns = yield* Effect.fromResult(checkPatterns(options.patterns))
-  yield* Effect.fromResult(checkPartitioner(partitioner))
+  yield* Effect.fromResult(checkPartitioner(partitioner, codec.personal))
   const stream = yield* storage.aggregatedStream({
     name,
     patterns,
@@ -276,7 +277,10 @@ const checkPatterns = (
 const isFieldName = (name: string): boolean =>
   name !== "" && !/^\s*[-+]?\d/.test(name) && !/[\0\ufffd]/.test(name) && name.isWellFormed()
 
-const checkPartitioner = (partitioner: Partitioner<never>): Result.Result<unknown, InvalidArgumentError> => {
+const checkPartitioner = (
+  partitioner: Partitioner<never>,
+  personal: PersonalPlaces | undefined
+): Result.Result<unknown, InvalidArgumentError> => {
   if (typeof partitioner === "function") return Result.void
   switch (partitioner._tag) {
     case "Depeche":
@@ -286,6 +290,9 @@ const checkPartitioner = (partitioner: Partitioner<never>): Result.Result<unknow
     case "StreamName":
       return checkWhole("count", partitioner.count, 1, maximumPartition)
     case "Field":
+      if (personal !== undefined && isWithin(personal, partitioner.path)) {
+        return invalid("path", "must not name a personal field: what is encrypted says nothing of a message")
+      }
       return partitioner.path.length > 0 && partitioner.path.every(isFieldName)
         ? checkWhole("count", partitioner.count, 1, maximumPartition)
         : invalid("path", "must name a field of an object, or the fields on the way to it; none may begin with a digit")

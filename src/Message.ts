@@ -2,7 +2,10 @@
  * What a message is beside its own fields: an id, a time, a place in a stream, and metadata.
  */
 import { Clock, DateTime, Effect, Option, Schema, Tracer } from "effect"
+import type { SchemaAST } from "effect"
 import { SecureRandom } from "effect/crypto"
+import type { KeyEncryption } from "./KeyEncryption.ts"
+import * as Personal from "./Personal.ts"
 
 /** The id of a message: a UUID of any version, unique in its store. Case does not matter; it is stored in lower case. */
 export const MessageId = Schema.String.check(Schema.isGUID())
@@ -120,14 +123,29 @@ export interface Metadata {
  * }) {}
  * ```
  */
-export const tag = <S extends Schema.Top>(name: string, schema: S): S["Rebuild"] => {
+export const tag = <S extends Schema.Top>(name: string, schema: S & NotPersonal<S["Type"]>): TagField<S> => {
   if (name === "" || name.includes(":") || name.includes("\0") || !name.isWellFormed()) {
     throw new TypeError(
       `a tag's name must not be empty, and have no colon, NUL or lone surrogate: ${JSON.stringify(name)}`
     )
   }
-  return schema.annotate({ [tagAnnotation]: name })
+  return (schema as S).annotate({ [tagAnnotation]: name })
 }
+
+/** The schema of a field that is a tag: that of the field. */
+export type TagField<S extends Schema.Top> = S["Rebuild"] & IsTag
+
+/** Only for the type checker: there is no such value. */
+export interface IsTag {
+  readonly "~effect-message-store/Message/Tag"?: true
+}
+
+/** What is personal cannot be a tag: tags are stored as they are. */
+type NotPersonal<A> = true extends HasPersonal<A> ? "a personal field cannot be a tag" : unknown
+
+type HasPersonal<A> = A extends Personal.Personal<unknown> ? true
+  : A extends ReadonlyArray<infer Element> ? HasPersonal<Element>
+  : false
 
 /**
  * The annotation of a field that is a tag.
@@ -135,6 +153,102 @@ export const tag = <S extends Schema.Top>(name: string, schema: S): S["Rebuild"]
  * @internal
  */
 export const tagAnnotation = "effect-message-store/tag"
+
+/** The schema of a personal field; see {@link personal}. */
+export interface PersonalField<S extends Schema.Constraint> extends
+  Schema.Bottom<
+    Personal.Personal<S["Type"]>,
+    Personal.Personal<S["Encoded"]>,
+    S["DecodingServices"] | KeyEncryption,
+    S["EncodingServices"] | KeyEncryption,
+    SchemaAST.Declaration,
+    PersonalField<S>,
+    Personal.Personal<S["Type"]>,
+    Personal.Personal<S["Type"]>,
+    readonly [S]
+  >
+{}
+
+/** Whose data a personal field has. */
+export interface PersonalOptions {
+  /**
+   * The field that names the subject, as it is stored: a string or a number, beside the personal field, or in one of the objects
+   * around it, the innermost of which counts. It is stored as it is, with its key: an id that says nothing of the person.
+   */
+  readonly subject: string
+}
+
+/**
+ * Makes a field personal: it is stored encrypted under a key of its subject, and is {@link Personal.forgotten} to everybody once
+ * the store has been told to `forget` that subject.
+ *
+ * **Details**
+ *
+ * AES-256-GCM (NIST SP 800-38D), with a random nonce for each value, bound to the message's id and to the place of the field. In
+ * stored JSON the field is a string, which Python's readers see. A store whose schema has such a field needs a `KeyEncryption`.
+ * What was stored before the field was personal, or by somebody who encrypts nothing, is read as known.
+ *
+ * **Gotchas**
+ *
+ * How long the value is can be told from what is stored. A partitioner finds it forgotten in any case; it cannot be a tag, nor in
+ * a type that refers to itself.
+ *
+ * **Example**
+ *
+ * ```ts
+ * class Registered extends Schema.TaggedClass<Registered>()("Registered", {
+ *   ...Message.fields,
+ *   customerId: Schema.String,
+ *   email: Message.personal(Schema.String, { subject: "customerId" })
+ * }) {}
+ *
+ * new Registered({ customerId: "c1", email: Personal.known("ada@example.com") })
+ * ```
+ */
+export const personal = <S extends Schema.Constraint>(
+  schema: S & NoTag<S>,
+  { subject }: PersonalOptions
+): PersonalField<S> => {
+  if (typeof subject !== "string" || subject === "") {
+    throw new TypeError("a personal field needs the name of the field that names its subject")
+  }
+  // It needs keys: that what its type says is the store's business.
+  return Personal.schema<S>(schema).annotate({
+    [Personal.plainAnnotation]: false,
+    [personalAnnotation]: { subject }
+  }) as never
+}
+
+/** A tag is stored as it is. */
+type NoTag<S> = keyof IsTag extends keyof S ? "a tag cannot be personal" : unknown
+
+/**
+ * That a subject was forgotten: a message that a store may write when it forgets somebody (`notice` of its options), so that
+ * projections delete what they keep.
+ *
+ * **Example**
+ *
+ * ```ts
+ * class Customers extends MessageStore.Service<Customers>()("app/Customers", {
+ *   name: "customers",
+ *   schema: Schema.Union([Registered, Message.SubjectForgotten]),
+ *   personal: {
+ *     notice: (subject) => ({ stream: subject, messages: new Message.SubjectForgotten({ subject }) })
+ *   }
+ * }) {}
+ * ```
+ */
+export class SubjectForgotten extends Schema.TaggedClass<SubjectForgotten>()("SubjectForgotten", {
+  ...fields,
+  subject: Schema.String
+}) {}
+
+/**
+ * The annotation of a field that is personal: an object of its own for each.
+ *
+ * @internal
+ */
+export const personalAnnotation = "effect-message-store/personal"
 
 /** Names and values of tags, as they are encoded: `{ course: "c1", student: "s1" }` asks for messages that have both. */
 export interface Tags {

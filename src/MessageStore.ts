@@ -24,6 +24,7 @@ import type { InvalidArgumentError, InvalidNameError, MessageIdMismatchError, Se
 import type { Fold } from "./Fold.ts"
 import { checkWhole } from "./internal/checks.ts"
 import { checkEnding, checkName } from "./internal/names.ts"
+import type { KeyEncryption } from "./KeyEncryption.ts"
 import * as MemoryStorage from "./memory/storage.ts"
 import type { Identified, MessagePosition, StoredMessage, StreamHead, TaggedMessage } from "./Message.ts"
 import type { FieldPath, Path } from "./Partitioner.ts"
@@ -35,8 +36,16 @@ import { fromSchema, makeCodec, type MessageSerializer, verified } from "./Seria
 import { Storage } from "./Storage.ts"
 import type { DecideError } from "./store/decide.ts"
 import type { Accessors, OneOrMore, StreamWrite, WriteOptions } from "./store/encode.ts"
+import {
+  type ForgetError,
+  type Forgetting,
+  type PersonalOptions,
+  type RewrapError,
+  settingsOf,
+  shred
+} from "./store/forget.ts"
 import { make } from "./store/make.ts"
-import type { AccessorOptions, MessageOptions } from "./store/options.ts"
+import type { AccessorOptions, MessageOptions, StoreOptions } from "./store/options.ts"
 import { scheduleInBackground, type SchedulerLayerOptions, type Scheduling } from "./store/schedule.ts"
 import {
   type TaggingFailure,
@@ -51,7 +60,11 @@ export type {
   Accessors,
   Appended,
   DecideError,
+  ForgetError,
+  Forgetting,
   OneOrMore,
+  PersonalOptions,
+  RewrapError,
   SchedulerLayerOptions,
   Scheduling,
   StreamWrite,
@@ -63,12 +76,12 @@ export type {
   WriteOptions
 }
 export type { Migration, PayloadType } from "./postgres/migrations/migrations.ts"
-export type { AccessorOptions, MessageOptions }
+export type { AccessorOptions, MessageOptions, StoreOptions }
 export type { ScheduleError, ScheduleOptions, Scheduler, SchedulerOptions } from "./store/schedule.ts"
 
 /** A store of messages of type `A`: streams of them, written with expected versions, read in order. */
 export interface MessageStore<in out A, P extends Path = Path>
-  extends AggregatedStream.Aggregating<A, P>, Scheduling<A>
+  extends AggregatedStream.Aggregating<A, P>, Scheduling<A>, Forgetting
 {
   /** The name that its database objects have in theirs. */
   readonly name: string
@@ -265,43 +278,24 @@ export interface MessageStore<in out A, P extends Path = Path>
   readonly withTransaction: <B, E, R>(effect: Effect.Effect<B, E, R>) => Effect.Effect<B, E | SqlError, R>
 }
 
-/** What a store is called, and how it writes. */
-export interface StoreOptions {
-  /** Part of the names of the database objects: 1 to 39 of `a-z`, `0-9` and `_`, not beginning with a digit. */
-  readonly name: string
-  /**
-   * The type of the message column, should `layer` have to create the table: `"json"` (default) is faster,
-   * `"jsonb"` can be indexed and queried by content. A table that exists keeps what it has.
-   */
-  readonly payload?: Migrations.PayloadType | undefined
-  /**
-   * Whether the writes of concurrent fibers leave together, in one statement (default), or each in its own. Inside a
-   * transaction each is its own in any case. PostgreSQL only.
-   */
-  readonly coalesce?: boolean | undefined
-  /**
-   * How many states of folds with snapshots a process remembers, so that a decision on the same thing begins with the last one
-   * and reads nothing: a whole number, 0 or more; 0: none. Beyond it the one that was used least recently is forgotten.
-   * Default 1000.
-   */
-  readonly cachedStates?: number | undefined
-}
-
 /** A store as a service: the class is its key, its layers are its static members. */
-export interface ServiceClass<in out Self, in out Id extends string, in out A, P extends Path = Path>
+export interface ServiceClass<in out Self, in out Id extends string, in out A, P extends Path = Path, out R = never>
   extends Context.ServiceClass<Self, Id, MessageStore<A, P>>
 {
-  /** The store on PostgreSQL: runs the migrations that have not run yet, then serves. */
-  readonly layer: Layer.Layer<Self, InvalidNameError | SetupError | MigrationError | SqlError, SqlClient>
+  /**
+   * The store on PostgreSQL: runs the migrations that have not run yet, then serves. Stores whose schemas have personal fields need
+   * a `KeyEncryption` as well (`R`), and keep their keys where a `SubjectKeys` service says, if one is provided.
+   */
+  readonly layer: Layer.Layer<Self, InvalidNameError | SetupError | MigrationError | SqlError, SqlClient | R>
   /**
    * The store on PostgreSQL, for those who run the migrations themselves: its own, and those of its aggregated streams
    * and their subscriptions.
    */
-  readonly layerNoMigrations: Layer.Layer<Self, InvalidNameError | SetupError | SqlError, SqlClient>
+  readonly layerNoMigrations: Layer.Layer<Self, InvalidNameError | SetupError | SqlError, SqlClient | R>
   /** The store in memory: the same contract, no database. Empty each time the layer is built. */
-  readonly layerMemory: Layer.Layer<Self, InvalidNameError>
+  readonly layerMemory: Layer.Layer<Self, InvalidNameError, R>
   /** The store on any backend that provides the port. */
-  readonly layerStorage: Layer.Layer<Self, InvalidNameError | SqlError, Storage>
+  readonly layerStorage: Layer.Layer<Self, InvalidNameError | SqlError, Storage | R>
   /**
    * Runs the store's `tagging` in the background, when the layer is built. Failures are logged; `restart` says when it runs again
    * (default: every 30 seconds).
@@ -321,8 +315,8 @@ export interface ServiceClass<in out Self, in out Id extends string, in out A, P
 
 type MissingSelf = "Missing `Self` generic - use `class Self extends MessageStore.Service<Self>()(…)`"
 
-type ServiceResult<Self, Id extends string, A, P extends Path> = [Self] extends [never] ? MissingSelf
-  : ServiceClass<Self, Id, A, P>
+type ServiceResult<Self, Id extends string, A, P extends Path, R> = [Self] extends [never] ? MissingSelf
+  : ServiceClass<Self, Id, A, P, R>
 
 /**
  * Makes the class of a store.
@@ -345,12 +339,13 @@ type ServiceResult<Self, Id extends string, A, P extends Path> = [Self] extends 
  */
 export const Service = <Self = never>() =>
 // One signature, without overloads: an error then names what is missing.
-<const Id extends string, A, Encoded = unknown>(
+<const Id extends string, A, Encoded = unknown, R extends KeyEncryption = never>(
   id: Id,
-  options: StoreOptions & MessageOptions<A, Encoded> & AccessorOptions<A>
-): ServiceResult<Self, Id, A, FieldPath<Encoded>> => {
+  options: StoreOptions<NoInfer<A>> & MessageOptions<A, Encoded, R> & AccessorOptions<A>
+): ServiceResult<Self, Id, A, FieldPath<Encoded>, R> => {
   const { cachedStates = 1000, coalesce, name, payload } = options
   Result.getOrThrow(checkWhole("cachedStates", cachedStates, 0))
+  const personal = Result.getOrThrow(settingsOf(options.personal))
   const serializer: MessageSerializer<A> = options.schema === undefined
     ? verified(options.serializer)
     : fromSchema(options.schema, options)
@@ -367,7 +362,11 @@ export const Service = <Self = never>() =>
     Tag,
     Effect.gen(function*() {
       yield* Effect.fromResult(checkName("store", name))
-      return yield* make(yield* Storage, codec, accessors, name, cachedStates)
+      const backend = yield* Storage
+      const { shredding, storage } = serializer.personal === undefined
+        ? { storage: backend, shredding: undefined }
+        : yield* shred(backend, serializer.personal, personal)
+      return yield* make(storage, codec, accessors, name, cachedStates, shredding)
     })
   )
   const layers = {

@@ -7,6 +7,7 @@
 import { Effect } from "effect"
 import type { Pipeable, Schema } from "effect"
 import type { StoredMessage } from "./Message.ts"
+import type { Personal } from "./Personal.ts"
 
 /** The names on the way to a field of nested objects. */
 export type Path = ReadonlyArray<string>
@@ -47,11 +48,15 @@ export type FieldPath<Encoded, Depth extends ReadonlyArray<unknown> = []> = unkn
   : Encoded extends ReadonlyArray<unknown> | Date | Pipeable.Pipeable ? never
   : Encoded extends object ? Depth["length"] extends 4 ? Path
     : {
-      [Name in keyof Encoded & string]:
-        | readonly [Name]
-        | readonly [Name, ...FieldPath<Encoded[Name], [...Depth, Name]>]
+      [Name in keyof Encoded & string]: IsPersonal<Encoded[Name]> extends true ? never
+        :
+          | readonly [Name]
+          | readonly [Name, ...FieldPath<Encoded[Name], [...Depth, Name]>]
     }[keyof Encoded & string]
   : never
+
+/** What is encrypted anew each time that it is written says nothing of a message: it is no field to partition by. */
+type IsPersonal<Encoded> = true extends (Encoded extends Personal<unknown> ? true : false) ? true : false
 
 /**
  * A built-in one, by a path that the messages have, or a function. A function has to be total and deterministic: the same

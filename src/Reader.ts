@@ -10,6 +10,7 @@ import type { SqlError } from "effect/sql/SqlError"
 import {
   type InvalidArgumentError,
   MessageNotFoundError,
+  type PersonalDataError,
   SerializationError,
   type TagsIncompleteError
 } from "./errors.ts"
@@ -344,6 +345,7 @@ export const decodeRow = <A>(
   row: EncodedStoredMessage
 ): Result.Result<StoredMessage<A>, SerializationError> => {
   if (row.oversize !== undefined) return Result.fail(tooLarge(row, row.oversize))
+  if (row.unreadable !== undefined) return Result.fail(undecipherable(row, row.unreadable))
   const message = codec.decode(row.data, row)
   if (Result.isFailure(message)) return Result.fail(message.failure)
   return Result.succeed({
@@ -356,6 +358,12 @@ export const decodeRow = <A>(
     metadata: row.metadata
   })
 }
+
+const undecipherable = (
+  { messageId, stream, version }: EncodedStoredMessage,
+  cause: PersonalDataError
+): SerializationError =>
+  new SerializationError({ operation: "deserialize", reason: cause.message, stream, version, messageId, cause })
 
 const tooLarge = ({ messageId, stream, version }: EncodedStoredMessage, bytes: number): SerializationError => {
   const reason = `it has ${bytes} bytes as the database prints it, more than the client reads at once (maxMessageSize)`

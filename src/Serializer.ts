@@ -13,9 +13,13 @@
 import { Predicate, Result, Schema } from "effect"
 import { SerializationError } from "./errors.ts"
 import type { Answered } from "./internal/handled.ts"
+import { type PersonalPlaces, personalPlacesOf } from "./internal/personalPaths.ts"
 import { typesOf } from "./internal/tagPaths.ts"
 import { type Declared, declaredIn, type Tagged } from "./internal/tags.ts"
+import type { KeyEncryption } from "./KeyEncryption.ts"
 import type { Metadata } from "./Message.ts"
+
+export type { PersonalPlace, PersonalPlaces, Step } from "./internal/personalPaths.ts"
 
 /**
  * Turns messages into JSON and back. Failures are values; whatever the failure holds becomes the `cause` of a
@@ -40,6 +44,8 @@ export interface MessageSerializer<in out A> {
    * reads it off the schema.
    */
   readonly types?: MessageTypes | undefined
+  /** Where the personal fields are that the store encrypts; undefined: there are none. `fromSchema` reads it off the schema. */
+  readonly personal?: PersonalPlaces | undefined
 }
 
 /** The types that a serializer knows. */
@@ -50,8 +56,14 @@ export interface MessageTypes {
   readonly knows: (type: string) => boolean
 }
 
-/** A schema that encodes and decodes without services: of a tagged class or struct, or a union of them. */
-export type MessageSchema = Schema.Constraint & { readonly DecodingServices: never; readonly EncodingServices: never }
+/**
+ * A schema that encodes and decodes without services, those of personal fields aside: of a tagged class or struct, or a union of
+ * them.
+ */
+export type MessageSchema<R extends KeyEncryption = KeyEncryption> = Schema.Constraint & {
+  readonly DecodingServices: R
+  readonly EncodingServices: R
+}
 
 /** How a schema's messages are named in stored JSON. */
 export interface SchemaSerializerOptions {
@@ -73,11 +85,13 @@ export const fromSchema = <S extends MessageSchema>(
   schema: S,
   options?: SchemaSerializerOptions
 ): MessageSerializer<S["Type"]> => {
-  const codec = Schema.toCodecJson(schema)
+  // What personal fields ask for is the store's: to the codec they are written out.
+  const codec = Schema.toCodecJson(schema as S & MessageSchema<never>)
   const encode = Schema.encodeUnknownResult(codec)
   const decode = Schema.decodeUnknownResult(codec)
   const typeField = options?.typeField ?? "_tag"
   const aliases = new Map(Object.entries(options?.aliases ?? {}))
+  const personal = personalPlacesOf(codec.ast, typeField, aliases)
   const tags = declaredIn(codec.ast, typeField, aliases)
   const known = typesOf(codec.ast)
   const types: MessageTypes | undefined = known && {
@@ -87,7 +101,9 @@ export const fromSchema = <S extends MessageSchema>(
     },
     knows: (type) => known.has(aliases.get(type) ?? type)
   }
-  if (typeField === "_tag" && aliases.size === 0) return { serialize: encode, deserialize: decode, tags, types }
+  if (typeField === "_tag" && aliases.size === 0) {
+    return { serialize: encode, deserialize: decode, tags, types, personal }
+  }
 
   const toStored = (data: Schema.Json): Result.Result<Schema.Json, unknown> => {
     if (typeField === "_tag" || !isRecord(data) || !Object.hasOwn(data, "_tag")) return Result.succeed(data)
@@ -106,7 +122,8 @@ export const fromSchema = <S extends MessageSchema>(
     serialize: (message) => Result.flatMap(encode(message), toStored),
     deserialize: (data) => decode(fromStored(data)),
     tags,
-    types
+    types,
+    personal
   }
 }
 
@@ -149,6 +166,7 @@ export interface MessageCodec<A> {
   readonly tagsToday: (data: Schema.Json) => Result.Result<ReadonlyArray<string>, string>
   readonly decode: (data: Schema.Json, place: Place) => Result.Result<A, SerializationError>
   readonly types: MessageTypes | undefined
+  readonly personal: PersonalPlaces | undefined
 }
 
 interface EncodedWithTags {
@@ -205,6 +223,7 @@ export const makeCodec = <A>(serializer: MessageSerializer<A>): MessageCodec<A> 
     },
     tags: serializer.tags,
     types: serializer.types,
+    personal: serializer.personal,
     tagsOf,
     typeOf: (data) => {
       const typeField = serializer.tags?.typeField ?? ""

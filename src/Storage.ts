@@ -13,6 +13,7 @@ import type { MessageStorage } from "./storage/messages.ts"
 import type { ScheduleStorage } from "./storage/scheduled.ts"
 import type { SnapshotStorage } from "./storage/snapshots.ts"
 import type { AggregatedStorage, StreamDefinition } from "./storage/streams.ts"
+import type { SubjectKeyStorage } from "./storage/subjectKeys.ts"
 import type { TaggingStorage } from "./storage/tagging.ts"
 
 export type { Listener } from "./storage/listeners.ts"
@@ -21,6 +22,7 @@ export * from "./storage/partitions.ts"
 export * from "./storage/scheduled.ts"
 export * from "./storage/snapshots.ts"
 export * from "./storage/streams.ts"
+export * from "./storage/subjectKeys.ts"
 export * from "./storage/subscriptions.ts"
 export * from "./storage/tagging.ts"
 export * from "./storage/versions.ts"
@@ -40,6 +42,8 @@ export interface HandlerTransactions {
 
 /** Everything of one store. */
 export interface Backend extends MessageStorage, SnapshotStorage, TaggingStorage, ScheduleStorage {
+  /** The keys of whom personal data is of. Stores whose messages have none do not use it. */
+  readonly subjectKeys: SubjectKeyStorage
   /** Commits on success, rolls back on failure and interruption; nests. */
   readonly withTransaction: <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E | SqlError, R>
   /** Undefined where transactions need nothing that is scarce. */

@@ -168,6 +168,51 @@ export class SerializationError extends Schema.TaggedError<SerializationError>(
 }
 
 /**
+ * Personal data that cannot be encrypted or decrypted: the `cause` of a `SerializationError`, of a message; else what `forget` and
+ * `rewrapKeys` fail with. Nobody takes it for a `Forgotten`: that is said of keys alone that were forgotten.
+ *
+ * - `wrappingKey`: this process does not have the key that wraps the data key, or has another one under its id;
+ * - `unavailable`: what wraps data keys, or keeps them, cannot be reached;
+ * - `tampered`: what is stored was not encrypted for this field of this message, or was changed since;
+ * - `lost`: the data key is not where keys are kept, though nobody has forgotten it: an older backup was restored, say;
+ * - `forgotten`: the subject is forgotten, and nothing is written for it;
+ * - `noSubject`: the message does not say whose data it has.
+ */
+export class PersonalDataError extends Schema.TaggedError<PersonalDataError>(
+  "effect-message-store/errors/PersonalDataError"
+)("PersonalDataError", {
+  reason: Schema.Literals(["wrappingKey", "unavailable", "tampered", "lost", "forgotten", "noSubject"]),
+  /** Of the wrapping key. */
+  keyId: Schema.optionalKey(Schema.String),
+  subject: Schema.optionalKey(Schema.String),
+  /** Where in the stored JSON it is. */
+  field: Schema.optionalKey(Schema.String),
+  cause: Schema.optionalKey(Schema.Defect())
+}) {
+  override get message() {
+    const field = this.field === undefined ? "a personal field" : `the personal field ${printable(this.field)}`
+    const subject = this.subject === undefined ? "the subject" : `the subject "${printable(this.subject)}"`
+    switch (this.reason) {
+      case "wrappingKey":
+        return `data keys are wrapped by the key "${
+          printable(this.keyId ?? "")
+        }", which this process does not have, or has ` +
+          "wrongly: give its KeyEncryption that key as well"
+      case "unavailable":
+        return "the keys of personal data cannot be reached: try again"
+      case "tampered":
+        return `${field} was not encrypted for this message and this field, or was changed since`
+      case "lost":
+        return `${field} is encrypted by a key that is not kept any more, and was not forgotten: restore the keys`
+      case "forgotten":
+        return `${subject} is forgotten: nothing personal is written for it`
+      case "noSubject":
+        return `the message does not say whose ${field} is: its subject must be a string that is not empty, or a number`
+    }
+  }
+}
+
+/**
  * An argument out of its bounds, or a call that is not allowed inside a transaction. Refused before anything was read or
  * written.
  */

@@ -8,6 +8,15 @@ export * from "./errors.ts"
 /** Message ids, times, metadata, positions. */
 export * as Message from "./Message.ts"
 
+/** Values that are known, or forgotten. */
+export * as Personal from "./Personal.ts"
+
+/** What encrypts the keys of subjects. */
+export * as KeyEncryption from "./KeyEncryption.ts"
+
+/** Where the keys of subjects are kept. */
+export * as SubjectKeys from "./SubjectKeys.ts"
+
 /** How a state follows from messages. */
 export * as Fold from "./Fold.ts"
 

@@ -50,6 +50,18 @@ export const subjects = {
     (module, database) => module.make(database, { ...defaults, upserts: "projection" })
   ),
   "effect-message-store (tags)": define(() => import("./tagged.ts"), (module, database) => module.make(database)),
+  "effect-message-store (1 person)": define(
+    () => import("./personal.ts"),
+    (module, database) => module.make(database, 1)
+  ),
+  "effect-message-store (100 persons)": define(
+    () => import("./personal.ts"),
+    (module, database) => module.make(database, 100)
+  ),
+  "effect-message-store (100,000 persons)": define(
+    () => import("./personal.ts"),
+    (module, database) => module.make(database, 100_000)
+  ),
   "sql-pg": define(() => import("./sqlPg.ts"), (module, database) => module.make(database)),
   "sql-pg unnest": define(() => import("./sqlPg.ts"), (module, database) => module.makeUnnest(database)),
   pg: define(() => import("../peers/pg.ts"), (module, database) => module.make(database)),

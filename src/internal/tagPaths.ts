@@ -98,18 +98,18 @@ const isObject = (ast: SchemaAST.AST): boolean => {
   return parts.length > 0 && parts.every(isObject)
 }
 
-const membersOf = (ast: SchemaAST.AST): ReadonlyArray<SchemaAST.AST> =>
+export const membersOf = (ast: SchemaAST.AST): ReadonlyArray<SchemaAST.AST> =>
   SchemaAST.isUnion(ast) && ast.encoding === undefined ? ast.types.flatMap(membersOf) : [ast]
 
 /** What stands at the far end of an encoding. */
-const encodedOf = (ast: SchemaAST.AST): SchemaAST.AST => {
+export const encodedOf = (ast: SchemaAST.AST): SchemaAST.AST => {
   const link = ast.encoding?.at(-1)
   return link === undefined ? ast : encodedOf(link.to)
 }
 
 const tagOf = SchemaAST.resolveAt<string>(tagAnnotation)
 
-const typeOf = (ast: SchemaAST.AST): string | undefined => {
+export const typeOf = (ast: SchemaAST.AST): string | undefined => {
   if (!SchemaAST.isObjects(ast)) return undefined
   const type = ast.propertySignatures.find(({ name }) => name === "_tag")?.type
   const literal = type === undefined ? undefined : encodedOf(type)

@@ -27,6 +27,7 @@ import { compilePattern } from "./pattern.ts"
 import * as MemorySchedule from "./scheduled.ts"
 import { Snapshots } from "./snapshots.ts"
 import * as MemoryStream from "./streams.ts"
+import { SubjectKeys } from "./subjectKeys.ts"
 import { Tagging } from "./tagging.ts"
 import * as Transaction from "./transaction.ts"
 
@@ -333,6 +334,7 @@ export const layer: Layer.Layer<Storage> = Layer.effect(
           snapshots: keys.map((key) => snapshots.get(key))
         })),
       saveSnapshot: (snapshot) => Effect.sync(() => snapshots.save(snapshot)),
+      subjectKeys: new SubjectKeys().storage,
       readByIds: (messageIds) => Effect.map(currentView, (view) => messages.ids(view, messageIds).map(toStored)),
       messageIds: ({ fromVersion, limit, stream }) =>
         Effect.map(

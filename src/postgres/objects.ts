@@ -35,6 +35,8 @@ export interface Objects {
   readonly completeFunction: string
   /** Messages that are to be written later. Their channel has the same name. */
   readonly scheduledTable: string
+  /** The data keys of subjects. */
+  readonly keysTable: string
   /** The trigger that refuses rows which were not inserted by one of the functions. */
   readonly refuseFunction: string
   readonly settingsTable: string
@@ -85,6 +87,7 @@ export const forStore = (name: string): Result.Result<Objects, InvalidNameError>
     valuesFunction: own("values", n),
     completeFunction: own("complete", n),
     scheduledTable: own("scheduled", n),
+    keysTable: own("keys", n),
     refuseFunction: own("refuse", n),
     settingsTable: own("settings", n),
     migrationsTable: own("migrations", n)

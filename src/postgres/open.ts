@@ -8,7 +8,7 @@ import { InvalidNameError, SetupError } from "../errors.ts"
 import * as Objects from "./objects.ts"
 
 /** The number of the migration that makes the store that this version works with. */
-const currentVersion = 8
+const currentVersion = 9
 
 interface Found {
   readonly version: number

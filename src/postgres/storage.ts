@@ -26,6 +26,7 @@ import { checkStore, openProjection, openStore, openSubscription } from "./open.
 import * as Scheduled from "./scheduled.ts"
 import { makeSave } from "./snapshots.ts"
 import * as Aggregated from "./streams.ts"
+import * as SubjectKeys from "./subjectKeys.ts"
 import * as Subscription from "./subscriptions.ts"
 import * as Tagged from "./tagged.ts"
 import * as Versions from "./versions.ts"
@@ -78,6 +79,7 @@ export const layer = (
         ...Queries.make(sql, store),
         ...Scheduled.make(sql, store, call, wakeup),
         saveSnapshot: makeSave(sql, store),
+        subjectKeys: SubjectKeys.make(sql, store),
         ...Tagged.make(sql, store),
         append: (items, { atomic }) =>
           Effect.withFiber((fiber) => {

@@ -14,6 +14,7 @@
 import { Data } from "effect"
 import type { Array, DateTime, Effect, Schema, Scope } from "effect"
 import type { SqlError } from "effect/sql/SqlError"
+import type { PersonalDataError, SerializationError } from "../errors.ts"
 import type { Tagged, TagQuery } from "../internal/tags.ts"
 import type { ExpectedVersion, StreamHead } from "../Message.ts"
 import type { Listener } from "./listeners.ts"
@@ -72,6 +73,8 @@ export type AppendOutcome = Data.TaggedEnum<{
   Duplicate: { readonly messageId: string }
   /** The open transaction does not see what others have committed since it began: nothing can be said of conditions. */
   WrongIsolation: {}
+  /** It cannot be encrypted. */
+  Refused: { readonly error: SerializationError }
   /** Left out because another item of an atomic append is the first that was refused. */
   Skipped: {}
 }>
@@ -86,10 +89,13 @@ export interface EncodedStoredMessage {
   readonly version: number
   readonly globalPosition: number
   readonly addedAt: DateTime.Utc
+  /** Nobody else has this value: it may be changed in place. */
   readonly data: Schema.Json
   readonly metadata: Schema.JsonObject
   /** In bytes, of a message that is too large to be read: `data` is null. */
   readonly oversize?: number | undefined
+  /** Why a message cannot be decrypted, if so. */
+  readonly unreadable?: PersonalDataError | undefined
 }
 
 /**

@@ -9,6 +9,7 @@
  */
 import type { DateTime, Effect, Scope } from "effect"
 import type { SqlError } from "effect/sql/SqlError"
+import type { SerializationError } from "../errors.ts"
 import type { Listener } from "./listeners.ts"
 import type { EncodedMessage } from "./messages.ts"
 
@@ -46,7 +47,8 @@ export interface Moved {
 
 /** The scheduled messages of one store. */
 export interface ScheduleStorage {
-  readonly schedule: (entry: ScheduledEntry) => Effect.Effect<void, SqlError>
+  /** Fails with a `SerializationError` for a message that cannot be encrypted. */
+  readonly schedule: (entry: ScheduledEntry) => Effect.Effect<void, SerializationError | SqlError>
   /** Whether it was scheduled. */
   readonly cancel: (key: string) => Effect.Effect<boolean, SqlError>
   /** Moves some of those that are due. Undefined if another process is about it. */

@@ -100,6 +100,8 @@ export const make = <A>(
             return Effect.fail(new DuplicateMessageError({ messageId: outcome.messageId }))
           case "WrongIsolation":
             return Effect.fail(new IsolationError())
+          case "Refused":
+            return Effect.fail(outcome.error)
           case "Written":
           case "Unchanged":
           case "Skipped": // the reason is another item's

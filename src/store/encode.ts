@@ -142,7 +142,10 @@ export const makeItems = <A>(codec: MessageCodec<A>, accessors: Accessors<A>, kn
 export const toPositions = (
   items: ReadonlyArray<AppendItem>,
   outcomes: ReadonlyArray<AppendOutcome>
-): Result.Result<ReadonlyArray<MessagePosition>, OptimisticConcurrencyError | DuplicateMessageError> => {
+): Result.Result<
+  ReadonlyArray<MessagePosition>,
+  OptimisticConcurrencyError | DuplicateMessageError | SerializationError
+> => {
   const positions: Array<MessagePosition> = []
   for (const [i, outcome] of outcomes.entries()) {
     const { expectedVersion = 0, stream } = items[i] as AppendItem
@@ -156,6 +159,8 @@ export const toPositions = (
         )
       case "Duplicate":
         return Result.fail(new DuplicateMessageError({ messageId: outcome.messageId }))
+      case "Refused":
+        return Result.fail(outcome.error)
       case "Skipped": // the reason is another item's
       case "Unchanged":
       case "Conflict":

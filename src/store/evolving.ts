@@ -7,6 +7,7 @@
 import { type Array as Arr, type Effect, Result } from "effect"
 import type { Fold } from "../Fold.ts"
 import type { MessagePosition } from "../Message.ts"
+import type { Stamp } from "../personal/freshness.ts"
 import type { AppendItem, Tagged, TagQuery } from "../Storage.ts"
 import type { Invalid, StreamWrite } from "./encode.ts"
 import { type KnownSource, remember, type Sourced } from "./sources.ts"
@@ -36,6 +37,8 @@ const maximumUnasked = 64
 
 export class Evolving<in out A> {
   readonly named: Sourced<A>
+  /** When it was begun, if it may be kept for a time only. */
+  readonly stamp: Stamp | undefined
   /** Changes with the state, and when the source is forgotten. */
   revision = 0
   /** What others have added has to be read. */
@@ -50,8 +53,9 @@ export class Evolving<in out A> {
   private unasked = 0
   private last: Behind<A>
 
-  constructor(named: Sourced<A>, known: KnownSource) {
+  constructor(named: Sourced<A>, known: KnownSource, stamp?: Stamp) {
     this.named = named
+    this.stamp = stamp
     this.ended = known
     this.last = behindNothing(known)
   }

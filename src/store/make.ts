@@ -20,6 +20,7 @@ import {
   type WriteOptions
 } from "./encode.ts"
 import type { EncodeParts, Part } from "./evolving.ts"
+import { make as makeForget, type Shredding } from "./forget.ts"
 import { make as makeSchedule } from "./schedule.ts"
 import * as Snapshots from "./snapshots.ts"
 import { makeReadSources } from "./sources.ts"
@@ -39,11 +40,12 @@ export const make = <A>(
   codec: MessageCodec<A>,
   accessors: Accessors<A>,
   name: string,
-  cachedStates: number
+  cachedStates: number,
+  shredding: Shredding<A> | undefined
 ) =>
   Effect.flatMap(
     Effect.all([
-      Snapshots.make(storage, name, cachedStates),
+      Snapshots.make(storage, name, cachedStates, shredding?.freshness),
       declare(storage, name, codec.tags)
     ]),
     ([snapshots, { knownTags, requireTags }]) => {
@@ -95,7 +97,7 @@ export const make = <A>(
           }))))
       const readSources = makeReadSources<A>(storage, makeReadStream<A>(reader), reader.readUpTo)
 
-      return Effect.map(Together.make<A>(storage, readSources), (decideOn) =>
+      return Effect.map(Together.make<A>(storage, readSources, shredding?.freshness), (decideOn) =>
         remember({
           name,
           write,
@@ -111,7 +113,8 @@ export const make = <A>(
           aggregatedStream: (options: AggregatedStream.Options<A>) =>
             AggregatedStream.make(storage, codec, accessors.time, name, options),
           withTransaction: storage.withTransaction,
-          ...makeSchedule<A>(storage, name, encoded)
+          ...makeSchedule<A>(storage, name, encoded),
+          ...makeForget<A>(storage, shredding, appendOne)
         }, storage))
     }
   )

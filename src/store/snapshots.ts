@@ -7,6 +7,7 @@
 import { Effect, Result, Schema } from "effect"
 import type { Scope } from "effect"
 import { type Fold, type Snapshot, snapshotOf, typesOf } from "../Fold.ts"
+import type { Freshness, Stamp } from "../personal/freshness.ts"
 import type { EncodedSnapshot, SnapshotKey, Storage } from "../Storage.ts"
 import * as Writer from "./snapshotWriter.ts"
 
@@ -53,11 +54,12 @@ const maximumLength = 1024 * 1024
 export const make = Effect.fnUntraced(function*(
   storage: Storage["Service"],
   store: string,
-  capacity: number
+  capacity: number,
+  freshness: Freshness | undefined
 ): Effect.fn.Return<Snapshots, never, Scope.Scope> {
   const codecs = new WeakMap<object, Codec>()
   /** In the order in which they were used. */
-  const states = new Map<string, unknown>()
+  const states = new Map<string, { readonly known: unknown; readonly stamp: Stamp | undefined }>()
   const writer = yield* Writer.make(storage, store)
 
   const codecOf = <S>(fold: Fold<S, never>, snapshot: Snapshot<S>): Effect.Effect<Codec> => {
@@ -79,22 +81,33 @@ export const make = Effect.fnUntraced(function*(
     return Effect.map(codecOf(fold, snapshot), ({ decode, encode, fingerprint }): Kept<S, Known> => {
       const key: SnapshotKey = { fold: snapshot.name, source, fingerprint }
       const name = JSON.stringify([key.fold, source, fingerprint])
+      /** Of what is known here: when it was begun, or, if it goes on from a state that was remembered, when that was. */
+      let stamp = freshness?.stamp
+      const isFresh = () => stamp === undefined || freshness?.isFresh(stamp) !== false
       return {
         key,
         remembered: () => {
-          const known = states.get(name)
-          if (known !== undefined) {
-            states.delete(name)
-            states.set(name, known)
-          }
-          return known as Known | undefined // under its key alone
+          const held = states.get(name)
+          if (held === undefined) return undefined
+          states.delete(name)
+          if (held.stamp !== undefined && freshness?.isFresh(held.stamp) === false) return undefined
+          states.set(name, held)
+          stamp = held.stamp
+          return held.known as Known // under its key alone
         },
         remember: (known) => {
           const isDue = known.unsaved >= snapshot.every
           const kept = isDue ? { ...known, unsaved: 0 } : known
-          if (isDue) writer.save(name, { ...key, ...standsAt(known), encode: () => encode(known.state) })
+          if (!isFresh()) return kept
+          if (isDue) {
+            writer.save(name, {
+              ...key,
+              ...standsAt(known),
+              encode: () => isFresh() ? encode(known.state) : Result.fail(new Error("it is not to be kept any more"))
+            })
+          }
           states.delete(name)
-          states.set(name, kept)
+          states.set(name, { known: kept, stamp })
           for (const oldest of states.keys()) {
             if (states.size <= capacity) break
             states.delete(oldest)

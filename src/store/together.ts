@@ -10,6 +10,7 @@ import { Deferred, Effect, Exit, FiberSet, type Scope } from "effect"
 import type { SqlError } from "effect/sql/SqlError"
 import type { InvalidArgumentError } from "../errors.ts"
 import { invalid } from "../internal/checks.ts"
+import type { Freshness } from "../personal/freshness.ts"
 import type { ReadError } from "../Reader.ts"
 import type { AppendOutcome, Storage } from "../Storage.ts"
 import { decideAlone } from "./alone.ts"
@@ -40,7 +41,8 @@ export interface DecideOn<A> {
  */
 export const make = Effect.fnUntraced(function*<A>(
   storage: Storage["Service"],
-  read: ReadSources<A>
+  read: ReadSources<A>,
+  freshness: Freshness | undefined
 ): Effect.fn.Return<DecideOn<A>, never, Scope.Scope> {
   let isClosed = false
   // Finalizers run from the last to the first: nothing is decided any more, then batches end, and what is in them is void.
@@ -57,7 +59,9 @@ export const make = Effect.fnUntraced(function*<A>(
 
   const find = (named: Sourced<A>): Evolving<A> | undefined => {
     for (const source of turns.place(named.keys[0] ?? "")?.sources ?? []) {
-      if (isSame(source.named, named)) return source
+      if (!isSame(source.named, named)) continue
+      if (source.stamp === undefined || freshness?.isFresh(source.stamp) !== false) return source
+      turns.forget(source) // it is not to be kept any more
     }
     return undefined
   }
@@ -65,7 +69,7 @@ export const make = Effect.fnUntraced(function*<A>(
   const isKnown = (named: Sourced<A>): boolean => find(named)?.isStale === false
 
   const add = (named: Sourced<A>, known: KnownSource): void => {
-    const source = new Evolving(named, known)
+    const source = new Evolving(named, known, freshness?.stamp)
     for (const key of named.keys) turns.place(key)?.sources.add(source)
   }
 

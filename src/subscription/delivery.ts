@@ -96,6 +96,7 @@ export const make = <A, R>(delivering: Delivering<A, R>): Deliver<R> => {
         if (unknown !== undefined && options.onUnknownType === "leave") {
           return yield* leave(delivering, partition, row, unknown, stored.failure)
         }
+        if (isOutOfReach(row)) return yield* giveUpForAWhile(delivering, partition, row, stored.failure)
         if (behind !== undefined && (yield* behind.parkUndecoded(row))) continue
         yield* giveUp({ ...row, attempt: 1 }, stored.failure, parkStream?.hasStreams === true ? row.stream : undefined)
         continue
@@ -122,6 +123,24 @@ const unknownType = <A>({ types }: MessageCodec<A>, { data }: EncodedLinkedMessa
   const type = types?.of(data)
   return type === undefined || types?.knows(type) !== false ? undefined : type
 }
+
+/** Whether a message can be read once the keys of personal data are there. */
+const isOutOfReach = ({ unreadable }: EncodedLinkedMessage): boolean =>
+  unreadable?.reason === "unavailable" || unreadable?.reason === "wrappingKey"
+
+/** Neither parks nor skips what can be read later, or elsewhere. */
+const giveUpForAWhile = Effect.fnUntraced(function*<A, R>(
+  { options }: Delivering<A, R>,
+  { partition }: ClaimedPartition,
+  row: EncodedLinkedMessage,
+  cause: SerializationError
+): Effect.fn.Return<never, Ended> {
+  yield* Effect.annotateLogs(
+    Effect.logWarning(`subscription ${options.name}: a message cannot be decrypted yet: its partition waits`, cause),
+    annotationsOf({ ...row, partition, attempt: 0 })
+  )
+  return yield* new BatchStopped({ reason: "disturbed" })
+})
 
 /** Leaves a message to processes that know its type. */
 const leave = Effect.fnUntraced(function*<A, R>(

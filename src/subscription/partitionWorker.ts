@@ -17,7 +17,7 @@
  * - *unknownType*: at a message whose type this build does not know;
  * - *requeued*: at a message that can be parked behind others only when some of these, which are requeued, were handled: they
  *   are the first that whoever claims the partition handles;
- * - *disturbed*: by a transient failure of the database;
+ * - *disturbed*: by a transient failure of the database, or of what keeps the keys of personal data;
  * - *stopped*: the consumer shuts down.
  */
 import { Array as Arr, Effect, Latch, Random } from "effect"

@@ -13,8 +13,10 @@ import { conditions } from "./messageStore/conditions.ts"
 import { deadlocks } from "./messageStore/deadlocks.ts"
 import { deciding } from "./messageStore/deciding.ts"
 import { foldSnapshots } from "./messageStore/foldSnapshots.ts"
+import { forgetting } from "./messageStore/forgetting.ts"
 import { oneByOne } from "./messageStore/oneByOne.ts"
 import { pages } from "./messageStore/pages.ts"
+import { personal } from "./messageStore/personal.ts"
 import { reading } from "./messageStore/reading.ts"
 import { rememberedStates } from "./messageStore/rememberedStates.ts"
 import { scheduling } from "./messageStore/scheduling.ts"
@@ -43,6 +45,8 @@ export const suite = makeSuite("message store", {
   "decisions together": oneByOne,
   reading,
   pages,
+  "personal fields": personal,
+  forgetting,
   transactions,
   snapshots,
   "bad input": badInput,

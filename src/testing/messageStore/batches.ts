@@ -54,6 +54,7 @@ const show: (outcome: AppendOutcome) => string = AppendOutcome.$match({
   Conflict: ({ messageId }) => `conflict ${messageId}`,
   Duplicate: ({ messageId }) => `duplicate ${messageId}`,
   WrongIsolation: () => "wrong isolation",
+  Refused: () => "refused",
   Skipped: () => "skipped"
 })
 

@@ -86,6 +86,7 @@ const show: (outcome: AppendOutcome) => string = AppendOutcome.$match({
   Conflict: ({ condition, messageId }) => `conflict ${condition} ${messageId}`,
   Duplicate: ({ messageId }) => `duplicate ${messageId}`,
   WrongIsolation: () => "wrong isolation",
+  Refused: () => "refused",
   Skipped: () => "skipped"
 })
 

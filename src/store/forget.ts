@@ -1,0 +1,188 @@
+/** Forgets subjects: what is personal of theirs is forgotten in all messages, without touching any. */
+import { Duration, Effect, Option, Result } from "effect"
+import type { SqlError } from "effect/sql/SqlError"
+import { InvalidArgumentError, type PersonalDataError } from "../errors.ts"
+import { checkStreamName, checkWhole, invalid } from "../internal/checks.ts"
+import type { PersonalPlaces } from "../internal/personalPaths.ts"
+import { KeyEncryption } from "../KeyEncryption.ts"
+import type { MessagePosition } from "../Message.ts"
+import { type Freshness, make as makeFreshness } from "../personal/freshness.ts"
+import { Keys } from "../personal/keys.ts"
+import { make as makeSnapshots, nobody } from "../personal/snapshots.ts"
+import { make as makeStorage } from "../personal/storage.ts"
+import type { Backend } from "../Storage.ts"
+import { SubjectKeys } from "../SubjectKeys.ts"
+import type { StreamWrite } from "./encode.ts"
+import type { WriteError } from "./update.ts"
+
+/** How a store deals with personal fields. */
+export interface PersonalOptions<in out A> {
+  /**
+   * What becomes of a message that is written for a subject which was forgotten: it is refused with a `SerializationError` (its cause
+   * is a `PersonalDataError` of reason `forgotten`), or gets a new key, under which nothing older can be read. Default `"refuse"`.
+   */
+  readonly whenForgotten?: "refuse" | "newKey" | undefined
+  /**
+   * How long after `forget` other processes may still know values of the subject: they hold keys, and states of folds, for that long
+   * at most. The process that forgets does so at once. More than 0; default 1 minute.
+   */
+  readonly cacheTime?: Duration.Input | undefined
+  /** How many keys of subjects a process holds: a whole number, 1 or more. Default 10,000. */
+  readonly cachedKeys?: number | undefined
+  /**
+   * The notice that `forget` writes of a subject, in the same transaction: a message of the store, for projections and others that
+   * keep personal data, to delete it; `Message.SubjectForgotten` is one. Best in a stream, and with a field, that give it the
+   * partition of the subject's messages: there it comes behind them. Default: none.
+   */
+  readonly notice?: ((subject: string) => StreamWrite<A>) | undefined
+}
+
+/** What forgets. */
+export interface Forgetting {
+  /**
+   * Forgets a subject: removes its key, in the transaction that is open. Once that is committed, every personal field of its messages
+   * is `Forgotten`, wherever a copy of the messages is: in this process at once, elsewhere when `cacheTime` is over. Snapshots
+   * of folds, which may have values in them, are void.
+   *
+   * **Details**
+   *
+   * What was encrypted in a transaction that is still open is forgotten too: it is waited for. To forget somebody twice, or
+   * somebody who is not known, does nothing but write the notice again, and be remembered. Messages, tags, metadata and ids stay
+   * as they are; `delete` and `redact` are for them. Fails with an `InvalidArgumentError` if the schema has no personal fields.
+   *
+   * **Gotchas**
+   *
+   * A backup of the database has the keys in it: see docs/forgetting.md. What read models, logs and other systems keep
+   * is theirs to delete, when they see the notice.
+   *
+   * **Example**
+   *
+   * \`\`\`ts
+   * yield* customers.forget("customer-7")
+   * \`\`\`
+   */
+  readonly forget: (subject: string) => Effect.Effect<void, ForgetError>
+  /**
+   * Wraps all keys anew that another wrapping key has wrapped than the present one, and answers how many; messages are not touched.
+   * While others write and forget; it can be ended at any time, and run again.
+   */
+  readonly rewrapKeys: Effect.Effect<number, RewrapError>
+}
+
+/** Why a subject cannot be forgotten: a bad argument, keys out of reach, or a notice that cannot be written. */
+export type ForgetError = WriteError | PersonalDataError
+
+/** Why keys cannot be wrapped anew. */
+export type RewrapError = InvalidArgumentError | PersonalDataError | SqlError
+
+/**
+ * What a store with personal fields has beside its backend.
+ *
+ * @internal
+ */
+export interface Shredding<A> {
+  readonly freshness: Freshness
+  /** Forgets in the transaction that is open. */
+  readonly remove: (subject: string) => Effect.Effect<void, PersonalDataError | SqlError>
+  /** Drops what this process holds. */
+  readonly expire: Effect.Effect<void>
+  readonly rewrap: Keys["rewrap"]
+  readonly notice: PersonalOptions<A>["notice"]
+}
+
+/** The options, checked, with their defaults. */
+export interface Settings<A> extends Pick<PersonalOptions<A>, "notice"> {
+  readonly revives: boolean
+  /** In milliseconds. */
+  readonly cacheTime: number
+  readonly cachedKeys: number
+}
+
+/** @internal */
+export const settingsOf = <A>(
+  { cachedKeys = 10_000, cacheTime = "1 minute", notice, whenForgotten = "refuse" }: PersonalOptions<A> = {}
+): Result.Result<Settings<A>, InvalidArgumentError> =>
+  Result.gen(function*() {
+    yield* checkWhole("cachedKeys", cachedKeys, 1)
+    const milliseconds = Option.getOrElse(Option.map(Duration.fromInput(cacheTime), Duration.toMillis), () => 0)
+    if (!(milliseconds > 0 && milliseconds < Infinity)) {
+      return yield* invalid("cacheTime", "must be more than 0, and finite")
+    }
+    if (whenForgotten !== "refuse" && whenForgotten !== "newKey") {
+      return yield* invalid("whenForgotten", "must be \"refuse\" or \"newKey\"")
+    }
+    return { notice, cachedKeys, cacheTime: milliseconds, revives: whenForgotten === "newKey" }
+  })
+
+/**
+ * Puts the encryption before a backend.
+ *
+ * @internal
+ */
+export const shred = Effect.fnUntraced(function*<A>(
+  backend: Backend,
+  places: PersonalPlaces,
+  { cachedKeys, cacheTime, notice, revives }: Settings<A>
+): Effect.fn.Return<{ readonly storage: Backend; readonly shredding: Shredding<A> }, never, KeyEncryption> {
+  const elsewhere = yield* Effect.serviceOption(SubjectKeys)
+  const stored = Option.getOrElse(elsewhere, () => backend.subjectKeys)
+  // A state may be folded of values that were decrypted by a key as long as that is held: each has half of the time.
+  const freshness = yield* makeFreshness(cacheTime / 2)
+  const keys = new Keys(backend, stored, yield* KeyEncryption, freshness, {
+    capacity: cachedKeys,
+    revives
+  })
+  const snapshots = makeSnapshots(keys)
+  yield* snapshots.observe
+  return {
+    storage: makeStorage(backend, places, keys, snapshots),
+    shredding: {
+      freshness,
+      notice,
+      rewrap: keys.rewrap,
+      remove: (subject) =>
+        Effect.asVoid(stored.forget([subject, nobody].map((each) => ({
+          subject: each,
+          id: globalThis.crypto.randomUUID()
+        })))),
+      expire: Effect.andThen(snapshots.observe, Effect.sync(() => keys.clear()))
+    }
+  }
+})
+
+/**
+ * @internal
+ */
+export const make = <A>(
+  storage: Backend,
+  shredding: Shredding<A> | undefined,
+  append: (write: StreamWrite<A>) => Effect.Effect<MessagePosition, WriteError>
+): Forgetting => {
+  const required = (call: string) =>
+    Effect.fromResult(
+      shredding === undefined
+        ? invalid(call, "has nothing to do: the store's schema has no personal fields (Message.personal)")
+        : Result.succeed(shredding)
+    )
+  return {
+    forget: Effect.fn("MessageStore.forget")(function*(subject) {
+      yield* Effect.fromResult(
+        Result.mapError(
+          checkStreamName(subject),
+          ({ reason }) => new InvalidArgumentError({ argument: "subject", reason })
+        )
+      )
+      const { expire, notice, remove } = yield* required("forget")
+      yield* storage.withTransaction(Effect.gen(function*() {
+        // In the order in which writers lock: keys, then streams.
+        yield* remove(subject)
+        if (notice !== undefined) yield* append(notice(subject))
+        yield* storage.afterCommit(expire)
+      }))
+    }),
+    rewrapKeys: Effect.withSpan(
+      Effect.flatMap(required("rewrapKeys"), ({ rewrap }) => rewrap),
+      "MessageStore.rewrapKeys"
+    )
+  }
+}
