@@ -90,12 +90,14 @@ export interface Identified {
 
 /**
  * What is known about a message beside its content. The store fills in `traceparent`, the W3C trace context of the
- * span that wrote it; the other names are conventions, and any further field of JSON is yours.
+ * span that wrote it, and `redactedAt`, the ISO time at which its content was replaced; the other names are conventions, and any
+ * further field of JSON is yours.
  */
 export interface Metadata {
   readonly correlationId?: string | undefined
   readonly causationId?: string | undefined
   readonly traceparent?: string | undefined
+  readonly redactedAt?: string | undefined
   readonly [field: string]: Schema.Json | undefined
 }
 

@@ -3,7 +3,7 @@
  *
  * **Guarantees**
  *
- * - Versions of a stream are 1, 2, 3, … without gaps, whoever writes at the same time.
+ * - Versions of a stream are 1, 2, 3, … without gaps, whoever writes at the same time; the first ones may have been deleted.
  * - A write goes in as a whole or not at all; one that fails, whatever the reason, leaves nothing behind.
  * - An `OptimisticConcurrencyError` or `DuplicateMessageError` inside a transaction leaves it usable.
  * - Every operation runs in the transaction that is open around it, and commits or rolls back with it.
@@ -35,6 +35,7 @@ import type * as Reader from "./Reader.ts"
 import { fromSchema, makeCodec, type MessageSerializer, verified } from "./Serializer.ts"
 import { Storage } from "./Storage.ts"
 import type { DecideError } from "./store/decide.ts"
+import type { Deleted, DeleteError, DeleteOptions, Deleting, RedactError, RedactOptions } from "./store/deleting.ts"
 import type { Accessors, OneOrMore, StreamWrite, WriteOptions } from "./store/encode.ts"
 import {
   type ForgetError,
@@ -60,10 +61,16 @@ export type {
   Accessors,
   Appended,
   DecideError,
+  Deleted,
+  DeleteError,
+  DeleteOptions,
+  Deleting,
   ForgetError,
   Forgetting,
   OneOrMore,
   PersonalOptions,
+  RedactError,
+  RedactOptions,
   RewrapError,
   SchedulerLayerOptions,
   Scheduling,
@@ -81,7 +88,7 @@ export type { ScheduleError, ScheduleOptions, Scheduler, SchedulerOptions } from
 
 /** A store of messages of type `A`: streams of them, written with expected versions, read in order. */
 export interface MessageStore<in out A, P extends Path = Path>
-  extends AggregatedStream.Aggregating<A, P>, Scheduling<A>, Forgetting
+  extends AggregatedStream.Aggregating<A, P>, Scheduling<A>, Deleting<A>, Forgetting
 {
   /** The name that its database objects have in theirs. */
   readonly name: string

@@ -33,6 +33,7 @@ import type {
   Page,
   SnapshotKey,
   Storage,
+  StreamQuery,
   TaggedQuery,
   TagQuery
 } from "./Storage.ts"
@@ -154,13 +155,14 @@ export interface Internal<out A> extends Reader<A> {
     range?: Pages.Range
   ) => Stream.Stream<StoredMessage<A>, SerializationError | SqlError>
   /**
-   * The messages of a stream behind a snapshot, if there is one that stands, and that is taken when it is found; else all.
+   * The messages of a stream. Of each page that is not empty `begins` is told in which edition of the stream it was read. The first
+   * one may have a snapshot that its messages stand behind: if that is not taken, it is read again without.
    */
-  readonly readBehind: (
+  readonly readEditions: (
     stream: string,
-    options: Pick<ReadOptions, "toVersion">,
-    snapshot: SnapshotKey,
-    found: (snapshot: EncodedSnapshot) => boolean
+    options: Pick<ReadOptions, "fromVersion" | "toVersion">,
+    snapshot: SnapshotKey | undefined,
+    begins: (edition: number, snapshot: EncodedSnapshot | undefined) => boolean
   ) => Stream.Stream<StoredMessage<A>, ReadError>
 }
 
@@ -211,9 +213,9 @@ export const make = <A>(
   ) => Pages.read({ range, position, fetch, decode: decoding(options), inTransaction: storage.inTransaction })
 
   const readStream =
-    (stream: string) =>
-    ({ direction, from, limit, to }: Pages.Range, snapshot?: SnapshotKey): Effect.Effect<Page, SqlError> =>
-      storage.readStream({ stream, fromVersion: from, toVersion: to, direction, limit, snapshot })
+    (stream: string, asked?: Pick<StreamQuery, "snapshot" | "withEdition">) =>
+    ({ direction, from, limit, to }: Pages.Range): Effect.Effect<Page, SqlError> =>
+      storage.readStream({ ...asked, stream, fromVersion: from, toVersion: to, direction, limit })
 
   const tagged = (queries: TaggedQuery["queries"], range: Pages.Range, options?: TagsOption) =>
     pages(
@@ -239,17 +241,15 @@ export const make = <A>(
           (range) => pages(range, options, (message) => message.version, readStream(stream))
         )
       ),
-    readBehind: (stream, options, snapshot, found) =>
+    readEditions: (stream, options, snapshot, begins) =>
       Stream.unwrap(
         Effect.map(Effect.fromResult(checkRead(stream, options)), (all) => {
-          const read = readStream(stream)
-          return pages(all, undefined, (message) => message.version, (range) =>
-            range.from > 1
-              ? read(range)
-              : Effect.flatMap(
-                read(range, snapshot),
-                (page) => page.snapshot === undefined || found(page.snapshot) ? Effect.succeed(page) : read(range)
-              ))
+          const read = readStream(stream, { withEdition: true })
+          const first = snapshot === undefined ? read : readStream(stream, { snapshot, withEdition: true })
+          return pages(all, undefined, (message) =>
+            message.version, (range) =>
+            Effect.flatMap((range.from > all.from ? read : first)(range), (page) =>
+              page.edition === undefined || begins(page.edition, page.snapshot) ? Effect.succeed(page) : read(range)))
         })
       ),
     readWildcard: (pattern: string, options?: ReadWildcardOptions) =>

@@ -218,6 +218,19 @@ describe("examples of processes", () => {
   })
 })
 
+describe("examples of forgetting", () => {
+  it("21: closes a year and deletes it, and redacts a name", async () => {
+    const finished = await runOnServer("21-forgetting.ts")
+    assertSucceeded(finished)
+    assert.deepStrictEqual(finished.lines, [
+      "3 deleted, the stream is at version 4",
+      "4 YearClosed: redacted (redacted)",
+      "5 Booked: 2",
+      "the stream is at version 0"
+    ])
+  })
+})
+
 describe("examples of decisions", () => {
   it("20: tags what was stored before", async () => {
     const finished = await runOnServer("20-tags-after-the-fact.ts")

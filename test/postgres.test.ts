@@ -198,7 +198,9 @@ describe("PostgreSQL", () => {
           "functions",
           "decisions",
           "tagging",
-          "scheduled"
+          "scheduled",
+          "subject keys",
+          "forgetting"
         ])
       }))
 

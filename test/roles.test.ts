@@ -156,7 +156,10 @@ describe("PostgreSQL", () => {
         yield* statements(["grant select on effect_message_store_snapshots_transfers to esm_decider"])
         assert.deepStrictEqual(yield* decide, [3, 3])
         assert.deepStrictEqual(yield* saved, [])
-        yield* statements(["grant insert, update, delete on effect_message_store_snapshots_transfers to esm_decider"])
+        yield* statements([
+          "grant insert, update, delete on effect_message_store_snapshots_transfers to esm_decider",
+          "grant insert, update on effect_message_store_editions_transfers to esm_decider"
+        ])
         assert.deepStrictEqual(yield* decide, [4, 4])
         assert.deepStrictEqual(yield* saved, [4])
         assert.deepStrictEqual(yield* decide, [5, 1])

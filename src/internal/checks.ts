@@ -114,13 +114,15 @@ export const checkDistinct = (
 /** Each stream has a lock of its own in the database until the write is committed, and the locks of all clients have one table. */
 const maximumStreams = 500
 
-/** The streams of one write. */
+/** The streams of one write, or of what is done to messages. */
 export const checkStreams = (
-  writes: ReadonlyArray<{ readonly stream: string }>
+  writes: ReadonlyArray<{ readonly stream: string }>,
+  argument = "writes",
+  verb = "write"
 ): Result.Result<void, InvalidArgumentError> =>
   writes.length <= maximumStreams || new Set(writes.map(({ stream }) => stream)).size <= maximumStreams
     ? Result.void
-    : invalid("writes", `must not be of more than ${maximumStreams} streams: write them in parts`)
+    : invalid(argument, `must not be of more than ${maximumStreams} streams: ${verb} them in parts`)
 
 /** The sources of one decision: each stream, and each set of tags, has a lock until the commit. */
 export const checkSources = (

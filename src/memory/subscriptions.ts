@@ -128,6 +128,12 @@ export const make = (
       })
     }),
     checkpoint: (partition) => Effect.map(view, ({ checkpoints }) => checkpoints.get(partition) ?? -1),
+    endOfGone: ({ partition, position }) =>
+      Effect.gen(function*() {
+        const { messages } = yield* readPartition({ partition, fromPosition: position + 1, limit: 1 })
+        const head = (yield* partitions).find((each) => each.partition === partition)
+        return messages.length === 0 && head !== undefined && head.position > position ? head.position : undefined
+      }),
     advance: ({ partition, token }, from, to) =>
       Effect.map(
         change([checkpointOf(partition)], ({ checkpoints }) =>

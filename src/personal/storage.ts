@@ -39,16 +39,19 @@ import type { Snapshots } from "./snapshots.ts"
 /** What a value is bound to. */
 const boundTo = (messageId: string, { path }: Field): string => `${messageId} ${path}`
 
+/** What is bound to the id of its message. */
+type Content = Pick<EncodedMessage, "messageId" | "data">
+
 /** A message, or why it cannot be written. */
-type Encoded = Result.Result<EncodedMessage, SerializationError>
+type Encoded<A = EncodedMessage> = Result.Result<A, SerializationError>
 
 export const make = (backend: Backend, places: PersonalPlaces, keys: Keys, snapshots: Snapshots): Backend => {
   /** Encrypts the personal fields of messages. */
-  const encrypted = Effect.fnUntraced(function*(
-    messages: ReadonlyArray<EncodedMessage>
-  ): Effect.fn.Return<ReadonlyMap<EncodedMessage, Encoded>, SqlError> {
-    const encoded = new Map<EncodedMessage, Encoded>()
-    const open: Array<Open> = []
+  const encrypted = Effect.fnUntraced(function*<M extends Content>(
+    messages: ReadonlyArray<M>
+  ): Effect.fn.Return<ReadonlyMap<M, Encoded<M>>, SqlError> {
+    const encoded = new Map<M, Encoded<M>>()
+    const open: Array<Open<M>> = []
     const subjects = new Set<string>()
     for (const message of messages) {
       if (!hasWritten(message.data)) {
@@ -188,6 +191,14 @@ export const make = (backend: Backend, places: PersonalPlaces, keys: Keys, snaps
             onSuccess: (message) => backend.schedule({ ...entry, message })
           })
       ),
+    redact: (redactions) =>
+      Effect.flatMap(encrypted(redactions), (encoded) =>
+        Effect.flatMap(
+          Effect.fromResult(Result.all(
+            Arr.map(redactions, (redaction) => encoded.get(redaction) ?? Result.succeed(redaction))
+          )),
+          backend.redact
+        )),
     aggregatedStream: (definition) =>
       Effect.map(backend.aggregatedStream(definition), (stream): AggregatedStorage => ({
         ...stream,
@@ -216,8 +227,8 @@ export const make = (backend: Backend, places: PersonalPlaces, keys: Keys, snaps
 }
 
 /** A message whose fields are to be encrypted. */
-interface Open {
-  readonly message: EncodedMessage
+interface Open<M> {
+  readonly message: M
   readonly json: Schema.Json
   readonly fields: ReadonlyArray<Field>
 }
@@ -230,10 +241,10 @@ interface Job<Row> {
   readonly encrypted: Encrypted
 }
 
-const encryptAll = async (
-  { fields, json, message }: Open,
+const encryptAll = async <M extends Content>(
+  { fields, json, message }: Open<M>,
   keys: ReadonlyMap<string, DataKey | PersonalDataError>
-): Promise<Encoded> => {
+): Promise<Encoded<M>> => {
   const encrypting: Array<() => Promise<void>> = []
   for (const field of fields) {
     const { container, key: at, subject, value } = field
@@ -259,7 +270,7 @@ const encryptAll = async (
     : Result.succeed({ ...message, data })
 }
 
-const refuse = ({ messageId }: EncodedMessage, cause: PersonalDataError): Encoded =>
+const refuse = ({ messageId }: Content, cause: PersonalDataError): Encoded<never> =>
   Result.fail(new SerializationError({ operation: "serialize", reason: cause.message, messageId, cause }))
 
 /** An item whose messages are encrypted; or why the first one cannot be. */

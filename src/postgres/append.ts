@@ -5,7 +5,9 @@
  *
  * 1. The locks of all streams are taken, in the order of their keys, so that no two calls can wait for each other; or,
  *    without waiting, those that are free: the items of the other streams are left alone.
- * 2. The head of each stream is read after its lock: at READ COMMITTED this sees all that earlier holders wrote.
+ * 2. The head of each stream is read after its lock: at READ COMMITTED this sees all that earlier holders wrote. Where a
+ *    decision was made on a stream, its last message has to be the one that was seen, in the edition that was seen: of a stream
+ *    that was deleted and is back at its version, the version says nothing.
  * 3. Item by item, in the order given, the versions are decided, each on what the previous item of its stream left; an
  *    item whose expectation does not hold is left out.
  * 4. The transaction gets its id, if it has none, and then positions; all messages of the accepted items go in with one
@@ -26,7 +28,6 @@ import { Effect } from "effect"
 import type { Array as Arr } from "effect"
 import type { SqlClient } from "effect/sql/SqlClient"
 import type { SqlError } from "effect/sql/SqlError"
-import type * as Statement from "effect/sql/Statement"
 import { type AppendItem, AppendOutcome } from "../Storage.ts"
 import { type Int8, int8, timeParameter } from "./client/values.ts"
 import type { Objects } from "./objects.ts"
@@ -34,7 +35,7 @@ import type { Objects } from "./objects.ts"
 /** How the function's `_expected` says that any version will do, or any but 0: arrays of nulls have no type to bind. */
 const anyVersion = -2
 const existing = -1
-const noVersion = -3
+const anyEdition = -1
 
 /** An outcome, as both functions tell it. */
 export interface Row {
@@ -57,13 +58,11 @@ export const append = (sql: SqlClient, objects: Objects) => {
     const given = itemArrays(items, timeOf)
     return Effect.map(
       sql<Row>`select outcome, version, global_position, duplicate as message_id from ${sql(objects.appendFunction)}(
-      ${given.streams}::text[], ${given.previous}::int[], ${
-        expectedVersions(sql, objects, given)
-      }, ${given.metadata}::jsonb[],
+      ${given.streams}::text[], ${given.previous}::int[], ${given.expected}::int[], ${given.metadata}::jsonb[],
       ${given.last}::int[], ${given.item}::int[], ${given.ids}::uuid[], ${given.occurred}::timestamptz[],
       ${given.data}::text[], ${options.atomic}::boolean, ${options.wait}::boolean, ${given.ascending}::boolean, ${
         int8(knownTags(items))
-      }::int8)`,
+      }::int8, ${given.seen}::int8[], ${given.editions}::int8[])`,
       (rows) => rows.map(toOutcome)
     )
   }
@@ -76,32 +75,15 @@ export const knownTags = (items: ReadonlyArray<AppendItem>): number => {
   return known.size === 1 ? first : 1
 }
 
-/** The argument `_expected`: no version at all where another message stands at the one that is expected. */
-export const expectedVersions = (
-  sql: SqlClient,
-  { table }: Objects,
-  { expected, positions, streams }: Pick<ReturnType<typeof itemArrays>, "expected" | "positions" | "streams">
-): Statement.Fragment =>
-  positions.every((position) => position === 0)
-    ? sql`${expected}::int[]`
-    : sql`(
-        select pg_catalog.array_agg(
-          case when e.position = 0::bigint or e.position = ( -- by index: what exists might be hashed
-            select m.global_position from ${sql(table)} m
-            where m.stream operator(pg_catalog.=) e.stream and m.version = e.version
-          ) then e.version else ${noVersion}::int end order by e.i
-        )
-        from unnest(${streams}::text[], ${expected}::int[], ${positions.map(int8)}::int8[])
-          with ordinality e(stream, version, position, i)
-      )`
-
 /** Items and their messages as the function takes them: migration 5 says what each array is. */
 export const itemArrays = (items: ReadonlyArray<AppendItem>, timeOf: ReturnType<typeof timeParameter>) => {
   const streams: Array<string> = []
   const previous: Array<number> = []
   const expected: Array<number> = []
   /** Where the message of the expected version was seen; 0: any will do. */
-  const positions: Array<number> = []
+  const seen: Array<string> = []
+  const editions: Array<string> = []
+  let isSeen = false
   const metadata: Array<string> = []
   const last: Array<number> = []
   const item: Array<number> = []
@@ -110,14 +92,24 @@ export const itemArrays = (items: ReadonlyArray<AppendItem>, timeOf: ReturnType<
   const data: Array<string> = []
   const latest = new Map<string, number>()
   let ascending = true
-  for (const { expectedPosition = 0, expectedVersion, messages, metadata: itemMetadata, stream } of items) {
+  for (const written of items) {
+    const {
+      expectedEdition = anyEdition,
+      expectedPosition = 0,
+      expectedVersion,
+      messages,
+      metadata: itemMetadata,
+      stream
+    } = written
     const index = streams.push(stream)
     previous.push(latest.get(stream) ?? 0)
     latest.set(stream, index)
     expected.push(
       expectedVersion === undefined ? anyVersion : expectedVersion === "exists" ? existing : expectedVersion
     )
-    positions.push(expectedPosition)
+    isSeen ||= expectedPosition > 0
+    seen.push(int8(expectedPosition))
+    editions.push(int8(expectedEdition))
     metadata.push(itemMetadata)
     for (const message of messages) {
       item.push(index)
@@ -128,7 +120,8 @@ export const itemArrays = (items: ReadonlyArray<AppendItem>, timeOf: ReturnType<
     }
     last.push(ids.length)
   }
-  return { streams, previous, expected, positions, metadata, last, item, ids, occurred, data, ascending }
+  const asSeen = isSeen ? { seen, editions } : { seen: null, editions: null }
+  return { streams, previous, expected, ...asSeen, metadata, last, item, ids, occurred, data, ascending }
 }
 
 export const toOutcome = (row: Row): AppendOutcome | undefined => {

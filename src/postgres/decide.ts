@@ -7,7 +7,8 @@
  *    Without waiting, an item whose locks are not all free is left alone. Its locks are tried in the order of its tags, up to
  *    the first that is not free: of several calls that need the same tags one has them all.
  * 2. Under the locks it looks, for all queries at once, for a match behind the last position that was seen of the tag. One
- *    position for the whole of a condition would be wrong: a message of another tag may be committed late, below it.
+ *    position for the whole of a condition would be wrong: a message of another tag may be committed late, below it. That a
+ *    message of the tag was deleted or redacted since is a match too.
  * 3. An item fails whose stream is not as expected, or whose query has a match: in the database, or, unless the append is
  *    atomic, among the messages of the items before it.
  *
@@ -26,7 +27,7 @@ import { tagLocksOf } from "./locks.ts"
 import type { Objects } from "./objects.ts"
 
 interface OfDecision extends Omit<Append.Row, "outcome"> {
-  readonly outcome: "unchanged" | "conflict" | "isolation"
+  readonly outcome: "unchanged" | "conflict" | "outdated" | "isolation"
   readonly query: number | null
 }
 
@@ -72,15 +73,14 @@ export const decide = (sql: SqlClient, objects: Objects) => {
       sql<Append.Row | OfDecision>`select outcome, version, global_position, message_id, query from ${
         sql(objects.decideFunction)
       }(
-      ${given.streams}::text[], ${given.previous}::int[], ${
-        Append.expectedVersions(sql, objects, given)
-      }, ${given.metadata}::jsonb[],
+      ${given.streams}::text[], ${given.previous}::int[], ${given.expected}::int[], ${given.metadata}::jsonb[],
       ${given.last}::int[], ${given.item}::int[], ${given.ids}::uuid[], ${given.occurred}::timestamptz[],
       ${given.data}::text[], ${options.atomic}::boolean, ${options.wait}::boolean, ${types}::text[], ${locks}::text[],
       ${alone}::boolean[], ${lastLock}::int[], ${tags}::text[], ${tagMessage}::int[], ${lastQuery}::int[],
       ${some(asked.tags)}::text[], ${some(askedEarlier)}::boolean[],
       ${some(queries.map(({ after }) => int8(after)))}::int8[], ${some(asked.types)}::text[],
-      ${some(asked.others)}::text[], ${int8(Append.knownTags(items))}::int8)`,
+      ${some(asked.others)}::text[], ${int8(Append.knownTags(items))}::int8, ${given.seen}::int8[],
+      ${given.editions}::int8[], ${some(queries.map(({ edition = -1 }) => int8(edition)))}::int8[])`,
       (rows) => rows.map(toOutcome)
     )
   }
@@ -109,6 +109,8 @@ const toOutcome = (row: Append.Row | OfDecision): AppendOutcome | undefined => {
         messageId: String(row.message_id),
         globalPosition: Number(row.global_position)
       })
+    case "outdated":
+      return AppendOutcome.Outdated({ condition: Number(row.query) - 1 })
     case "isolation":
       return AppendOutcome.WrongIsolation()
     default:

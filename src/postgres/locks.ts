@@ -73,5 +73,6 @@ export const withLock =
       effect
     ))
 
-const keyOf = (store: Store, ofTag: string, name: string): string =>
+/** The key of the lock of a stream or a tag. */
+export const keyOf = (store: Store, ofTag: string, name: string): string =>
   `case when ${ofTag} then ${tagLockKey(store, name)} else ${streamLockKey(store, name)} end`

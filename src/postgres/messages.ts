@@ -19,7 +19,7 @@ import type {
 } from "../Storage.ts"
 import { type Int8, int8, milliseconds, toTime } from "./client/values.ts"
 import { queryArrays } from "./decide.ts"
-import { type Store, timeAdded } from "./objects.ts"
+import { type Store, streamLockKey, tagLockKey, timeAdded } from "./objects.ts"
 import * as Snapshots from "./snapshots.ts"
 
 export interface Row {
@@ -43,6 +43,13 @@ export interface OfStream {
 interface OfSnapshot {
   readonly is_snapshot: boolean
 }
+
+interface OfEdition {
+  readonly edition?: Int8
+}
+
+const toEdition = (row: OfEdition | undefined): number | undefined =>
+  row?.edition === undefined ? undefined : Number(row.edition)
 
 /** Messages that were written together share their metadata and their time: both are made once. */
 export const toStored = <R extends Row>(
@@ -157,14 +164,31 @@ export const make = (sql: SqlClient, store: Store) => {
   const page = sized(sql, store)
   const snapshots = Snapshots.make(sql, store)
 
+  const editionOf = (key: string): string =>
+    `coalesce((
+    select e.edition from ${store.editionsTable} e where e.key = ${key}
+  ), 0)`
+
+  /** The edition of a stream, as a column of its page. */
+  const edition = ({ stream, withEdition = false }: StreamQuery): Statement.Fragment =>
+    withEdition
+      ? sql`, (
+        select ${sql.literal(editionOf(streamLockKey(store, "k.name")))} from (select ${stream}::text as name) k
+      ) as edition`
+      : sql``
+
   const readStream = (query: StreamQuery): Effect.Effect<Page, SqlError> => {
-    const { direction, fromVersion, limit, stream, toVersion } = query
+    const { direction, fromVersion, limit, stream, toVersion, withEdition = false } = query
     if (query.snapshot !== undefined && store.snapshots.read) return readBehind(query, query.snapshot)
-    const range = sql` from ${table} m
+    const range = sql`${edition(query)} from ${table} m
         where stream operator(pg_catalog.=) ${stream}::text and version >= ${fromVersion} and version <= ${toVersion} order by version`
     return Effect.map(
-      page("", direction === "forward" ? range : sql`${range} desc`, limit),
-      ({ more, rows }) => ({ messages: toStored(rows, () => stream), more })
+      page<Row & OfEdition>(
+        withEdition ? "edition, " : "",
+        direction === "forward" ? range : sql`${range} desc`,
+        limit
+      ),
+      ({ more, rows }) => ({ messages: toStored(rows, () => stream), more, edition: toEdition(rows[0]) })
     )
   }
 
@@ -173,23 +197,24 @@ export const make = (sql: SqlClient, store: Store) => {
     query: StreamQuery,
     key: SnapshotKey
   ): Effect.fn.Return<Page, SqlError> {
-    const { limit, stream } = query
-    const { more, rows: [first, ...others] } = yield* page<Row & OfSnapshot>(
-      "is_snapshot, ",
-      snapshots.behind(query, key),
+    const { limit, stream, withEdition = false } = query
+    const { more, rows: [first, ...others] } = yield* page<Row & OfSnapshot & OfEdition>(
+      withEdition ? "is_snapshot, edition, " : "is_snapshot, ",
+      sql`${edition(query)}${snapshots.behind(query, key)}`,
       limit,
       true
     )
+    const seen = { edition: toEdition(first) }
     if (first?.is_snapshot !== true) {
-      return { messages: toStored(first === undefined ? [] : [first, ...others], () => stream), more }
+      return { ...seen, messages: toStored(first === undefined ? [] : [first, ...others], () => stream), more }
     }
     const { global_position, message, version } = first
     const snapshot = { state: message ?? "", version, ends: [Number(global_position)] }
     // A page ended with the snapshot: what follows is large.
     if (others.length === 0 && more) {
-      return { ...(yield* readStream({ ...query, fromVersion: version + 1, snapshot: undefined })), snapshot }
+      return { ...(yield* readStream({ ...query, fromVersion: version + 1, snapshot: undefined })), ...seen, snapshot }
     }
-    return { messages: toStored(others, () => stream), more, snapshot }
+    return { ...seen, messages: toStored(others, () => stream), more, snapshot }
   })
 
   return {
@@ -247,14 +272,15 @@ export const make = (sql: SqlClient, store: Store) => {
     ): Effect.Effect<Ends, SqlError> => {
       // Who asks about streams alone needs no rights on tags.
       const ofTags = given.length === 0 ? sql.literal("") : sql`union all
-          select 1, s.i, null, h.global_position, null, null
+          select 1, s.i, null, h.global_position, null, null, ${sql.literal(editionOf(tagLockKey(store, "s.tag")))}
           from pg_catalog.unnest(${given}::text[]) with ordinality s(tag, i)
           left join lateral (
             select t.global_position from ${tags} t where t.tag = s.tag order by t.global_position desc limit 1
           ) h on true`
       return Effect.map(
-        sql<{ readonly version: number | null; readonly global_position: Int8 | null } & Snapshots.Row>`
-          select 0 as kind, s.i, h.version, h.global_position, null as state, null as ends
+        sql<{ readonly version: number | null; readonly global_position: Int8 | null } & OfEdition & Snapshots.Row>`
+          select 0 as kind, s.i, h.version, h.global_position, null as state, null as ends,
+            ${sql.literal(editionOf(streamLockKey(store, "s.stream")))} as edition
           from pg_catalog.unnest(${streams}::text[]) with ordinality s(stream, i)
           left join lateral (
             select m.version, m.global_position from ${table} m
@@ -268,6 +294,7 @@ export const make = (sql: SqlClient, store: Store) => {
             return { stream, version: version ?? 0, globalPosition: at === null ? undefined : Number(at) }
           }),
           tags: given.map((_, i) => Number(rows[streams.length + i]?.global_position ?? 0)),
+          editions: [...streams, ...given].map((_, i) => toEdition(rows[i]) ?? 0),
           snapshots: keys.map((_, i) => Snapshots.toEncoded(rows[streams.length + given.length + i]))
         })
       )
@@ -284,10 +311,10 @@ export const make = (sql: SqlClient, store: Store) => {
 
     messageIds: (query: { readonly stream: string; readonly fromVersion: number; readonly limit: number }) =>
       Effect.map(
-        sql<{ readonly message_id: string }>`select message_id from ${table}
+        sql<Pick<Row, "version" | "message_id">>`select version, message_id from ${table}
           where stream operator(pg_catalog.=) ${query.stream}::text and version >= ${query.fromVersion}
           order by version limit ${query.limit}`,
-        (rows) => rows.map((row) => row.message_id)
+        (rows) => rows.map(({ message_id, version }) => ({ version, messageId: message_id }))
       ),
 
     head: (stream: string): Effect.Effect<StreamHead, SqlError> =>

@@ -25,6 +25,8 @@ export interface Objects {
   readonly taggedTypesTable: string
   /** What folds came to. */
   readonly snapshotsTable: string
+  /** Of streams and tags, how often messages were deleted or redacted. */
+  readonly editionsTable: string
   /** The number of the declaration of tags that came last: unlike a row, it is the same for every snapshot. */
   readonly declaredSequence: string
   /** The tags of a message, for writers that do not know them. */
@@ -82,6 +84,7 @@ export const forStore = (name: string): Result.Result<Objects, InvalidNameError>
     tagsTable: own("tags", n),
     taggedTypesTable: own("tagged", n),
     snapshotsTable: own("snapshots", n),
+    editionsTable: own("editions", n),
     declaredSequence: own("declared", n),
     deriveFunction: own("derive", n),
     valuesFunction: own("values", n),

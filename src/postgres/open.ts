@@ -8,7 +8,7 @@ import { InvalidNameError, SetupError } from "../errors.ts"
 import * as Objects from "./objects.ts"
 
 /** The number of the migration that makes the store that this version works with. */
-const currentVersion = 9
+const currentVersion = 10
 
 interface Found {
   readonly version: number
@@ -39,7 +39,7 @@ export const openStore = Effect.fnUntraced(function*(
   name: string
 ): Effect.fn.Return<Objects.Store, InvalidNameError | SetupError | SqlError, SqlClient.SqlClient> {
   const objects = yield* Effect.fromResult(Objects.forStore(name))
-  const { sequence, settingsTable, snapshotsTable, table } = objects
+  const { editionsTable, sequence, settingsTable, snapshotsTable, table } = objects
   const sql = (yield* SqlClient.SqlClient).withoutTransforms()
   yield* requireTables(name, table, settingsTable)
   const [row] = yield* sql<Found>`
@@ -53,6 +53,9 @@ export const openStore = Effect.fnUntraced(function*(
       coalesce((
         select pg_catalog.bool_and(pg_catalog.has_table_privilege(to_regclass(${snapshotsTable}::text)::oid, p.privilege))
         from pg_catalog.unnest(array['select', 'insert', 'update', 'delete']::text[]) p(privilege)
+      ) and (
+        select pg_catalog.bool_and(pg_catalog.has_table_privilege(to_regclass(${editionsTable}::text)::oid, p.privilege))
+        from pg_catalog.unnest(array['insert', 'update']::text[]) p(privilege)
       ), false) as may_write
     from ${sql(settingsTable)}`
   if (row === undefined || row.version < currentVersion) {

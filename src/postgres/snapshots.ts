@@ -10,6 +10,7 @@ import type { SqlError } from "effect/sql/SqlError"
 import type * as Statement from "effect/sql/Statement"
 import type { EncodedSnapshot, SavedSnapshot, SnapshotKey, StreamQuery } from "../Storage.ts"
 import { int8 } from "./client/values.ts"
+import { keyOf } from "./locks.ts"
 import type { Store } from "./objects.ts"
 
 /** As it is read with ends; the columns of another kind of row are null. */
@@ -55,10 +56,10 @@ export const make = (sql: SqlClient, store: Store) => {
       keys.length === 0
         ? sql.literal("")
         : !store.snapshots.read
-        ? sql`union all select 2, g.i, null, null, null, null
+        ? sql`union all select 2, g.i, null, null, null, null, null
           from pg_catalog.generate_series(1, ${keys.length}::int) g(i)`
         : sql`union all
-          select 2, k.i, s.version, null, s.state, s.ends::text
+          select 2, k.i, s.version, null, s.state, s.ends::text, null
           from unnest(${keys.map(({ source }) => source)}::text[], ${keys.map(({ fold }) => fold)}::text[], ${
           keys.map(({ fingerprint }) => fingerprint)
         }::text[]) with ordinality k(source, fold, fingerprint, i)
@@ -66,28 +67,62 @@ export const make = (sql: SqlClient, store: Store) => {
   }
 }
 
-export const makeSave =
-  (sql: SqlClient, store: Store) =>
-  ({ ends, fingerprint, fold, source, state, version }: SavedSnapshot): Effect.Effect<void, SqlError> => {
-    if (!store.snapshots.write) return Effect.void
-    const snapshots = sql(store.snapshotsTable)
+/**
+ * Whoever raises an edition waits for those who save what was made in it, and they for it: they lock its row. So a snapshot is
+ * either there when messages are deleted or redacted, and goes, or is not kept.
+ */
+export const makeSave = (sql: SqlClient, store: Store) => {
+  const snapshots = sql(store.snapshotsTable)
+  const editions = sql(store.editionsTable)
+  const madeOf = (of: SavedSnapshot["madeOf"]) =>
+    sql`(
+      select distinct ${sql.literal(keyOf(store, "g.of_tag", "g.name"))} as key, g.edition
+      from unnest(${of.map((one) => one.of === "tag")}::boolean[], ${of.map(({ name }) => name)}::text[],
+        ${of.map(({ edition }) => int8(edition))}::int8[]) g(of_tag, name, edition)
+    )`
+
+  /** How many of the editions have no row yet: then nothing is saved. */
+  const save = (
+    { ends, fingerprint, fold, madeOf: of, source, state, version }: SavedSnapshot
+  ): Effect.Effect<number, SqlError> =>
     // Builds that run side by side have one each; those of earlier ones go.
-    return Effect.asVoid(sql`
-      with saved as (
-        insert into ${snapshots} as s (source, fold, fingerprint, version, ends, state, saved_at)
-        values (${source}::text, ${fold}::text, ${fingerprint}::text, ${version}::int, ${ends.map(int8)}::int8[],
-          ${state}::text, pg_catalog.clock_timestamp())
+    Effect.map(
+      sql<{ readonly missing: number }>`
+      with made as materialized ${madeOf(of)}, locked as materialized (
+        select e.key, e.edition from ${editions} e where e.key in (select m.key from made m) order by e.key for share
+      ), saved as (
+        insert into ${snapshots} as s (source, fold, fingerprint, version, ends, state, saved_at, keys)
+        select ${source}::text, ${fold}::text, ${fingerprint}::text, ${version}::int, ${ends.map(int8)}::int8[],
+          ${state}::text, pg_catalog.clock_timestamp(), array(select m.key from made m)
+        where not exists (
+          select from made m left join locked l on l.key = m.key where l.edition is distinct from m.edition
+        )
         on conflict (source, fold, fingerprint) do update
-          set version = excluded.version, ends = excluded.ends, state = excluded.state, saved_at = excluded.saved_at
+          set version = excluded.version, ends = excluded.ends, state = excluded.state, saved_at = excluded.saved_at,
+            keys = excluded.keys
           where s.ends operator(pg_catalog.<=) excluded.ends
         returning 1
+      ), outdated as (
+        delete from ${snapshots} s
+        where s.source = ${source}::text and s.fold = ${fold}::text and s.fingerprint <> ${fingerprint}::text
+          and exists (select from saved)
+          and s.fingerprint <> (
+            select o.fingerprint from ${snapshots} o
+            where o.source = ${source}::text and o.fold = ${fold}::text and o.fingerprint <> ${fingerprint}::text
+            order by o.saved_at desc limit 1
+          )
       )
-      delete from ${snapshots} s
-      where s.source = ${source}::text and s.fold = ${fold}::text and s.fingerprint <> ${fingerprint}::text
-        and exists (select from saved)
-        and s.fingerprint <> (
-          select o.fingerprint from ${snapshots} o
-          where o.source = ${source}::text and o.fold = ${fold}::text and o.fingerprint <> ${fingerprint}::text
-          order by o.saved_at desc limit 1
-        )`)
-  }
+      select ((select pg_catalog.count(*) from made) - (select pg_catalog.count(*) from locked))::int as missing`,
+      ([row]) => row?.missing ?? 0
+    )
+
+  return (snapshot: SavedSnapshot): Effect.Effect<void, SqlError> =>
+    !store.snapshots.write
+      ? Effect.void
+      : Effect.flatMap(save(snapshot), (missing) =>
+        missing === 0 ? Effect.void : Effect.andThen(
+          sql`insert into ${editions} (key, edition) select m.key, 0 from ${madeOf(snapshot.madeOf)} m order by m.key
+            on conflict do nothing`,
+          save(snapshot)
+        ))
+}

@@ -15,6 +15,7 @@ import { withTransaction } from "./client/transaction.ts"
 import * as Waiting from "./client/waiting.ts"
 import * as PostgresWakeup from "./client/wakeup.ts"
 import { decide } from "./decide.ts"
+import * as Forgetting from "./forgetting.ts"
 import * as GroupCommit from "./groupCommit.ts"
 import type { Locks } from "./groupCommit/held.ts"
 import { busyLocks, isConditional, withLock } from "./locks.ts"
@@ -72,6 +73,11 @@ export const layer = (
             return Effect.tap(appended, (outcomes) => wakeup.signal(store.channel, signals(written, outcomes)))
           }))
       }
+      const inTransaction = Effect.map(Effect.serviceOption(sql.transactionService), Option.isSome)
+      /** In a transaction of its own, if none is open: those of handlers leave connections free for it. */
+      const inTurn = <A, E>(effect: Effect.Effect<A, E>): Effect.Effect<A, E> =>
+        bound === undefined ? effect : Effect.flatMap(inTransaction, (isIn) => isIn ? effect : bound.inTurn(effect))
+      const forgetting = Forgetting.make(sql, store)
       const coalesced = options?.coalesce === false
         ? undefined
         : yield* GroupCommit.make((items) => call(items, grouped), locks)
@@ -81,10 +87,12 @@ export const layer = (
         saveSnapshot: makeSave(sql, store),
         subjectKeys: SubjectKeys.make(sql, store),
         ...Tagged.make(sql, store),
+        ...forgetting,
+        delete: (deletion) => inTurn(forgetting.delete(deletion)),
         append: (items, { atomic }) =>
           Effect.withFiber((fiber) => {
-            const inTransaction = Context.getOrUndefined(fiber.context, sql.transactionService) !== undefined
-            if (!inTransaction && coalesced !== undefined && items.length === 1) {
+            const isIn = Context.getOrUndefined(fiber.context, sql.transactionService) !== undefined
+            if (!isIn && coalesced !== undefined && items.length === 1) {
               return Effect.map(coalesced(items[0]), Arr.of)
             }
             // It waits: every item has an outcome.
@@ -92,11 +100,11 @@ export const layer = (
               ReadonlyArray<AppendOutcome>,
               SqlError
             >
-            return inTransaction || bound === undefined ? appended : bound.inTurn(appended)
+            return isIn || bound === undefined ? appended : bound.inTurn(appended)
           }),
         withTransaction: withTransaction(sql),
         handlerTransactions: bound,
-        inTransaction: Effect.map(Effect.serviceOption(sql.transactionService), Option.isSome),
+        inTransaction,
         afterCommit: sql.afterCommit,
         snapshot: snapshot(sql),
         listen: wakeup.listen(store.channel),

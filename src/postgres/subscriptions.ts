@@ -181,6 +181,16 @@ export const make = (
         ([row]) => row?.position ?? -1
       ),
 
+    endOfGone: ({ partition, position }) =>
+      Effect.map(
+        sql<Pick<PartitionHead, "position">>`select h.max_position as position from ${heads} h
+          where h.partition = ${partition} and h.max_position > ${position} and not exists (
+            select from ${sql(stream.table)} l join ${sql(store.table)} m using (message_id)
+            where l.partition = ${partition} and l.position > ${position}
+          )`,
+        ([row]) => row?.position
+      ),
+
     // A reset comes before or after: it deletes the checkpoint's row, for which an update waits, and then finds nothing. The
     // first checkpoint has no row yet: there the claim's row is locked until the commit, so that a reset waits for it, or
     // comes first and raises the token. Claims and renewals do not wait for that lock.

@@ -1,7 +1,8 @@
 /**
  * Messages, as a backend stores and reads them. It keeps these promises:
  *
- * - versions of a stream are 1, 2, 3, … without gaps; global positions are unique and rise within a stream;
+ * - versions of a stream are 1, 2, 3, … without gaps, of which the first may have been deleted; global positions are unique, rise
+ *   within a stream, and are given once;
  * - items of one `append` that name the same stream are decided in the order given, each after the
  *   effects of the ones before it; an item that is refused leaves no trace and does not affect the others (with `atomic`,
  *   none is written, and only the first refusal is reported);
@@ -9,7 +10,10 @@
  * - while an append waits for its commit, nobody else writes to its streams, writes its tags, or adds what its conditions
  *   ask about: whoever sees a message of a tag, sees all messages of that tag at lower global positions;
  * - who shares nothing waits for nobody: appends that write to other streams and other tags, and those that only ask about
- *   the same ones.
+ *   the same ones;
+ * - who deletes or redacts messages of a stream waits for those who write to it, and they for it; a view that was opened before
+ *   still has them as they were. What is kept of messages that are gone (tags, snapshots) goes in the same transaction, in which the *editions* of their
+ *   stream and tags rise: whoever has seen the one before is told so by the conditions of what is appended.
  */
 import { Data } from "effect"
 import type { Array, DateTime, Effect, Schema, Scope } from "effect"
@@ -40,6 +44,8 @@ export interface EncodedMessage {
  */
 export interface TagCondition extends TagQuery {
   readonly after: number
+  /** And that no message of the first tag was deleted or redacted since the tag was in this edition. Absent: any will do. */
+  readonly edition?: number | undefined
 }
 
 /** Messages for one stream that are written together or not at all, and only if the conditions hold. */
@@ -48,9 +54,14 @@ export interface AppendItem {
   readonly expectedVersion: ExpectedVersion | undefined
   /**
    * Where the message of `expectedVersion`, a number above 0, was seen: the stream is at the wrong version if another one has
-   * that version now. Looked at when the append begins. Absent: any message will do.
+   * that version now. Absent: any message will do.
    */
   readonly expectedPosition?: number | undefined
+  /**
+   * With `expectedPosition`: the edition of the stream that was seen. It is at the wrong version if messages of it were deleted
+   * or redacted since. Absent: any will do.
+   */
+  readonly expectedEdition?: number | undefined
   /** No id twice. None: only a condition, that the stream is as expected. */
   readonly messages: ReadonlyArray<EncodedMessage>
   /** JSON text of an object, the same for each message. */
@@ -70,6 +81,8 @@ export type AppendOutcome = Data.TaggedEnum<{
   WrongVersion: { readonly actualVersion: number }
   /** The first message that was added, and the index of the condition that it breaks. */
   Conflict: { readonly condition: number; readonly messageId: string; readonly globalPosition: number }
+  /** Messages of the tag of a condition were deleted or redacted. */
+  Outdated: { readonly condition: number }
   Duplicate: { readonly messageId: string }
   /** The open transaction does not see what others have committed since it began: nothing can be said of conditions. */
   WrongIsolation: {}
@@ -81,6 +94,37 @@ export type AppendOutcome = Data.TaggedEnum<{
 
 /** Constructors and matchers of outcomes. */
 export const AppendOutcome = Data.taggedEnum<AppendOutcome>()
+
+/** The first messages of a stream are to be deleted. */
+export interface Deletion {
+  readonly stream: string
+  /** The last version that is deleted; one that the stream has not come to: all are. */
+  readonly toVersion: number
+  readonly expectedVersion: ExpectedVersion | undefined
+}
+
+/** The outcome of a deletion. */
+export type DeletionOutcome = Data.TaggedEnum<{
+  Deleted: {
+    readonly count: number
+    /** Of the stream, behind it. */
+    readonly head: StreamHead
+  }
+  WrongVersion: { readonly actualVersion: number }
+}>
+
+/** Constructors and matchers of these outcomes. */
+export const DeletionOutcome = Data.taggedEnum<DeletionOutcome>()
+
+/** A message is to have other content, at its place. */
+export interface Redaction extends Pick<EncodedMessage, "messageId" | "data"> {
+  readonly stream: string
+  /** JSON text of an object. */
+  readonly metadata: string
+  /** The tags that it has had, and those of them that it loses. */
+  readonly tags: ReadonlyArray<string>
+  readonly lostTags: ReadonlyArray<string>
+}
 
 /** A row as it was read. */
 export interface EncodedStoredMessage {
@@ -107,6 +151,8 @@ export interface Page {
   readonly more: boolean
   /** What the messages stand behind, if a snapshot was asked for. */
   readonly snapshot?: EncodedSnapshot | undefined
+  /** Of the stream, if it was asked for, and the page is not empty. */
+  readonly edition?: number | undefined
 }
 
 /** From the first to the last, or from the last to the first. */
@@ -124,6 +170,8 @@ export interface StreamQuery {
    * is still where it was. Asked for only forward, and from the first version on; `limit` is more than 1.
    */
   readonly snapshot?: SnapshotKey | undefined
+  /** Whether the page tells the edition of the stream. */
+  readonly withEdition?: boolean | undefined
 }
 
 /** Asks for a page of all streams whose names are LIKE `pattern`, in the order of global positions, bounds included. */
@@ -154,6 +202,8 @@ export interface Ends {
   readonly heads: ReadonlyArray<StreamHead>
   /** The last global position of each tag; 0: no message has it. */
   readonly tags: ReadonlyArray<number>
+  /** Of the streams, then of the tags: how often messages of them were deleted or redacted. */
+  readonly editions: ReadonlyArray<number>
   /** Of each key its snapshot, as it was at that moment: whether its messages still stand has not been looked at. */
   readonly snapshots: ReadonlyArray<EncodedSnapshot | undefined>
 }
@@ -184,8 +234,21 @@ export interface MessageStorage {
   /** The ids of a stream's messages from a version on, in the order of versions, at most `limit`. */
   readonly messageIds: (
     page: { readonly stream: string; readonly fromVersion: number; readonly limit: number }
-  ) => Effect.Effect<ReadonlyArray<string>, SqlError>
+  ) => Effect.Effect<ReadonlyArray<{ readonly version: number; readonly messageId: string }>, SqlError>
   readonly head: (stream: string) => Effect.Effect<StreamHead, SqlError>
+  readonly delete: (deletion: Deletion) => Effect.Effect<DeletionOutcome, SqlError>
+  /**
+   * Waits for those who write to these streams, delete or redact, and keeps others from it until the transaction ends that is
+   * open.
+   */
+  readonly lockStreams: (streams: ReadonlyArray<string>) => Effect.Effect<void, SqlError>
+  /**
+   * In a transaction in which the streams were locked, and the messages read. Fails with a `SerializationError` for a message that
+   * cannot be encrypted.
+   */
+  readonly redact: (
+    redactions: Array.NonEmptyReadonlyArray<Redaction>
+  ) => Effect.Effect<void, SerializationError | SqlError>
   /** Removes every message; positions go on rising. */
   readonly truncate: Effect.Effect<void, SqlError>
   /** Is woken when messages have been committed. */

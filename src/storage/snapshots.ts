@@ -25,14 +25,24 @@ export interface EncodedSnapshot {
   readonly ends: ReadonlyArray<number>
 }
 
+/** A stream, or a tag. */
+export interface EditionKey {
+  readonly of: "stream" | "tag"
+  readonly name: string
+}
+
 /** A state to be kept, with its key. */
-export interface SavedSnapshot extends SnapshotKey, EncodedSnapshot {}
+export interface SavedSnapshot extends SnapshotKey, EncodedSnapshot {
+  /** What it was made of, in which edition: the stream, or the first tag of each query. */
+  readonly madeOf: ReadonlyArray<EditionKey & { readonly edition: number }>
+}
 
 /** The snapshots of one store. */
 export interface SnapshotStorage {
   /**
    * Keeps a snapshot in place of that of the same key, unless that one stands at higher positions: they are compared from the
-   * first to the last. Of each fold and source it leaves one of another fingerprint, the one that was saved last. A store that
+   * first to the last, and unless messages that it was made of were deleted or redacted since: then it is not kept, whoever is
+   * first. Of each fold and source it leaves one of another fingerprint, the one that was saved last. A store that
    * may not write snapshots (rights) does nothing. Not to be called in a transaction.
    */
   readonly saveSnapshot: (snapshot: SavedSnapshot) => Effect.Effect<void, SqlError>

@@ -191,6 +191,8 @@ export interface SubscriptionStorage {
   readonly pending: Effect.Effect<ReadonlyArray<PendingPartition>, StreamRebuiltError | SqlError>
   /** The position that was acknowledged last; -1: none. */
   readonly checkpoint: (partition: number) => Effect.Effect<number, SqlError>
+  /** The end of a partition, if the store has none of the messages any more that are linked behind a position; else undefined. */
+  readonly endOfGone: (behind: PartitionHead) => Effect.Effect<number | undefined, SqlError>
   /** Moves the checkpoint of the claim's partition, if it is at `from`, `to` is behind it, and the claim is not fenced. */
   readonly advance: (claim: ClaimToken, from: number, to: number) => Effect.Effect<Advance, SqlError>
   /**

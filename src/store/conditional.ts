@@ -28,10 +28,15 @@ export const look = <A>(
   const named = sources.map((source) => source.named)
   const ended = sources.map(({ end }) => end)
   const heads = ended.flatMap((end) => "head" in end ? [end.head] : [])
+  const editions = [
+    ...ended.flatMap((end) => "head" in end ? [end.edition] : []),
+    ...ended.flatMap((end) => "ends" in end ? end.editions : [])
+  ]
   const [only] = sources.length === 1 ? sources : []
   if (only !== undefined && "head" in only.known && only.known.head.version === heads[0]?.version) {
     return Effect.map(read(named, [only.known], false), ([now]) => ({
-      isUnchanged: now !== undefined && "head" in now && now.head.globalPosition === heads[0]?.globalPosition,
+      isUnchanged: now !== undefined && "head" in now && now.head.globalPosition === heads[0]?.globalPosition &&
+        now.edition === editions[0],
       now
     }))
   }
@@ -39,7 +44,7 @@ export const look = <A>(
   const { streams, tags } = streamsAndTags(named)
   return Effect.map(storage.ends(streams, tags, []), (ends) => ({
     isUnchanged: ends.heads.every(({ globalPosition }, i) => globalPosition === heads[i]?.globalPosition) &&
-      ends.tags.every((end, i) => end === lasts[i]),
+      ends.tags.every((end, i) => end === lasts[i]) && ends.editions.every((edition, i) => edition === editions[i]),
     now: undefined
   }))
 }
@@ -73,14 +78,20 @@ export const conditional = <A>(
       const other = expected.get(stream)
       // Of two that were read at different moments the older one is not so any more: positions rise, versions do, too.
       if (other !== undefined && other.expectedVersion < version) continue
-      const own = expectedOf(named.source.fold, known.head)
-      const expectedPosition = Math.min(own.expectedPosition ?? Infinity, other?.expectedPosition ?? Infinity)
-      expected.set(stream, { ...own, expectedPosition: expectedPosition === Infinity ? undefined : expectedPosition })
+      const own = expectedOf(known)
+      const isBefore = other !== undefined && ((other.expectedPosition ?? 0) < (own.expectedPosition ?? 0) ||
+        other.expectedEdition < own.expectedEdition)
+      if (!isBefore) expected.set(stream, own)
     } else {
       for (const [q, query] of queriesOf(named).entries()) {
-        const condition = { ...query, after: known.ends[q] ?? 0 }
+        const condition = { ...query, after: known.ends[q] ?? 0, edition: known.editions[q] ?? 0 }
+        const { after, edition } = condition
         // Folds differ, what they were made on may not.
-        if (conditions.some((other) => other.after === condition.after && isSameQuery(other, condition))) continue
+        if (
+          conditions.some((other) =>
+            other.after === after && other.edition === edition && isSameQuery(other, condition)
+          )
+        ) continue
         conditions.push(condition)
         names.push(named.name)
       }
@@ -112,7 +123,7 @@ export const refusalOf = (outcomes: ReadonlyArray<AppendOutcome>): AppendOutcome
 
 /** Whether others have changed what the decision was made on. */
 export const isConflict = (refusal: AppendOutcome | undefined): boolean =>
-  refusal?._tag === "WrongVersion" || refusal?._tag === "Conflict"
+  refusal?._tag === "WrongVersion" || refusal?._tag === "Conflict" || refusal?._tag === "Outdated"
 
 /** The positions of the items that were written, of each its last message. */
 export const positionsOf = (

@@ -96,6 +96,8 @@ export const make = <A>(
           }
           case "Conflict":
             return conflict(conditions[outcome.condition] ?? "", storage.readByIds([outcome.messageId]))
+          case "Outdated":
+            return Effect.fail(new DecisionConflictError({ source: conditions[outcome.condition] ?? "" }))
           case "Duplicate":
             return Effect.fail(new DuplicateMessageError({ messageId: outcome.messageId }))
           case "WrongIsolation":

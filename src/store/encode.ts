@@ -164,6 +164,7 @@ export const toPositions = (
       case "Skipped": // the reason is another item's
       case "Unchanged":
       case "Conflict":
+      case "Outdated":
       case "WrongIsolation": // of conditions, which a plain write does not have
     }
   }

@@ -75,8 +75,8 @@ export class Evolving<in out A> {
     const state = forced(behind, this.named.source.fold)
     const unsaved = behind.unsaved - this.saved
     return "head" in this.ended
-      ? { state, unsaved, head: { ...this.ended.head, version: behind.version } }
-      : { state, unsaved, ends: this.ended.ends }
+      ? { ...this.ended, state, unsaved, head: { ...this.ended.head, version: behind.version } }
+      : { ...this.ended, state, unsaved }
   }
 
   /** Remembers, later, what it comes to now: where its fold has snapshots. */

@@ -9,6 +9,7 @@ import type { Storage } from "../Storage.ts"
 import { remember } from "./backends.ts"
 import { make as makeDecide } from "./decide.ts"
 import { declare } from "./declarations.ts"
+import { make as makeDeleting } from "./deleting.ts"
 import {
   type Accessors,
   type Invalid,
@@ -114,6 +115,7 @@ export const make = <A>(
             AggregatedStream.make(storage, codec, accessors.time, name, options),
           withTransaction: storage.withTransaction,
           ...makeSchedule<A>(storage, name, encoded),
+          ...makeDeleting(storage, codec, accessors, name),
           ...makeForget<A>(storage, shredding, appendOne)
         }, storage))
     }

@@ -8,7 +8,7 @@ import { Effect, Result, Schema } from "effect"
 import type { Scope } from "effect"
 import { type Fold, type Snapshot, snapshotOf, typesOf } from "../Fold.ts"
 import type { Freshness, Stamp } from "../personal/freshness.ts"
-import type { EncodedSnapshot, SnapshotKey, Storage } from "../Storage.ts"
+import type { EncodedSnapshot, SavedSnapshot, SnapshotKey, Storage } from "../Storage.ts"
 import * as Writer from "./snapshotWriter.ts"
 
 /** What messages came to. */
@@ -34,7 +34,7 @@ export interface Snapshots {
   <S, Known extends Standing<S>>(
     fold: Fold<S, never>,
     source: string,
-    standsAt: (known: Known) => Omit<EncodedSnapshot, "state">
+    standsAt: (known: Known) => Omit<SavedSnapshot, "state" | keyof SnapshotKey>
   ): Effect.Effect<Kept<S, Known> | undefined>
 }
 
@@ -74,7 +74,7 @@ export const make = Effect.fnUntraced(function*(
   return <S, Known extends Standing<S>>(
     fold: Fold<S, never>,
     source: string,
-    standsAt: (known: Known) => Omit<EncodedSnapshot, "state">
+    standsAt: (known: Known) => Omit<SavedSnapshot, "state" | keyof SnapshotKey>
   ) => {
     const snapshot = snapshotOf(fold)
     if (snapshot === undefined) return Effect.undefined

@@ -113,20 +113,23 @@ export const makeReadSources = <A>(
   ): Effect.Effect<View, ReadError> => {
     let stream = 0
     let tag = 0
+    const ofTags = ends.editions.slice(ends.heads.length)
     const parts = sources.map((named, i): Effect.Effect<KnownSource, ReadError> => {
       const { kept, source } = named
       const known = before[i]
       const snapshot = snapshots[i]
       const stored = snapshot && kept?.stateOf(snapshot)
       if ("queries" in named) {
+        const editions = ofTags.slice(tag, tag + named.queries.length)
         const own = ends.tags.slice(tag, tag += named.queries.length)
-        const fromSnapshot = stored && snapshot && { ...stored, unsaved: 0, ends: snapshot.ends }
+        const fromSnapshot = stored && snapshot && { ...stored, unsaved: 0, ends: snapshot.ends, editions }
         const begin = known !== undefined && "ends" in known ? known : fromSnapshot
-        return foldTagged(readUpTo, source.fold, named.queries, own, begin)
+        return foldTagged(readUpTo, source.fold, named.queries, own, editions, begin)
       }
       const { fold, stream: name } = named.source
+      const edition = ends.editions[stream] ?? 0
       const head = ends.heads[stream++]
-      const fromSnapshot = stored && snapshot && knownOf(name, stored, snapshot)
+      const fromSnapshot = stored && snapshot && knownOf(name, stored, snapshot, edition)
       const begin = known !== undefined && "head" in known ? known : fromSnapshot
       const toVersion = head?.version ?? 0
       return begin === undefined
@@ -151,15 +154,26 @@ export const makeReadSources = <A>(
       const before = sources.map(({ kept }, i) => known[i] ?? (inTransaction ? undefined : kept?.remembered()))
       const wanted = sources.map(({ kept }, i) => before[i] === undefined ? kept?.key : undefined)
       const { streams, tags } = streamsAndTags(sources)
-      return Effect.flatMap(
+      const view: Effect.Effect<View, ReadError> = Effect.flatMap(
         storage.ends(streams, tags, wanted.filter(Predicate.isNotUndefined)),
         (ends) => {
           let at = 0
-          return readTo(sources, ends, before, wanted.map((key) => key && ends.snapshots[at++]), inTransaction)
+          const snapshots = wanted.map((key) => key && ends.snapshots[at++])
+          return Effect.flatMap(
+            readTo(sources, ends, before, snapshots, inTransaction),
+            (read) => isTorn(read, ends) ? view : Effect.succeed(read)
+          )
         }
       )
+      return view
     })
 }
+
+/** Whether something was deleted or redacted while streams were read. */
+const isTorn = (view: View, { editions, heads }: Ends): boolean =>
+  view.flatMap((known) => "head" in known ? [known] : []).some(({ edition, head: { version } }, i) =>
+    version !== heads[i]?.version || (version > 0 && edition !== editions[i])
+  )
 
 /**
  * Remembers what a source comes to, if its fold has snapshots; gives it back as it is remembered.

@@ -17,18 +17,19 @@ export const make = <A>(
   accessors: Accessors<A>,
   append: (write: StreamWrite<A>) => Effect.Effect<MessagePosition, WriteError>
 ) => {
-  /** How many of the messages are stored, given that they are those the stream begins with. */
+  /** How many of the messages are stored, or deleted, given that they are those the stream began with. */
   const countStored = Effect.fnUntraced(function*(stream: string, given: ReadonlyArray<string>) {
-    for (let stored = 0;; stored += idPage) {
+    for (let stored = 0;;) {
       const page = yield* storage.messageIds({ stream, fromVersion: stored + 1, limit: idPage })
-      for (const [i, storedMessageId] of page.entries()) {
-        const givenMessageId = given[stored + i]
+      for (const { messageId: storedMessageId, version } of page) {
+        const givenMessageId = given[version - 1]
         if (givenMessageId === undefined) return given.length
         if (givenMessageId !== storedMessageId) {
-          return yield* new MessageIdMismatchError({ stream, version: stored + i + 1, storedMessageId, givenMessageId })
+          return yield* new MessageIdMismatchError({ stream, version, storedMessageId, givenMessageId })
         }
       }
-      if (page.length < idPage) return stored + page.length
+      stored = page.at(-1)?.version ?? stored
+      if (page.length < idPage) return stored
     }
   })
 

@@ -2,8 +2,9 @@
  * What messages of given tags come to, from the beginning or from a state that is known.
  *
  * Whoever sees a message of a tag sees all messages of that tag at lower positions. So what was added to a query stands behind
- * the last position that was seen of its first tag, its end, and is folded on the state. Two things are looked at first:
+ * the last position that was seen of its first tag, its end, and is folded on the state. Three things are looked at first:
  *
+ * - Where a tag is in another edition, messages of it were deleted or redacted: all is folded anew.
  * - The messages at the ends are read again: where one is gone, the store was truncated, and all is folded anew.
  * - Queries with different first tags have different ends, and what was added to one may stand below what was folded of another: it
  *   was committed late. Messages are folded in the order of their positions, so all are folded anew.
@@ -15,9 +16,10 @@ import type { Internal, ReadError } from "../Reader.ts"
 import type { TagQuery } from "../Storage.ts"
 import { digest, type Kept, type Snapshots, type Standing } from "./snapshots.ts"
 
-/** What messages of given tags come to, and of each query the last position of its first tag. */
+/** What messages of given tags come to, and of each query the last position of its first tag, and the edition of that. */
 export interface KnownTagged extends Standing<unknown> {
   readonly ends: ReadonlyArray<number>
+  readonly editions: ReadonlyArray<number>
 }
 
 type Queries = Arr.NonEmptyReadonlyArray<TagQuery>
@@ -28,17 +30,19 @@ export const foldTagged = <A>(
   fold: Fold<unknown, A>,
   queries: Queries,
   ends: ReadonlyArray<number>,
+  editions: ReadonlyArray<number>,
   before: KnownTagged | undefined
 ): Effect.Effect<KnownTagged, ReadError> => {
   const endOf = (i: number): number => ends[i] ?? 0
   const anew = Stream.runFold(
     readUpTo(Arr.map(queries, (query, i) => ({ ...query, upTo: endOf(i) }))),
-    (): KnownTagged => ({ state: fold.initial, ends, unsaved: 0 }),
-    ({ state, unsaved }, { message }) => ({ state: fold.evolve(state, message), ends, unsaved: unsaved + 1 })
+    (): KnownTagged => ({ state: fold.initial, ends, editions, unsaved: 0 }),
+    (known, { message }) => ({ ...known, state: fold.evolve(known.state, message), unsaved: known.unsaved + 1 })
   )
   // No message has the tags.
-  if (ends.every((end) => end === 0)) return Effect.succeed({ state: fold.initial, ends, unsaved: 0 })
+  if (ends.every((end) => end === 0)) return Effect.succeed({ state: fold.initial, ends, editions, unsaved: 0 })
   if (before === undefined || before.ends.length !== queries.length) return anew
+  if (before.editions.some((edition, i) => edition !== editions[i])) return anew
   // Positions are given once: where all of them are the same, nothing was added, and nothing removed that was read last.
   if (before.ends.every((end, i) => end === endOf(i))) return Effect.succeed(before)
   if (before.ends.some((end, i) => end > endOf(i))) return anew
@@ -58,7 +62,7 @@ export const foldTagged = <A>(
       if (seen.has(globalPosition)) return { ...now, missing: now.missing - 1 }
       if (now.isLate || globalPosition < last) return { ...now, isLate: true }
       const { state, unsaved } = now.known
-      return { ...now, known: { state: fold.evolve(state, message), ends, unsaved: unsaved + 1 } }
+      return { ...now, known: { ...now.known, state: fold.evolve(state, message), unsaved: unsaved + 1 } }
     }
   )
   return Effect.flatMap(
@@ -90,6 +94,11 @@ export const keptOfTags = (
   ])
   return Effect.flatMap(
     digest(JSON.stringify(canonical)),
-    (source) => snapshots(fold, `tags ${source}`, ({ ends }: KnownTagged) => ({ version: 0, ends }))
+    (source) =>
+      snapshots(fold, `tags ${source}`, ({ editions, ends }: KnownTagged) => ({
+        version: 0,
+        ends,
+        madeOf: queries.map(({ tags: [name] }, i) => ({ of: "tag", name, edition: editions[i] ?? 0 }))
+      }))
   )
 }

@@ -1,7 +1,7 @@
 /**
  * Decisions on one stream: what the stream comes to is the state, and its head is the condition.
  */
-import { Array as Arr, Effect, Predicate, Stream } from "effect"
+import { Array as Arr, Effect, Stream } from "effect"
 import type { SqlError } from "effect/sql/SqlError"
 import * as Decision from "../Decision.ts"
 import type {
@@ -10,7 +10,7 @@ import type {
   OptimisticConcurrencyError,
   SerializationError
 } from "../errors.ts"
-import { type Fold, snapshotOf } from "../Fold.ts"
+import type { Fold } from "../Fold.ts"
 import type { MessagePosition, StreamHead } from "../Message.ts"
 import type { Internal, ReadError } from "../Reader.ts"
 import type { EncodedSnapshot } from "../Storage.ts"
@@ -46,6 +46,8 @@ export interface Update<in out A> {
 /** What the messages of a stream come to, and the last of them. */
 export interface Known<S> extends Standing<S> {
   readonly head: StreamHead
+  /** Of the stream: messages that were deleted or redacted since are in the state. */
+  readonly edition: number
 }
 
 /** What is kept of a fold on a stream, if it has snapshots. */
@@ -62,7 +64,8 @@ export interface ReadStream<A> {
   ) => Effect.Effect<Known<S>, ReadError>
   /**
    * Reads what was added to what is known. The last message that is known is read again: its global position, which never
-   * comes back, tells whether the stream is still the same one. One that was truncated is read like any other.
+   * comes back, tells whether the stream is still the same one. One that was deleted is read like any other, and so is one of
+   * another edition.
    */
   readonly on: <S>(
     stream: string,
@@ -76,43 +79,57 @@ export interface ReadStream<A> {
 /**
  * @internal
  */
-export const makeReadStream = <A>(
-  { read, readBehind }: Pick<Internal<A>, "read" | "readBehind">
-): ReadStream<A> => {
+export const makeReadStream = <A>({ readEditions }: Pick<Internal<A>, "readEditions">): ReadStream<A> => {
   const all: ReadStream<A>["all"] = <S>(stream: string, fold: Fold<S, A>, kept: KeptStream<S>, toVersion?: number) =>
     Effect.suspend(() => {
       let first: Known<S> = {
         state: fold.initial,
         unsaved: 0,
-        head: { stream, version: 0, globalPosition: undefined }
+        head: { stream, version: 0, globalPosition: undefined },
+        edition: 0
       }
-      const found = (snapshot: EncodedSnapshot): boolean => {
+      const editions = new Set<number>()
+      const begins = (edition: number, snapshot: EncodedSnapshot | undefined): boolean => {
+        editions.add(edition)
+        first = { ...first, edition }
+        if (snapshot === undefined) return true
         const state = kept?.stateOf(snapshot)
-        if (state !== undefined) first = knownOf(stream, state, snapshot)
+        if (state !== undefined) first = knownOf(stream, state, snapshot, edition)
         return state !== undefined
       }
-      const messages = kept === undefined
-        ? read(stream, { toVersion })
-        : readBehind(stream, { toVersion }, kept.key, found)
       const folded = Stream.runFold(
-        messages,
+        readEditions(stream, { toVersion }, kept?.key, begins),
         (): Known<S> | undefined => undefined,
         (now, stored) => evolved(fold, now ?? first, stored, [stored.message])
       )
-      return Effect.map(folded, (known) => known ?? first)
+      // Something was deleted or redacted between two pages.
+      return Effect.flatMap(
+        folded,
+        (known) => editions.size > 1 ? all(stream, fold, kept, toVersion) : Effect.succeed(known ?? first)
+      )
     })
   return {
     all,
     on: <S>(stream: string, fold: Fold<S, A>, kept: KeptStream<S>, known: Known<S>, toVersion?: number) => {
-      const { globalPosition, version } = known.head
+      const { edition, head: { globalPosition, version } } = known
       if (version === 0) return all(stream, fold, kept, toVersion)
+      let isSame = true
+      const begins = (now: number): boolean => {
+        isSame &&= now === edition
+        return true
+      }
       const added = Stream.runFold(
-        read(stream, { fromVersion: version, toVersion }),
+        readEditions(stream, { fromVersion: version, toVersion }, undefined, begins),
         (): Known<S> | undefined => undefined,
         (now, stored) =>
-          stored.globalPosition === globalPosition ? known : now && evolved(fold, now, stored, [stored.message])
+          isSame && stored.globalPosition === globalPosition
+            ? known
+            : now && evolved(fold, now, stored, [stored.message])
       )
-      return Effect.filterOrElse(added, Predicate.isNotUndefined, () => all(stream, fold, kept, toVersion))
+      return Effect.flatMap(
+        added,
+        (now) => now === undefined || !isSame ? all(stream, fold, kept, toVersion) : Effect.succeed(now)
+      )
     }
   }
 }
@@ -127,9 +144,10 @@ export const keptOf = <S>(
   fold: Fold<S, never>,
   stream: string
 ): Effect.Effect<KeptStream<S>> =>
-  snapshots(fold, `stream ${stream}`, ({ head }: Known<S>) => ({
+  snapshots(fold, `stream ${stream}`, ({ edition, head }: Known<S>) => ({
     version: head.version,
-    ends: [head.globalPosition ?? 0]
+    ends: [head.globalPosition ?? 0],
+    madeOf: [{ of: "stream", name: stream, edition }]
   }))
 
 /**
@@ -140,18 +158,20 @@ export const keptOf = <S>(
 export const knownOf = <S>(
   stream: string,
   { state }: { readonly state: S },
-  { ends, version }: EncodedSnapshot
-): Known<S> => ({ state, unsaved: 0, head: { stream, version, globalPosition: ends[0] } })
+  { ends, version }: EncodedSnapshot,
+  edition: number
+): Known<S> => ({ state, unsaved: 0, head: { stream, version, globalPosition: ends[0] }, edition })
 
 /**
- * What is expected of a stream that was folded: its version; and, where the state may have been remembered for long, the message
- * that it ended with, since a stream that was truncated may be back at that version.
+ * What is expected of a stream that was folded: its version, the message that it ended with, and that nothing was deleted or
+ * redacted since.
  *
  * @internal
  */
-export const expectedOf = <S>(fold: Fold<S, never>, { globalPosition, version }: StreamHead) => ({
+export const expectedOf = ({ edition, head: { globalPosition, version } }: Known<unknown>) => ({
   expectedVersion: version,
-  expectedPosition: snapshotOf(fold) === undefined ? undefined : globalPosition
+  expectedPosition: globalPosition,
+  expectedEdition: edition
 })
 
 /**
@@ -194,11 +214,12 @@ export const make = <A>(decideOn: DecideOn<A>, snapshots: Snapshots, encoded: En
  */
 export const evolved = <S, A>(
   fold: Fold<S, A>,
-  { state, unsaved }: Known<S>,
+  { edition, state, unsaved }: Known<S>,
   { globalPosition, stream, version }: MessagePosition,
   messages: ReadonlyArray<A>
 ): Known<S> => ({
   state: messages.reduce((sofar, message) => fold.evolve(sofar, message), state),
   unsaved: unsaved + messages.length,
-  head: { stream, version, globalPosition }
+  head: { stream, version, globalPosition },
+  edition
 })

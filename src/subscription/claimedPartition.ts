@@ -28,6 +28,9 @@ export class ClaimedPartition {
   private confirmedAt: Moment.Moment
   /** When the partition was last known not to be paused. */
   private lookedAt: Moment.Moment
+  /** The positions of the page that was read last, of which these many are acknowledged. */
+  private positions: ReadonlyArray<number> = []
+  private acknowledged = 0
   /** How long these are good for, in milliseconds: no handler is called later than that without a new confirmation. */
   private readonly validity: number
 
@@ -61,9 +64,24 @@ export class ClaimedPartition {
   read(limit: number): ReturnType<SubscriptionStorage["read"]> {
     return Effect.flatMap(Moment.now, (askedAt) => {
       this.lookedAt = askedAt
-      return this.subscribed.read({ partition: this.partition, fromPosition: this.checkpoint + 1, limit })
+      return Effect.map(
+        this.subscribed.read({ partition: this.partition, fromPosition: this.checkpoint + 1, limit }),
+        (page) => {
+          this.positions = page.messages.map(({ position }) => position)
+          this.acknowledged = 0
+          return page
+        }
+      )
     })
   }
+
+  /** Where the store has no message behind the checkpoint any more, though some are linked, nothing is left to be handled. */
+  readonly passOverGone: Effect.Effect<void, BatchStopped | SqlError> = Effect.suspend(() =>
+    Effect.flatMap(
+      this.subscribed.endOfGone({ partition: this.partition, position: this.checkpoint }),
+      (end) => end === undefined ? Effect.void : this.acknowledge(end)
+    )
+  )
 
   private readonly unlessPaused: Effect.Effect<void, BatchStopped> = Effect.suspend(() =>
     this.isPaused ? Effect.fail(new BatchStopped({ reason: "paused" })) : Effect.void
@@ -89,11 +107,12 @@ export class ClaimedPartition {
     })
   }
 
-  /** Answers how many messages were acknowledged by it. */
+  /** Answers how many messages were acknowledged by it: positions have none where it was deleted. */
   checkpointCommitted(to: number): number {
-    const by = to - this.checkpoint
+    const before = this.acknowledged
+    while ((this.positions[this.acknowledged] ?? Infinity) <= to) this.acknowledged++
     this.checkpoint = to
-    return by
+    return this.acknowledged - before
   }
 
   /** Both, outside of transactions; nothing if it is acknowledged already. */

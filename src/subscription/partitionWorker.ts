@@ -86,13 +86,16 @@ export class PartitionWorker {
   claimed: ClaimedPartition | undefined
   /** Whether parked messages of the partition may be requeued. */
   private hasRequeued: boolean
+  /** The end of the partition, as it was when it was last looked at. */
+  private end: number
   /** Whether it has to leave as soon as it is idle. */
   private hasToLeave = false
   /** Open when the partition has more messages, or the worker has to leave. */
   private readonly news = Latch.makeUnsafe(false)
 
-  constructor(hasRequeued: boolean) {
+  constructor(hasRequeued: boolean, end: number) {
     this.hasRequeued = hasRequeued
+    this.end = end
   }
 
   get checkpoint(): number | undefined {
@@ -100,8 +103,9 @@ export class PartitionWorker {
   }
 
   /** Wakes the worker: there are messages behind its checkpoint, or parked ones that are requeued. */
-  wake(hasRequeued: boolean): void {
+  wake(hasRequeued: boolean, end: number): void {
     this.hasRequeued ||= hasRequeued
+    this.end = end
     this.news.openUnsafe()
   }
 
@@ -151,6 +155,7 @@ export class PartitionWorker {
           this.hasRequeued = yield* redeliver(claimed, batchSize)
           if (claimed.isPaused) return "paused"
         }
+        const { end } = this
         // A page that was read before a pause is a batch in hand; after it, there is none.
         const { messages, more } = yield* claimed.read(batchSize)
         if (Arr.isReadonlyArrayNonEmpty(messages)) {
@@ -165,6 +170,7 @@ export class PartitionWorker {
           if (more && (yield* Moment.since(busySince)) >= sharedAfter) return "shared"
           if (more) continue
         }
+        if (claimed.checkpoint < end && !shutdown.isRequested) yield* claimed.passOverGone
         if (this.hasRequeued) continue
         if (isCrowded()) return "crowded"
         if (this.hasToLeave) return "idle"

@@ -102,10 +102,10 @@ export const run = <R>(
       claim: Claim,
       claimedAt: Moment.Moment,
       scope: Scope.Closeable,
-      hasRequeued: boolean
+      { hasRequeued, position }: PendingPartition
     ) => {
       const { partition } = claim
-      const worker = new PartitionWorker(hasRequeued)
+      const worker = new PartitionWorker(hasRequeued, position)
       workers.set(partition, worker)
       const working = worker.run(workerOptions, claim, claimedAt).pipe(
         Effect.flatMap((left) =>
@@ -127,17 +127,17 @@ export const run = <R>(
     }
 
     /** Claims a partition and starts its worker; whether it was free. */
-    const claim = (partition: number, ask: boolean, hasRequeued: boolean) =>
+    const claim = (pending: PendingPartition, ask: boolean) =>
       Effect.uninterruptibleMask((restore) =>
         Effect.gen(function*() {
           const scope = yield* Scope.make()
           const at = yield* Moment.now
-          const claiming = Scope.provide(claims.claim(partition, { ask }), scope)
+          const claiming = Scope.provide(claims.claim(pending.partition, { ask }), scope)
           const claimed = yield* Effect.onExit(
             restore(claiming),
             (exit) => Exit.isSuccess(exit) && exit.value !== undefined ? Effect.void : Scope.close(scope, exit)
           )
-          if (claimed !== undefined) yield* startWorker(claimed, at, scope, hasRequeued)
+          if (claimed !== undefined) yield* startWorker(claimed, at, scope, pending)
           return claimed !== undefined
         })
       )
@@ -148,10 +148,10 @@ export const run = <R>(
       before: { readonly idleAt: ReadonlyMap<number, number>; readonly halted: ReadonlySet<number> },
       now: number
     ) => {
-      /** Each with whether it has requeued messages. */
-      const free = new Map<number, boolean>()
+      const free = new Map<number, PendingPartition>()
       let next = Infinity
-      for (const { checkpoint, hasRequeued, isHalted, isPaused, partition, unknownType } of pending) {
+      for (const each of pending) {
+        const { checkpoint, hasRequeued, isHalted, isPaused, partition, position, unknownType } = each
         const worker = workers.get(partition)
         if (isPaused) {
           worker?.leave() // behind the batch in hand
@@ -164,7 +164,7 @@ export const run = <R>(
           const wasReset = worker.state === "idle" && before.idleAt.get(partition) === worker.checkpoint &&
             worker.checkpoint !== checkpoint
           if (wasReset) worker.leave()
-          else worker.wake(hasRequeued)
+          else worker.wake(hasRequeued, position)
           // Behind what the worker has acknowledged: read before that, or reset while the worker was not idle, which shows
           // only when it is.
           if (worker.checkpoint !== undefined && checkpoint < worker.checkpoint) {
@@ -176,7 +176,7 @@ export const run = <R>(
           halted.delete(partition)
           backoffUntil.delete(partition)
           refusedUntil.delete(partition)
-          free.set(partition, hasRequeued)
+          free.set(partition, each)
         } else next = Math.min(next, refusedUntil.has(partition) ? contendedMilliseconds : until - now)
       }
       return { free, next }
@@ -217,26 +217,25 @@ export const run = <R>(
       const { free, next } = wakeWorkers(pending, before, yield* Moment.milliseconds)
       yielded = new Set(Array.from(yielded).filter((partition) => free.has(partition)))
       const first = yield* Random.shuffle(Array.from(free.keys()).filter((partition) => !yielded.has(partition)))
-      let wanted: number | undefined
+      let wanted: PendingPartition | undefined
       isCrowded = false
-      for (const partition of [...first, ...yielded]) {
+      for (const each of [...first, ...yielded].flatMap((partition) => free.get(partition) ?? [])) {
+        const { partition } = each
         if (workers.size >= concurrency) {
           isCrowded = true
           for (const worker of workers.values()) if (worker.state === "idle") worker.leave()
           break
         }
-        if (yield* claim(partition, false, free.get(partition) === true)) yielded.delete(partition)
+        if (yield* claim(each, false)) yielded.delete(partition)
         else {
-          wanted ??= partition
+          wanted ??= each
           const rest = yield* Random.nextIntBetween(...refusedMilliseconds)
           refusedUntil.set(partition, (yield* Moment.milliseconds) + rest)
         }
       }
       // With slots to spare, the holders of the refused partitions are asked for one.
       if (wanted === undefined) return next
-      if (workers.size < concurrency && (yield* claim(wanted, true, free.get(wanted) === true))) {
-        refusedUntil.delete(wanted)
-      }
+      if (workers.size < concurrency && (yield* claim(wanted, true))) refusedUntil.delete(wanted.partition)
       return Math.min(next, contendedMilliseconds)
     })
 

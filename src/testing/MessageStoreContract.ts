@@ -12,12 +12,15 @@ import { batches } from "./messageStore/batches.ts"
 import { conditions } from "./messageStore/conditions.ts"
 import { deadlocks } from "./messageStore/deadlocks.ts"
 import { deciding } from "./messageStore/deciding.ts"
+import { deleting } from "./messageStore/deleting.ts"
+import { editions } from "./messageStore/editions.ts"
 import { foldSnapshots } from "./messageStore/foldSnapshots.ts"
 import { forgetting } from "./messageStore/forgetting.ts"
 import { oneByOne } from "./messageStore/oneByOne.ts"
 import { pages } from "./messageStore/pages.ts"
 import { personal } from "./messageStore/personal.ts"
 import { reading } from "./messageStore/reading.ts"
+import { redacting } from "./messageStore/redacting.ts"
 import { rememberedStates } from "./messageStore/rememberedStates.ts"
 import { scheduling } from "./messageStore/scheduling.ts"
 import { snapshots } from "./messageStore/snapshots.ts"
@@ -56,6 +59,9 @@ export const suite = makeSuite("message store", {
     deadlocks(it, options)
   },
   tags,
+  deleting,
+  redacting,
+  editions,
   scheduling,
   "tag values": tagValues,
   "snapshots of folds": foldSnapshots,

@@ -3,6 +3,7 @@
  * `MessageStoreContract`; the backend has to pass that one, and `AggregatedStreamContract`, as well.
  */
 import { claiming } from "./subscription/claiming.ts"
+import { deleting } from "./subscription/deleting.ts"
 import { draining } from "./subscription/draining.ts"
 import { failures } from "./subscription/failing.ts"
 import { handling } from "./subscription/handling.ts"
@@ -25,6 +26,7 @@ export const suite = makeSuite("subscriptions", {
   pausing,
   draining,
   parkingStreams,
+  deleting,
   requeueing,
   stopping,
   observing,

@@ -31,7 +31,12 @@ const withOnePosition = (opened: Storage["Service"]): Storage["Service"] => ({
         direction: "backward",
         limit: 1
       }),
-      ({ messages: [last] }) => ({ heads: [], tags: tags.map(() => last?.globalPosition ?? 0), snapshots: [] })
+      ({ messages: [last] }) => ({
+        heads: [],
+        tags: tags.map(() => last?.globalPosition ?? 0),
+        editions: tags.map(() => 0),
+        snapshots: []
+      })
     )
 })
 

@@ -96,17 +96,53 @@ const Base = Schema.Union([
   Schema.TaggedStruct("byIds", { numbers: Numbers }),
   Schema.TaggedStruct("head", { stream: StreamNumber })
 ])
-const Inner = Schema.TaggedStruct("transaction", { steps: Few(Base, 1, 2), commits: Schema.Boolean })
-const Step = Schema.Union([
-  Base,
-  Base,
-  Schema.TaggedStruct("transaction", { steps: Few(Schema.Union([Base, Base, Inner]), 1, 3), commits: Schema.Boolean }),
-  Schema.Union([Base, Base, Base, Base, Schema.TaggedStruct("truncate", {})])
-])
-type Step = typeof Step.Type | typeof Inner.Type | typeof Base.Type
+const Delete = Schema.TaggedStruct("delete", {
+  stream: StreamNumber,
+  to: Schema.Literals(["all", "all", 0, 1, 2, 3, 5]),
+  expected: Expected
+})
+/** Of messages that the streams begin with, mostly. */
+const Redact = Schema.TaggedStruct("redact", {
+  numbers: Few(Whole(8), 1, 2),
+  how: Schema.Literals([
+    "content",
+    "content",
+    "content",
+    "to nothing",
+    "fewer tags",
+    "more tags",
+    "as it is",
+    "other id"
+  ])
+})
+const Taking = Schema.Union([Base, Base, Delete, Redact])
+
+type Simple = typeof Base.Type | typeof Delete.Type | typeof Redact.Type
+
+const sequenceOf = <S extends Schema.Codec<Simple>>(base: S) => {
+  const inner = Schema.TaggedStruct("transaction", { steps: Few(base, 1, 2), commits: Schema.Boolean })
+  const step = Schema.Union([
+    base,
+    base,
+    Schema.TaggedStruct("transaction", {
+      steps: Few(Schema.Union([base, base, inner]), 1, 3),
+      commits: Schema.Boolean
+    }),
+    Schema.Union([base, base, base, base, Schema.TaggedStruct("truncate", {})])
+  ])
+  return Schema.Struct({ begins: Few(Whole(4), 4, 4), steps: Few(step, 1, 6) })
+}
 
 /** How many messages each of the streams begins with, and the steps. */
-export const Sequence = Schema.Struct({ begins: Few(Whole(4), 4, 4), steps: Few(Step, 1, 6) })
+export const Sequence = sequenceOf(Base)
+/** The same, in which much is deleted and redacted. */
+export const ForgettingSequence = sequenceOf(Taking)
+
+type Step = Simple | typeof ForgettingSequence.Type["steps"][number] | {
+  readonly _tag: "transaction"
+  readonly steps: ReadonlyArray<Simple>
+  readonly commits: boolean
+}
 
 /** What a sequence works with; of no other one. */
 export interface Material {
@@ -161,11 +197,36 @@ class Position {
   }
 }
 
+/** What is left of a message; its number tells that it was redacted. */
+const redacted = (stored: MixedEvent, how: typeof Redact.Type["how"]): MixedEvent => {
+  const { messageId, occurredAt } = stored
+  const number = stored.number < 100 ? stored.number + 100 : stored.number
+  switch (how) {
+    case "as it is":
+      return stored
+    case "other id":
+      return new Plain({ number })
+    case "content":
+      return stored._tag === "Plain"
+        ? new Plain({ ...stored, number })
+        : stored._tag === "One"
+        ? new One({ ...stored, number })
+        : new Many({ ...stored, number })
+    case "to nothing":
+      return new Plain({ messageId, occurredAt, number })
+    case "fewer tags":
+      return stored._tag === "Many" ? new Many({ messageId, occurredAt, number, b: stored.b.slice(0, 1) }) : stored
+    case "more tags":
+      return new Many({ messageId, occurredAt, number, b: ["another"] })
+  }
+}
+
 /** Runs the steps one after the other, and tells what came of each. */
 export const perform = Effect.fnUntraced(function*(
   store: Mixed,
-  { begins, steps }: typeof Sequence.Type,
-  { messages, prefix }: Material
+  { begins, steps }: typeof Sequence.Type | typeof ForgettingSequence.Type,
+  { messages, prefix }: Material,
+  truncateStore: Effect.Effect<void, unknown> = truncate(store)
 ) {
   const positions: Array<number> = []
   const streamOf = (number: number) => `${prefix}${number}`
@@ -293,8 +354,18 @@ export const perform = Effect.fnUntraced(function*(
         )
       case "head":
         return told(store.head(streamOf(step.stream)))
+      case "delete":
+        return told(store.delete(streamOf(step.stream), {
+          ...step.to === "all" ? {} : { toVersion: step.to },
+          ...expectedOf(step.expected)
+        }))
+      case "redact":
+        return told(store.redact(
+          given(step.numbers).map(({ messageId }) => messageId),
+          (stored) => redacted(stored, step.how)
+        ))
       case "truncate":
-        return told(truncate(store))
+        return told(truncateStore)
       case "transaction":
         return told(
           store.withTransaction(Effect.gen(function*() {

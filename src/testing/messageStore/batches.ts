@@ -53,6 +53,7 @@ const show: (outcome: AppendOutcome) => string = AppendOutcome.$match({
   WrongVersion: ({ actualVersion }) => `version ${actualVersion}`,
   Conflict: ({ messageId }) => `conflict ${messageId}`,
   Duplicate: ({ messageId }) => `duplicate ${messageId}`,
+  Outdated: ({ condition }) => `outdated ${condition}`,
   WrongIsolation: () => "wrong isolation",
   Refused: () => "refused",
   Skipped: () => "skipped"

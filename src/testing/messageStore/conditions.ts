@@ -85,6 +85,7 @@ const show: (outcome: AppendOutcome) => string = AppendOutcome.$match({
   WrongVersion: ({ actualVersion }) => `version ${actualVersion}`,
   Conflict: ({ condition, messageId }) => `conflict ${condition} ${messageId}`,
   Duplicate: ({ messageId }) => `duplicate ${messageId}`,
+  Outdated: ({ condition }) => `outdated ${condition}`,
   WrongIsolation: () => "wrong isolation",
   Refused: () => "refused",
   Skipped: () => "skipped"

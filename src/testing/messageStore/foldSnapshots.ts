@@ -109,7 +109,7 @@ export const foldSnapshots: Part = (it, { concurrentTransactions }) => {
         "beyond the end": { state: "1000", version: 13, ends }
       }
       for (const [name, snapshot] of Object.entries(wrong)) {
-        yield* storage.saveSnapshot({ ...key, ...snapshot })
+        yield* storage.saveSnapshot({ ...key, ...snapshot, madeOf: [] })
         calls.evolved = 0
         assert.strictEqual(yield* onStore(Forgetful, (store) => stateOf(store, stream, fold)), 78, name)
         assert.strictEqual(calls.evolved, 12, name)
@@ -136,7 +136,7 @@ export const foldSnapshots: Part = (it, { concurrentTransactions }) => {
     Effect.gen(function*() {
       const storage = yield* Storage
       const key = { fold: "f", source: `stream ${newStream()}`, fingerprint: "1" }
-      const save = (at: number) => storage.saveSnapshot({ ...key, version: at, ends: [at], state: `${at}` })
+      const save = (at: number) => storage.saveSnapshot({ ...key, version: at, ends: [at], state: `${at}`, madeOf: [] })
       const saved = Effect.map(storage.ends([], [], [key]), ({ snapshots: [snapshot] }) => snapshot)
       yield* save(5)
       yield* save(3)
@@ -215,7 +215,7 @@ export const foldSnapshots: Part = (it, { concurrentTransactions }) => {
         return assert.fail("no snapshot was asked for")
       }
       yield* Effect.gen(function*() {
-        yield* storage.saveSnapshot({ ...key, state: "{", version: 2, ends: [head.globalPosition ?? 0] })
+        yield* storage.saveSnapshot({ ...key, state: "{", version: 2, ends: [head.globalPosition ?? 0], madeOf: [] })
         const again = (store: Accounts["Service"]) =>
           stateOf(store, stream, fold)
         // What is wrong stays where it is.

@@ -70,13 +70,15 @@ const existing = -1
  * The text of the function. Items and messages come as arrays: of each item its stream, the index of the previous item
  * of that stream (0: none), its expectation, its metadata and the index of its last message; of each message the index
  * of its item, its id, its time and its JSON. `_ascending` says that the ids rise from each message to the next, `_known`
- * which declaration of tags the writer knows.
+ * which declaration of tags the writer knows. Of each item that expects a version, `_seen` says where the message of that
+ * version was seen, and `_editions` in which edition of the stream (migration 10; -1: any); `_seen` is 0 if that does not matter, and null
+ * if it matters nowhere.
  */
 const appendFunction = (objects: Objects): string =>
   `create or replace function <schema>.${objects.appendFunction}(
   _streams text[], _previous int[], _expected int[], _metadata jsonb[], _last int[],
   _item int[], _ids uuid[], _occurred timestamptz[], _data text[],
-  _atomic boolean, _wait boolean, _ascending boolean, _known bigint
+  _atomic boolean, _wait boolean, _ascending boolean, _known bigint, _seen bigint[], _editions bigint[]
 ) returns table (outcome text, version int, global_position bigint, duplicate uuid)
 language plpgsql set enable_seqscan to off as $function$
 #variable_conflict use_column
@@ -84,6 +86,7 @@ declare
   _items constant int := pg_catalog.cardinality(_streams);
   _free boolean[];    -- whether this call has the lock of the item's stream
   _head int;
+  _is_expected boolean;
   _first int;         -- index of the item's first message, less one
   _bases int[];       -- version of the message before the item's first one, less _first; null: refused
   _after int[];       -- head behind the item
@@ -104,7 +107,7 @@ begin
       _streams, _previous, _expected, _metadata, _last, _item, _ids, _occurred, _data, _atomic, _wait,
       pg_catalog.array_fill(''::text, array[pg_catalog.cardinality(_ids)]), '{}', '{}',
       pg_catalog.array_fill(0, array[_items]), '{}', '{}', pg_catalog.array_fill(0, array[_items]),
-      '{}', '{}', '{}', '{}', '{}', _known
+      '{}', '{}', '{}', '{}', '{}', _known, _seen, _editions, '{}'
     ) d;
     return;
   end if;
@@ -136,7 +139,16 @@ begin
         where m.stream operator(pg_catalog.=) _streams[_i] order by m.version desc limit 1;
         _head := coalesce(_head, 0);
       end if;
-      if _expected[_i] = ${anyVersion} or _expected[_i] = _head or (_expected[_i] = ${existing} and _head > 0) then
+      _is_expected := _expected[_i] = ${anyVersion} or _expected[_i] = _head or (_expected[_i] = ${existing} and _head > 0);
+      if _is_expected and _seen[_i] > 0 then
+        _is_expected := exists (
+          select from <schema>.${objects.table} m
+          where m.stream operator(pg_catalog.=) _streams[_i] and m.version = _head and m.global_position = _seen[_i]
+        ) and (_editions[_i] < 0 or _editions[_i] = coalesce((
+          select e.edition from <schema>.${objects.editionsTable} e where e.key = ${lockKey("_streams[_i]")}
+        ), 0));
+      end if;
+      if _is_expected then
         _first := case when _i = 1 then 0 else _last[_i - 1] end;
         _duplicate := null;
         if _careful then
@@ -255,7 +267,7 @@ const earlierFunction = (objects: Objects): string =>
   _atomic boolean, _wait boolean
 ) returns table (outcome text, version int, global_position bigint, duplicate uuid) language sql as $function$
 select a.outcome, a.version, a.global_position, a.duplicate from <schema>.${objects.appendFunction}(
-  _streams, _previous, _expected, _metadata, _last, _item, _ids, _occurred, _data, _atomic, _wait, false, 1::bigint
+  _streams, _previous, _expected, _metadata, _last, _item, _ids, _occurred, _data, _atomic, _wait, false, 1::bigint, null, null
 ) a
 $function$`
 

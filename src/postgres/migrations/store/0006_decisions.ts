@@ -87,6 +87,8 @@ const tagKey = (tag: string): string => `pg_catalog.hashtextextended(<tags> oper
 /** How the function's `_expected` says that any version will do, or any but 0: arrays of nulls have no type to bind. */
 const anyVersion = -2
 const existing = -1
+/** And that none will: another message stands at the one that is expected. */
+const noVersion = -3
 
 /**
  * The text of the function. Its first arguments are those of the function that stands, except that an item may have no
@@ -100,7 +102,9 @@ const existing = -1
  *   query the tag that is locked (`_asked`), whether an earlier item of the call writes it (`_asked_earlier`), the last
  *   position that was seen of it (`_after`), and as array literals the types (`_asked_types`; empty: any) and
  *   the other tags (`_asked_tags`) that a match has; the arrays of queries are null if there are none;
- * - which declaration of tags the writer knows (`_known`).
+ * - which declaration of tags the writer knows (`_known`);
+ * - as of the function that stands, where the messages of expected versions were seen, and in which editions (`_seen`,
+ *   `_editions`); and of each query in which edition its tag was seen (`_asked_editions`).
  */
 const decideFunction = (objects: Objects): string =>
   `create or replace function <schema>.${objects.decideFunction}(
@@ -109,7 +113,7 @@ const decideFunction = (objects: Objects): string =>
   _atomic boolean, _wait boolean,
   _types text[], _locks text[], _alone boolean[], _last_lock int[], _tags text[], _tag_message int[],
   _last_query int[], _asked text[], _asked_earlier boolean[], _after bigint[], _asked_types text[], _asked_tags text[],
-  _known bigint
+  _known bigint, _seen bigint[], _editions bigint[], _asked_editions bigint[]
 ) returns table (outcome text, version int, global_position bigint, message_id uuid, query int)
 language plpgsql set enable_seqscan to off set plan_cache_mode to force_generic_plan as $function$
 #variable_conflict use_column
@@ -122,7 +126,7 @@ declare
   _first int;         -- index of the item's first message, less one
   _bases int[];       -- version of the message before the item's first one, less _first; null: refused
   _heads int[];       -- head behind the item
-  _found bigint[];    -- of each query the position of a message that was added
+  _found bigint[];    -- of each query the position of a message that was added; 0: something was deleted or redacted
   _conflict bigint;
   _conflicts bigint[]; -- of each item the position of that message; of one of this call its index, negated
   _queries int[];     -- of each item the query that has the conflict
@@ -190,7 +194,7 @@ begin
 
   -- Under the locks nothing can be added to what is asked about, nor to the streams: one look for all.
   if pg_catalog.cardinality(_asked) > 0 then
-    select pg_catalog.array_agg((
+    select pg_catalog.array_agg(coalesce((
       select t.global_position from <schema>.${objects.tagsTable} t
       where t.tag operator(pg_catalog.=) q.tag and t.global_position > q.after
         and (q.types operator(pg_catalog.=) '{}'::text or t.type operator(pg_catalog.=) any(q.types::text[]))
@@ -199,7 +203,21 @@ begin
           where x.tag operator(pg_catalog.=) any(q.tags::text[]) and x.global_position = t.global_position
         ))
       order by t.global_position limit 1
-    )) into _found from unnest(_asked, _after, _asked_types, _asked_tags) q(tag, after, types, tags);
+    ), (
+      select 0 where q.edition >= 0 and q.edition <> coalesce((
+        select e.edition from <schema>.${objects.editionsTable} e where e.key = ${tagKey("q.tag")}
+      ), 0)
+    ))) into _found from unnest(_asked, _after, _asked_types, _asked_tags, _asked_editions)
+      q(tag, after, types, tags, edition);
+  end if;
+  if _seen is not null then
+    select pg_catalog.array_agg(case when s.position = 0 or (exists (
+      select from <schema>.${objects.table} m
+      where m.stream operator(pg_catalog.=) s.stream and m.version = s.expected and m.global_position = s.position
+    ) and (s.edition < 0 or s.edition = coalesce((
+      select e.edition from <schema>.${objects.editionsTable} e where e.key = ${streamKey("s.stream")}
+    ), 0))) then s.expected else ${noVersion} end order by s.i) into _expected
+    from unnest(_streams, _expected, _seen, _editions) with ordinality s(stream, expected, position, edition, i);
   end if;
   if _items = 1 then
     select m.version into _head from <schema>.${objects.table} m
@@ -338,6 +356,9 @@ begin
       outcome := 'skipped';
     elsif _unknown[_i] then
       outcome := 'isolation';
+    elsif _conflicts[_i] = 0 then
+      outcome := 'outdated';
+      query := _queries[_i];
     elsif _conflicts[_i] is not null then
       outcome := 'conflict';
       query := _queries[_i];
