@@ -27,13 +27,16 @@ const modules = [
   "aggregatedStream/",
   "AggregatedStream",
   "store/",
-  "MessageStore"
+  "MessageStore",
+  "operator/",
+  "Operator"
 ]
 
 /** What else a module or a folder may import. */
 const alsoMayImport: Readonly<Record<string, ReadonlyArray<string>>> = {
   errors: ["internal/"], // to print names
   MessageStore: ["memory/", "postgres/"], // to build its layers
+  Operator: ["postgres/"], // to open a store by its name
   Projection: ["postgres/"], // to tell its migrations
   Subscription: ["postgres/"], // to tell its migrations
   index: [...modules, "memory/", "postgres/"],
@@ -49,7 +52,7 @@ const packages: Readonly<Record<string, ReadonlyArray<string>>> = {
   "postgres/": ["node:*", "@effect/sql-pg"],
   "pglite/": ["node:*", "@effect/sql-pg", "@electric-sql/pglite"],
   "testing/": ["@effect/vitest", "vitest"],
-  "cli/": ["node:*", "@effect/sql-pg"]
+  "cli/": ["node:*", "@effect/platform-node-shared", "@effect/sql-pg"]
 }
 
 const all = Array.from(new Set([...modules, ...Object.keys(alsoMayImport)]))

@@ -34,6 +34,7 @@ import * as PostgresStorage from "./postgres/storage.ts"
 import type * as Reader from "./Reader.ts"
 import { fromSchema, makeCodec, type MessageSerializer, verified } from "./Serializer.ts"
 import { Storage } from "./Storage.ts"
+import { remember } from "./store/backends.ts"
 import type { DecideError } from "./store/decide.ts"
 import type { Deleted, DeleteError, DeleteOptions, Deleting, RedactError, RedactOptions } from "./store/deleting.ts"
 import type { Accessors, OneOrMore, StreamWrite, WriteOptions } from "./store/encode.ts"
@@ -373,7 +374,8 @@ export const Service = <Self = never>() =>
       const { shredding, storage } = serializer.personal === undefined
         ? { storage: backend, shredding: undefined }
         : yield* shred(backend, serializer.personal, personal)
-      return yield* make(storage, codec, accessors, name, cachedStates, shredding)
+      // Operators see what is stored: not what is personal in it.
+      return remember(yield* make(storage, codec, accessors, name, cachedStates, shredding), backend)
     })
   )
   const layers = {

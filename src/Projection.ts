@@ -49,7 +49,7 @@ import * as Migrations from "./postgres/migrations/migrations.ts"
 import { type Model, state, type TableNames, tables } from "./projection/model.ts"
 import { keepOf, type Options, type PromotionMode, promotionOf } from "./projection/options.ts"
 import { type Progress, progressOf, statusOf, type VersionState, type VersionStatus } from "./projection/progress.ts"
-import { promoteByHand, supervise, type Supervised } from "./projection/supervisor.ts"
+import { promoteByHand, rollBack, supervise, type Supervised } from "./projection/supervisor.ts"
 import type { MessageCodec } from "./Serializer.ts"
 import { type AggregatedStorage, type State, type Storage, subscriptionOf, tableOf } from "./Storage.ts"
 import * as Subscription from "./Subscription.ts"
@@ -247,16 +247,10 @@ export const make = Effect.fnUntraced(function*<A, M, E, R>(
         : Effect.succeed(found)
     })),
     promote: (given = version, promoteOptions) => promote(given, promoteOptions),
-    rollback: Effect.fnUntraced(function*(promoteOptions) {
-      const versions = yield* projected.versions
-      const present = versions.find(({ isPromoted }) => isPromoted)?.version ?? 0
-      // Lower ones only: to go back twice is not to go forward again.
-      const before = versions
-        .filter(({ promotedAt, version: other }) => other < present && promotedAt !== undefined)
-        .toSorted((a, b) => Number(b.promotedAt?.epochMilliseconds) - Number(a.promotedAt?.epochMilliseconds))[0]
-      if (before === undefined) return yield* new VersionError({ projection: name, reason: "noneBefore" })
-      yield* promote(before.version, promoteOptions)
-      return before.version
+    rollback: Effect.fnUntraced(function*({ lag }: PromoteOptions = {}) {
+      yield* outsideTransaction("promote")
+      if (lag !== undefined) yield* Effect.fromResult(checkWhole("lag", lag, 0))
+      return yield* rollBack(supervised, lag)
     }),
     drop: Effect.fnUntraced(function*(given) {
       yield* outsideTransaction("drop")

@@ -10,6 +10,7 @@ import type { MigrationError } from "effect/sql/Migrator"
 import type { SqlError } from "effect/sql/SqlError"
 import type { InvalidNameError, SetupError } from "./errors.ts"
 import type { MessageStorage } from "./storage/messages.ts"
+import type { OperatorStorage } from "./storage/operator.ts"
 import type { ScheduleStorage } from "./storage/scheduled.ts"
 import type { SnapshotStorage } from "./storage/snapshots.ts"
 import type { AggregatedStorage, StreamDefinition } from "./storage/streams.ts"
@@ -18,6 +19,7 @@ import type { TaggingStorage } from "./storage/tagging.ts"
 
 export type { Listener } from "./storage/listeners.ts"
 export * from "./storage/messages.ts"
+export * from "./storage/operator.ts"
 export * from "./storage/partitions.ts"
 export * from "./storage/scheduled.ts"
 export * from "./storage/snapshots.ts"
@@ -54,6 +56,8 @@ export interface Backend extends MessageStorage, SnapshotStorage, TaggingStorage
   readonly afterCommit: (effect: Effect.Effect<void>) => Effect.Effect<void>
   /** One view until the scope closes; inside a transaction, that transaction's view. */
   readonly snapshot: Effect.Effect<Snapshot, SqlError, Scope.Scope>
+  /** What operators ask, without the application's schemas and handlers. */
+  readonly operator: OperatorStorage
   /** Makes what an aggregated stream needs, where it does not exist. */
   readonly aggregatedStream: (
     definition: StreamDefinition

@@ -55,3 +55,6 @@ export * as AggregatedStream from "./AggregatedStream.ts"
 
 /** The store. */
 export * as MessageStore from "./MessageStore.ts"
+
+/** What is in a store, what happens, and what to put right. */
+export * as Operator from "./Operator.ts"

@@ -174,6 +174,18 @@ describe("examples", () => {
     ])
   })
 
+  it("22: looks at a store, and has parked messages handled again", async () => {
+    const finished = await run("22-operator.ts")
+    assertSucceeded(finished)
+    assert.deepStrictEqual(finished.lines, [
+      "invoices: 2 messages are parked, of which 0 are requeued",
+      "2 × Error: order # cannot be printed: no paper",
+      "requeued: 2",
+      "all is well",
+      "Ordered in order-2 → Invoiced in invoice-2"
+    ])
+  })
+
   it("12: reads old messages as today's classes", async () => {
     const finished = await runOnServer("12-schema-evolution.ts")
     assertSucceeded(finished)

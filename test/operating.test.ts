@@ -3,7 +3,15 @@ import { PgClient } from "@effect/sql-pg"
 import { assert, describe, it } from "@effect/vitest"
 import { PGlite } from "@electric-sql/pglite"
 import { Effect, Layer, Redacted, References, Schedule, Schema, Stream } from "effect"
-import { AggregatedStream, Decision, Message, MessageStore, Partitioner, Subscription } from "effect-message-store"
+import {
+  AggregatedStream,
+  Decision,
+  Message,
+  MessageStore,
+  Operator,
+  Partitioner,
+  Subscription
+} from "effect-message-store"
 import { PgliteClient } from "effect-message-store/pglite"
 import { SqlClient } from "effect/sql"
 import { execFileSync } from "node:child_process"
@@ -81,7 +89,7 @@ describe("docs/operating.md", () => {
       const [row] = yield* sql<{ readonly name: string }>`select current_database() as name`
       // Roles belong to the server, which other tests use as well.
       const suffix = crypto.randomUUID().slice(0, 8)
-      const roles = ["app_writer", "app_worker", "app_reader", "app_tagger"]
+      const roles = ["app_writer", "app_worker", "app_reader", "app_tagger", "app_operator"]
       const named = (text: string) => text.replaceAll(/\bapp_\w+/g, (role) => `${role}_${suffix}`)
       const as = (role: string) =>
         PgClient.layer({
@@ -117,6 +125,17 @@ describe("docs/operating.md", () => {
         const refused = yield* Effect.flip(orders.write("order-1", new OrderPlaced({ customer: "Edsger" })))
         assert.strictEqual(refused._tag, "SqlError")
       }).pipe(provide(Orders.layerNoMigrations, "app_reader"))
+      yield* Effect.gen(function*() {
+        const operator = yield* Operator.Operator
+        const { problems } = yield* operator.health({ projector: "1 day" })
+        assert.deepStrictEqual(problems, [])
+        const { items: [first] } = yield* operator.search({ type: "OrderPlaced", limit: 1 })
+        assert.strictEqual((yield* operator.message(first?.messageId ?? ""))?.message.stream, "order-3")
+        assert.lengthOf((yield* operator.partitions("invoices")).items, 3)
+        assert.lengthOf((yield* operator.scheduled()).items, 0)
+        const refused = yield* Effect.flip(operator.pause("invoices"))
+        assert.isTrue(refused._tag === "SqlError" && refused.reason._tag === "AuthorizationError")
+      }).pipe(provide(Operator.layer("orders"), "app_operator"))
     }).pipe(Effect.scoped, Effect.provide(databaseLayer()), quietly))
 
   it.live("prints migrations that make all that is needed", () =>

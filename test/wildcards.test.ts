@@ -2,7 +2,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Arbitrary, Context, DateTime, Duration, Effect, Layer, Result, Schema } from "effect"
 import { checkPattern } from "../src/internal/checks.ts"
-import { compilePattern } from "../src/memory/pattern.ts"
+import { compilePattern } from "../src/internal/pattern.ts"
 import { Storage } from "../src/Storage.ts"
 import { type Backend, backends } from "./support/backends.ts"
 

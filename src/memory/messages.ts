@@ -3,6 +3,7 @@
  * are gone are kept as long as some view may see them.
  */
 import { type DateTime, Predicate } from "effect"
+import { compilePattern } from "../internal/pattern.ts"
 import type { StreamHead } from "../Message.ts"
 import {
   type AppendItem,
@@ -17,7 +18,6 @@ import {
   type TaggedQuery,
   type TagQuery
 } from "../Storage.ts"
-import { compilePattern } from "./pattern.ts"
 import type * as MemoryStream from "./streams.ts"
 import { Tagging } from "./tagging.ts"
 import * as Transaction from "./transaction.ts"

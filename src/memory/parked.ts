@@ -1,6 +1,7 @@
 /** The dead letters of a subscription, in memory. */
 import { Clock, DateTime, Effect } from "effect"
 import type { SqlError } from "effect/sql/SqlError"
+import { alike } from "../internal/alike.ts"
 import type {
   EncodedParkedMessage,
   EncodedStoredMessage,
@@ -137,11 +138,14 @@ export const make = (
         return isUnparked
       }),
 
-    parked: ({ after, limit = Infinity, places, withTheirKeys = false }) =>
+    parked: ({ after, error, limit = Infinity, places, withTheirKeys = false }) =>
       Effect.map(view, (state) => {
         const wanted = places && withKeys(state, { places }, withTheirKeys)
         return Array.from(state.parked.values())
           .filter((entry) => wanted?.has(placeOf(entry)) !== false)
+          .filter((entry) =>
+            error === undefined || (entry.error.tag === error.tag && alike(entry.error.message) === error.message)
+          )
           .filter(({ partition, position }) =>
             after === undefined || partition > after.partition ||
             (partition === after.partition && position > after.position)

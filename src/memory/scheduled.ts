@@ -1,7 +1,15 @@
 /** Scheduled messages in memory: what is scheduled and cancelled takes part in transactions. */
 import { type Array as Arr, Clock, Effect, Option, Predicate, Result } from "effect"
 import type { SqlError } from "effect/sql/SqlError"
-import type { AppendItem, AppendOutcome, Moved, RefusedEntry, ScheduledEntry, ScheduleStorage } from "../Storage.ts"
+import type {
+  AppendItem,
+  AppendOutcome,
+  Moved,
+  RefusedEntry,
+  ScheduledEntry,
+  ScheduledMessage,
+  ScheduleStorage
+} from "../Storage.ts"
 import type { Wakeup } from "../storage/listeners.ts"
 import * as Transaction from "./transaction.ts"
 
@@ -11,7 +19,8 @@ const batchSize = 500
 interface Scheduled extends ScheduledEntry {
   /** Rises with each call. */
   readonly order: number
-  readonly isRefused: boolean
+  /** Why it cannot be written, if so. */
+  readonly refused: string | undefined
 }
 
 type Change =
@@ -53,7 +62,10 @@ export interface Source {
   readonly isBusy: (transaction: Transaction.Transaction, item: AppendItem) => boolean
 }
 
-export const make = (source: Source, wakeup: Wakeup["Service"]): ScheduleStorage & { readonly clear: () => void } => {
+export const make = (
+  source: Source,
+  wakeup: Wakeup["Service"]
+): ScheduleStorage & { readonly clear: () => void; readonly list: () => ReadonlyArray<ScheduledMessage> } => {
   const schedule = new Schedule()
   const keyOf = (key: string) => `key ${key}`
 
@@ -74,8 +86,8 @@ export const make = (source: Source, wakeup: Wakeup["Service"]): ScheduleStorage
   /** Those that are due, in their order, and that nobody has in hand. */
   const due = (transaction: Transaction.Transaction, now: number) =>
     Array.from(schedule.scheduled.values())
-      .filter(({ at, isRefused, key }) =>
-        !isRefused && at.epochMilliseconds <= now && schedule.locks.isFree(transaction, keyOf(key))
+      .filter(({ at, key, refused }) =>
+        refused === undefined && at.epochMilliseconds <= now && schedule.locks.isFree(transaction, keyOf(key))
       )
       .toSorted((a, b) => a.at.epochMilliseconds - b.at.epochMilliseconds || a.order - b.order)
 
@@ -84,7 +96,7 @@ export const make = (source: Source, wakeup: Wakeup["Service"]): ScheduleStorage
     yield* schedule.locks.acquire(transaction, ["mover"])
     const busy = new Set<string>()
     const duplicates: Array<string> = []
-    const refused: Array<RefusedEntry> = []
+    const cannotBe: Array<RefusedEntry> = []
     let decided = 0
     for (const entry of due(transaction, yield* Clock.currentTimeMillis)) {
       if (decided === batchSize) break
@@ -100,20 +112,20 @@ export const make = (source: Source, wakeup: Wakeup["Service"]): ScheduleStorage
       decided++
       if (Result.isFailure(appended)) {
         const reason = reasonOf(appended.failure)
-        refused.push({ key, reason })
-        transaction.journal<Change>(schedule).push({ _tag: "Schedule", scheduled: { ...entry, isRefused: true } })
+        cannotBe.push({ key, reason })
+        transaction.journal<Change>(schedule).push({ _tag: "Schedule", scheduled: { ...entry, refused: reason } })
         continue
       }
       for (const outcome of appended.success) if (outcome._tag === "Duplicate") duplicates.push(outcome.messageId)
       transaction.journal<Change>(schedule).push({ _tag: "Remove", key })
     }
     const left = Array.from(schedule.view(transaction).values())
-      .flatMap(({ at, isRefused }) => isRefused ? [] : [at.epochMilliseconds])
+      .flatMap(({ at, refused }) => refused === undefined ? [at.epochMilliseconds] : [])
     const first = left.reduce((earliest, at) => Math.min(earliest, at), Infinity)
     const moved: Moved = {
-      moved: decided - duplicates.length - refused.length,
+      moved: decided - duplicates.length - cannotBe.length,
       duplicates,
-      refused,
+      refused: cannotBe,
       more: decided > 0,
       next: left.length === 0 ? undefined : Math.max(0, first - (yield* Clock.currentTimeMillis))
     }
@@ -125,7 +137,7 @@ export const make = (source: Source, wakeup: Wakeup["Service"]): ScheduleStorage
       Effect.andThen(
         change(
           entry.key,
-          () => ({ _tag: "Schedule", scheduled: { ...entry, order: schedule.next(), isRefused: false } })
+          () => ({ _tag: "Schedule", scheduled: { ...entry, order: schedule.next(), refused: undefined } })
         ),
         wakeup.signal(channel, [{ key: channel, payload: {} }])
       ),
@@ -137,7 +149,15 @@ export const make = (source: Source, wakeup: Wakeup["Service"]): ScheduleStorage
       )
     ),
     listenScheduled: wakeup.listen(channel),
-    clear: () => schedule.scheduled.clear()
+    clear: () => schedule.scheduled.clear(),
+    list: () =>
+      Array.from(schedule.scheduled.values(), ({ at, key, message: { messageId }, refused, stream }) => ({
+        key,
+        at,
+        stream,
+        messageId,
+        refused
+      }))
   }
 }
 

@@ -17,6 +17,7 @@ import {
 import { type Signal, Wakeup } from "../storage/listeners.ts"
 import * as MemoryWakeup from "./listeners.ts"
 import { asOf, Messages, type Row, rowAt, toStored, type View, viewOf } from "./messages.ts"
+import * as MemoryOperator from "./operator.ts"
 import { cut } from "./pages.ts"
 import * as MemorySchedule from "./scheduled.ts"
 import { Snapshots } from "./snapshots.ts"
@@ -183,6 +184,7 @@ export const layer: Layer.Layer<Storage> = Layer.effect(
             (commit) => Effect.provideService(SnapshotCommit, commit) as Snapshot
           )),
       listen: wakeup.listen(channel),
+      operator: MemoryOperator.make(messages, streams, scheduled.list, wakeup),
       aggregatedStream: (definition) =>
         Effect.map(
           Effect.fromResult(checkEnding("aggregated stream", definition.name)),

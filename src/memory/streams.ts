@@ -5,18 +5,18 @@
 import { Clock, DateTime, Effect } from "effect"
 import { InvalidNameError, StreamDefinitionError } from "../errors.ts"
 import { checkEnding } from "../internal/names.ts"
+import { compilePattern } from "../internal/pattern.ts"
 import {
   type AggregatedStorage,
   type EncodedStoredMessage,
+  type OpenedDefinition,
   type PartitionHead,
   PositionQuery,
   type ProjectedPage,
-  type ScannedPage,
-  type StreamDefinition
+  type ScannedPage
 } from "../Storage.ts"
 import type { Wakeup } from "../storage/listeners.ts"
 import { cut, type SizedRow } from "./pages.ts"
-import { compilePattern } from "./pattern.ts"
 import { Subscribed } from "./subscribed.ts"
 import * as MemorySubscription from "./subscriptions.ts"
 import * as MemoryVersions from "./versions.ts"
@@ -79,10 +79,15 @@ export class Streams<Message> {
   private readonly byName = new Map<string, Links<Message>>()
   private lastNumbering = 0
   readonly subscriptions = new Map<string, Subscribed>()
-  private readonly projections = new Map<
+  readonly projections = new Map<
     string,
     { readonly stream: string; readonly versions: MemoryVersions.Versions }
   >()
+
+  /** How each was defined when it was linked first; undefined: it was not yet. */
+  get defined(): ReadonlyArray<readonly [string, string | undefined]> {
+    return Array.from(this.byName, ([name, { definition }]) => [name, definition])
+  }
 
   links(name: string): Links<Message> {
     let links = this.byName.get(name)
@@ -128,9 +133,10 @@ export class Streams<Message> {
 export const make = <Message extends SourceMessage>(
   streams: Streams<Message>,
   source: Source<Message>,
-  { name, partitioner, patterns }: StreamDefinition,
+  { name, partitioner, patterns }: OpenedDefinition,
   wakeup: Wakeup["Service"]
 ): AggregatedStorage => {
+  streams.links(name) // it is there from now on
   const channel = `stream ${name}`
   const description = JSON.stringify({ patterns, partitioner: partitioner ?? "function" })
   const matchers = patterns.map(compilePattern)

@@ -8,7 +8,7 @@ export type Halted = Halt & { readonly unknownType: string | undefined; readonly
 
 /** What a transaction does to the state. */
 export type Change =
-  | { readonly _tag: "Advance"; readonly partition: number; readonly position: number }
+  | { readonly _tag: "Advance"; readonly partition: number; readonly position: number; readonly at: DateTime.Utc }
   | {
     readonly _tag: "Park"
     readonly entry: ParkedEntry
@@ -32,6 +32,8 @@ export const checkpointOf = (partition: number): string => `checkpoint ${partiti
 /** The state after some changes. */
 export class State {
   readonly checkpoints: Map<number, number>
+  /** When each was moved last. */
+  readonly acknowledged: Map<number, DateTime.Utc>
   readonly parked: Map<string, Parked>
   readonly halted: Map<number, Halted>
   /** Undefined: the subscription. */
@@ -41,6 +43,7 @@ export class State {
 
   constructor(other?: State) {
     this.checkpoints = new Map(other?.checkpoints)
+    this.acknowledged = new Map(other?.acknowledged)
     this.parked = new Map(other?.parked)
     this.halted = new Map(other?.halted)
     this.paused = new Map(other?.paused)
@@ -75,6 +78,7 @@ export class State {
       switch (change._tag) {
         case "Advance":
           this.checkpoints.set(change.partition, change.position)
+          this.acknowledged.set(change.partition, change.at)
           break
         case "Park":
           this.parked.set(placeOf(change.entry), {
@@ -108,6 +112,7 @@ export class State {
           break
         case "Reset":
           this.checkpoints.clear()
+          this.acknowledged.clear()
           this.parked.clear()
           this.halted.clear()
           this.numbering = undefined
@@ -120,6 +125,7 @@ export class State {
 export interface Holder {
   readonly token: number
   readonly owner: string
+  readonly since: DateTime.Utc
   isWanted: boolean
 }
 
@@ -145,14 +151,14 @@ export class Subscribed implements Transaction.Participant<Change> {
   }
 
   /** Undefined if a consumer has the partition. */
-  claim(partition: number, owner: string, ask: boolean): Holder | undefined {
+  claim(partition: number, owner: string, ask: boolean, since: DateTime.Utc): Holder | undefined {
     const holder = this.holders.get(partition)
     if (holder !== undefined) {
       holder.isWanted ||= ask
       return undefined
     }
     const token = (this.tokens.get(partition) ?? 0) + 1
-    const claimed: Holder = { token, owner, isWanted: false }
+    const claimed: Holder = { token, owner, since, isWanted: false }
     this.tokens.set(partition, token)
     this.holders.set(partition, claimed)
     return claimed

@@ -76,9 +76,10 @@ export const make = (
         claim: (partition, { ask = false } = {}) =>
           Effect.map(
             Effect.acquireRelease(
-              Effect.sync(() =>
-                subscribed.claim(partition, label === undefined ? "this process" : `this process ${label}`, ask)
-              ),
+              Effect.map(Clock.currentTimeMillis, (now) => {
+                const owner = label === undefined ? "this process" : `this process ${label}`
+                return subscribed.claim(partition, owner, ask, DateTime.makeUnsafe(now))
+              }),
               (holder) =>
                 Effect.sync(() => {
                   if (subscribed.holders.get(partition) === holder) subscribed.holders.delete(partition)
@@ -137,11 +138,10 @@ export const make = (
     advance: ({ partition, token }, from, to) =>
       Effect.map(
         change([checkpointOf(partition)], ({ checkpoints }) =>
-          Effect.succeed(
+          Effect.map(Clock.currentTimeMillis, (now) =>
             subscribed.tokens.get(partition) === token && (checkpoints.get(partition) ?? -1) === from && to > from
-              ? { _tag: "Advance", partition, position: to }
-              : undefined
-          )),
+              ? { _tag: "Advance", partition, position: to, at: DateTime.makeUnsafe(now) }
+              : undefined)),
         (advanced): Advance =>
           !advanced
             ? "Fenced"
@@ -189,7 +189,7 @@ export const make = (
     }),
     status: Effect.gen(function*() {
       const state = yield* view
-      const { checkpoints, halted, parked } = state
+      const { acknowledged, checkpoints, halted, parked } = state
       return yield* Effect.forEach(
         yield* partitions,
         Effect.fnUntraced(function*(head) {
@@ -199,8 +199,10 @@ export const make = (
           return {
             ...head,
             checkpoint,
+            acknowledgedAt: acknowledged.get(head.partition),
             age: age === undefined ? undefined : Duration.millis(age),
             claimedBy: subscribed.holders.get(head.partition)?.owner,
+            claimedAt: subscribed.holders.get(head.partition)?.since,
             parked: Array.from(parked.values()).filter(({ partition }) => partition === head.partition).length,
             ...haltOf(halt !== undefined && halt.position > checkpoint ? halt : undefined),
             paused: state.pauseOf(head.partition)

@@ -105,11 +105,11 @@ const bySession = Effect.fnUntraced(function*(
     const result = yield* Effect.onExit(
       opened.query(
         `with lock as materialized (select pg_try_advisory_lock($1::int8) as is_taken), claimed as (
-          insert into ${table} as c (partition, token, held_by, owner, lock_key)
-          select $2::int, 1, 1, $3::text, $1::int8 from lock where is_taken
+          insert into ${table} as c (partition, token, held_by, owner, lock_key, claimed_at)
+          select $2::int, 1, 1, $3::text, $1::int8, clock_timestamp() from lock where is_taken
           on conflict (partition) do update
           set token = c.token + 1, held_by = c.token + 1, owner = excluded.owner, lock_key = excluded.lock_key,
-            expires_at = null, is_wanted = false
+            claimed_at = excluded.claimed_at, expires_at = null, is_wanted = false
           where c.expires_at is null or c.expires_at < clock_timestamp()
           returning token
         ), asked as (
@@ -162,7 +162,7 @@ const bySession = Effect.fnUntraced(function*(
         ? Effect.void
         : lock.connection.query(
           `with released as (
-            update ${table} set held_by = null, owner = null where partition = $2::int and held_by = $3::int8
+            update ${table} set held_by = null, owner = null, claimed_at = null where partition = $2::int and held_by = $3::int8
           ) select pg_advisory_unlock($1::int8)`,
           [int8(lock.key), lock.claim.partition, int8(lock.claim.token)]
         ).pipe(

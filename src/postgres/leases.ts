@@ -58,11 +58,11 @@ export const make = Effect.fnUntraced(function*(
     const at = yield* Moment.now
     const [row] = yield* query(
       `with claimed as (
-        insert into ${table} as c (partition, token, held_by, owner, expires_at)
-        select $2::int, 1, 1, $3::text, ${expiry} where $4::int8 not in (${lockedKeys})
+        insert into ${table} as c (partition, token, held_by, owner, expires_at, claimed_at)
+        select $2::int, 1, 1, $3::text, ${expiry}, clock_timestamp() where $4::int8 not in (${lockedKeys})
         on conflict (partition) do update
         set token = c.token + 1, held_by = c.token + 1, owner = excluded.owner, expires_at = excluded.expires_at,
-          lock_key = null, is_wanted = false
+          claimed_at = excluded.claimed_at, lock_key = null, is_wanted = false
         where c.expires_at is null or c.expires_at < clock_timestamp()
         returning token
       ), asked as (
@@ -95,7 +95,7 @@ export const make = Effect.fnUntraced(function*(
       return session.isAvailable && connection.current() === undefined
         ? Effect.void // it expires
         : query(
-          `update ${table} set held_by = null, owner = null, expires_at = null
+          `update ${table} set held_by = null, owner = null, expires_at = null, claimed_at = null
           where partition = $1::int and held_by = $2::int8`,
           [lease.claim.partition, int8(lease.claim.token)]
         )

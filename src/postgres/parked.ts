@@ -3,6 +3,7 @@ import { Effect, Predicate, Result } from "effect"
 import type { SqlClient } from "effect/sql/SqlClient"
 import type { SqlError } from "effect/sql/SqlError"
 import type * as Statement from "effect/sql/Statement"
+import { differing } from "../internal/alike.ts"
 import type {
   EncodedParkedMessage,
   Failure,
@@ -37,6 +38,19 @@ export const toFailure = (text: string): Failure => {
     ? parsed.success as object as Failure
     : { tag: "Error", message: text }
 }
+
+const isFailure = (row: string) => `${row}.error like '{"tag":%'`
+
+/** SQL for the tag of the error of a parked message, as {@link toFailure} has it. */
+export const errorTag = (row: string): string =>
+  `case when ${isFailure(row)} then ${row}.error::json operator(pg_catalog.->>) 'tag'::text else 'Error'::text end`
+
+/** SQL for its message, which is the same for errors that are alike. */
+export const errorMessage = (row: string): string =>
+  `pg_catalog.regexp_replace(
+    case when ${isFailure(row)} then ${row}.error::json operator(pg_catalog.->>) 'message'::text else ${row}.error end,
+    '${differing}'::text, '#'::text, 'gi'::text
+  )`
 
 type SubscribedParked =
   | "park"
@@ -97,6 +111,10 @@ export const make = (
   /** With those that have their keys. */
   const withTheirKeys = (found: Statement.Fragment) =>
     sql`(${found} or (p.partition, p.key) in (select p.partition, p.key from ${parked} p where p.key is not null and ${found}))`
+
+  const isLike = ({ message, tag }: Pick<Failure, "tag" | "message">) =>
+    sql`${sql.literal(errorTag("p"))} operator(pg_catalog.=) ${tag}::text
+      and ${sql.literal(errorMessage("p"))} operator(pg_catalog.=) ${message}::text`
 
   const requeuedBy = ({ keys = [], messageIds = [], places = [] }: Requeue) =>
     withTheirKeys(sql`(${among(places)} or p.message_id = any(${messageIds}::uuid[])
@@ -185,10 +203,14 @@ export const make = (
         return true
       })),
 
-    parked: ({ after, limit, places, withTheirKeys: isWith = false }) =>
-      find(sql`where (${places === undefined} or ${isWith ? withTheirKeys(among(places ?? [])) : among(places ?? [])})
+    parked: ({ after, error, limit, places, withTheirKeys: isWith = false }) =>
+      find(
+        sql`where ${error === undefined ? sql`true` : isLike(error)} and (${places === undefined} or ${
+          isWith ? withTheirKeys(among(places ?? [])) : among(places ?? [])
+        })
         and (p.partition, p.position) > (${after?.partition ?? -1}::int, ${after?.position ?? -1}::int)
-        order by p.partition, p.position limit ${limit ?? null}::int`),
+        order by p.partition, p.position limit ${limit ?? null}::int`
+      ),
 
     // Locked first: what is parked behind these meanwhile is seen by the statement that follows, or sees what it did.
     requeue: (which) =>

@@ -38,7 +38,7 @@ import { Effect } from "effect"
 import type { SqlClient } from "effect/sql/SqlClient"
 import { SequenceError, StreamDefinitionError } from "../errors.ts"
 import type { BuiltIn } from "../Partitioner.ts"
-import type { AggregatedStorage, ProjectedPage, RoundError, ScannedPage, StreamDefinition } from "../Storage.ts"
+import type { AggregatedStorage, OpenedDefinition, ProjectedPage, RoundError, ScannedPage } from "../Storage.ts"
 import type { Wakeup } from "../storage/listeners.ts"
 import { type Int8, int8, milliseconds, timeText } from "./client/values.ts"
 import { type OfStream, pageBytes, readable, type Row, toStored } from "./messages.ts"
@@ -76,7 +76,7 @@ export const make = (
   sql: SqlClient,
   store: Objects,
   stream: StreamObjects,
-  definition: StreamDefinition,
+  definition: OpenedDefinition,
   description: string,
   wakeup: Wakeup["Service"]
 ): Pick<AggregatedStorage, "project" | "scan" | "link" | "waiting"> => {

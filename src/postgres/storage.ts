@@ -5,7 +5,7 @@ import { Array as Arr, Context, Effect, Layer, Option } from "effect"
 import { SqlClient } from "effect/sql"
 import type { SqlError } from "effect/sql/SqlError"
 import type { InvalidNameError, SetupError } from "../errors.ts"
-import { type AggregatedStorage, type AppendItem, type AppendOutcome, Storage } from "../Storage.ts"
+import { type AppendItem, type AppendOutcome, Storage } from "../Storage.ts"
 import { type Signal, Wakeup } from "../storage/listeners.ts"
 import { append } from "./append.ts"
 import * as Claims from "./claims.ts"
@@ -20,17 +20,14 @@ import * as GroupCommit from "./groupCommit.ts"
 import type { Locks } from "./groupCommit/held.ts"
 import { busyLocks, isConditional, withLock } from "./locks.ts"
 import * as Queries from "./messages.ts"
-import * as Migrations from "./migrations/run.ts"
-import { checkStoreName, checkStreamName, checkSubscriptionName } from "./names.ts"
-import * as Objects from "./objects.ts"
-import { checkStore, openProjection, openStore, openSubscription } from "./open.ts"
+import { checkStoreName } from "./names.ts"
+import { openStore } from "./open.ts"
+import * as Opening from "./opening.ts"
+import * as Operator from "./operator.ts"
 import * as Scheduled from "./scheduled.ts"
 import { makeSave } from "./snapshots.ts"
-import * as Aggregated from "./streams.ts"
 import * as SubjectKeys from "./subjectKeys.ts"
-import * as Subscription from "./subscriptions.ts"
 import * as Tagged from "./tagged.ts"
-import * as Versions from "./versions.ts"
 
 /** Serves a store whose database objects exist. */
 export const layer = (
@@ -81,6 +78,7 @@ export const layer = (
       const coalesced = options?.coalesce === false
         ? undefined
         : yield* GroupCommit.make((items) => call(items, grouped), locks)
+      const open = Opening.make(sql, store, claims, wakeup)
       return Storage.of({
         ...Queries.make(sql, store),
         ...Scheduled.make(sql, store, call, wakeup),
@@ -108,37 +106,8 @@ export const layer = (
         afterCommit: sql.afterCommit,
         snapshot: snapshot(sql),
         listen: wakeup.listen(store.channel),
-        aggregatedStream: Effect.fnUntraced(function*(definition) {
-          const stream = yield* Effect.fromResult(Objects.forStream(definition.name))
-          yield* Effect.provideService(
-            options?.migrate === false ? checkStreamName(definition.name) : Migrations.runStream(name, definition.name),
-            SqlClient.SqlClient,
-            sql
-          )
-          yield* Effect.provideService(checkStore(name, definition.name), SqlClient.SqlClient, sql)
-          const subscription: AggregatedStorage["subscription"] = Effect.fnUntraced(function*(subscriptionName) {
-            yield* Effect.provideService(
-              options?.migrate === false
-                ? checkSubscriptionName(subscriptionName)
-                : Migrations.runSubscription(subscriptionName),
-              SqlClient.SqlClient,
-              sql
-            )
-            const subscribed = yield* Effect.provideService(
-              openSubscription(subscriptionName),
-              SqlClient.SqlClient,
-              sql
-            )
-            yield* Subscription.claimName(sql, definition.name, subscribed)
-            return Subscription.make(sql, store, stream, subscribed, claims, wakeup)
-          })
-          const projection: AggregatedStorage["projection"] = (projectionName) =>
-            Effect.gen(function*() {
-              if (options?.migrate !== false) yield* Migrations.runProjection(name, projectionName)
-              return Versions.make(sql, definition.name, stream, yield* openProjection(projectionName))
-            }).pipe(Effect.provideService(SqlClient.SqlClient, sql))
-          return Aggregated.make(sql, store, stream, definition, wakeup, { subscription, projection })
-        })
+        operator: Operator.make(sql, store, (definition) => open(definition, false)),
+        aggregatedStream: (definition) => open(definition, options?.migrate !== false)
       })
     })
   ).pipe(Layer.provide([PostgresWakeup.layer, Claims.layer, SpareConnections.layer]))

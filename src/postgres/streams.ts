@@ -5,10 +5,10 @@ import type * as Statement from "effect/sql/Statement"
 import { earliestTime } from "../internal/checks.ts"
 import {
   type AggregatedStorage,
+  type OpenedDefinition,
   type PartitionHead,
   type PartitionQuery,
-  PositionQuery,
-  type StreamDefinition
+  PositionQuery
 } from "../Storage.ts"
 import type { Wakeup } from "../storage/listeners.ts"
 import { withTransaction } from "./client/transaction.ts"
@@ -59,7 +59,7 @@ export const make = (
   sql: SqlClient,
   store: Store,
   stream: StreamObjects,
-  definition: StreamDefinition,
+  definition: OpenedDefinition,
   wakeup: Wakeup["Service"],
   consumers: Pick<AggregatedStorage, "subscription" | "projection">
 ): AggregatedStorage => {

@@ -2,26 +2,25 @@
  * The state of a subscription: in depeche_db's table of checkpoints, and in tables of ours for claims (`claims.ts`),
  * parked messages, halted partitions, and the stream that it belongs to.
  */
-import { Duration, Effect } from "effect"
+import { Effect } from "effect"
 import type { SqlClient } from "effect/sql/SqlClient"
 import type { SqlError } from "effect/sql/SqlError"
 import { InvalidNameError, StreamRebuiltError } from "../errors.ts"
-import type { Advance, PartitionHead, PartitionStatus, PendingPartition, SubscriptionStorage } from "../Storage.ts"
+import type { Advance, PartitionHead, PendingPartition, SubscriptionStorage } from "../Storage.ts"
 import type { Wakeup } from "../storage/listeners.ts"
 import type { ClaimHolder } from "./claims.ts"
 import { withTransaction } from "./client/transaction.ts"
-import { age as ageOf, int8, milliseconds, toTime } from "./client/values.ts"
-import { lockedKeys } from "./leases.ts"
+import { int8 } from "./client/values.ts"
 import {
   lockKey,
   type OpenedSubscription,
   type Store,
   type StreamObjects,
-  type SubscriptionObjects,
-  timeAdded
+  type SubscriptionObjects
 } from "./objects.ts"
 import * as Parked from "./parked.ts"
 import * as Paused from "./paused.ts"
+import * as Status from "./status.ts"
 import { readPartition } from "./streams.ts"
 
 /** Two subscriptions of one name would share their checkpoints: it belongs to the stream that had it first. */
@@ -30,7 +29,9 @@ export const claimName = Effect.fnUntraced(function*(
   stream: string,
   { name, originTable }: SubscriptionObjects
 ): Effect.fn.Return<void, InvalidNameError | SqlError> {
-  const [row] = yield* sql<{ readonly stream: string }>`
+  // Who may only read, may look at one that is there.
+  const [known] = yield* sql<{ readonly stream: string }>`select stream from ${sql(originTable)}`
+  const [row = known] = known !== undefined ? [] : yield* sql<{ readonly stream: string }>`
     insert into ${sql(originTable)} as o (stream) values (${stream})
     on conflict (is_only) do update set stream = o.stream returning stream`
   if (row?.stream !== stream) {
@@ -48,20 +49,6 @@ interface PendingRow {
   readonly unknown_type: string | null
   readonly is_paused: boolean
   readonly has_requeued: boolean
-}
-
-interface StatusRow extends Omit<PartitionStatus, "age" | "claimedBy" | "halted" | "paused" | "unknownType"> {
-  readonly claimed_by: string | null
-  readonly halted_at: number | null
-  readonly halted_position: number
-  readonly message_id: string
-  readonly error: string
-  readonly attempts: number
-  readonly unknown_type: string | null
-  readonly age: number | null
-  readonly paused_at: number | null
-  readonly reason: string | null
-  readonly paused_by: string | null
 }
 
 export const make = (
@@ -83,13 +70,9 @@ export const make = (
   const projection = sql(stream.projectionTable)
   const paused = sql(subscription.pausedTable)
   const read = readPartition(sql, store, stream)
+  const status = Status.make(sql, store, stream, subscription)
 
-  /** The age, in milliseconds, of the first message behind the checkpoint `c` of the head `h`, if there is one. */
-  const first = sql`lateral (
-    select ${sql.literal(ageOf(timeAdded(store, "m")))} as age
-    from ${sql(stream.table)} l join ${sql(store.table)} m using (message_id)
-    where l.partition = h.partition and l.position > coalesce(c.position, -1) order by l.position limit 1
-  ) first`
+  const first = Status.firstBehind(sql, store, stream)
 
   /** Whether the checkpoints are of the present positions. */
   const current = sql`(
@@ -199,15 +182,16 @@ export const make = (
         where partition = ${partition} and token = ${int8(token)}::int8 and ${to}::int > ${from}::int`
       const advanced = from >= 0
         ? sql`with claim as (${claim}), advanced as (
-            update ${checkpoints} set position = ${to}
+            update ${checkpoints} set position = ${to}, acknowledged_at = now()
             where subscription_name::text = ${name}::text and partition = ${partition} and position = ${from}
               and exists (select from claim)
             returning 1
           )`
         : sql`with claim as materialized (${claim} for key share), advanced as (
-            insert into ${checkpoints} as c (subscription_name, partition, position)
-            select ${name}, ${partition}::int, ${to}::int from claim
-            on conflict (subscription_name, partition) do update set position = excluded.position where c.position = -1
+            insert into ${checkpoints} as c (subscription_name, partition, position, acknowledged_at)
+            select ${name}, ${partition}::int, ${to}::int, now() from claim
+            on conflict (subscription_name, partition) do update
+            set position = excluded.position, acknowledged_at = excluded.acknowledged_at where c.position = -1
             returning 1
           )`
       return Effect.map(
@@ -225,56 +209,7 @@ export const make = (
       ([row]) => row?.age ?? undefined
     ),
 
-    status: Effect.map(
-      sql<StatusRow>`
-        select h.partition, h.max_position as position, coalesce(c.position, -1) as checkpoint, first.age,
-          o.owner as claimed_by,
-          (select count(*) from ${parked} p where p.partition = h.partition)::int as parked,
-          ${sql.literal(milliseconds("s.halted_at"))} as halted_at, s.position as halted_position, s.message_id,
-          s.error::text as error, s.attempts, s.unknown_type, ${
-        sql.literal(milliseconds("z.paused_at"))
-      } as paused_at, z.reason,
-          z.paused_by
-        from ${heads} h
-        left join ${checkpoints} c on c.subscription_name::text = ${name}::text and c.partition = h.partition
-        left join ${claimed} o on o.partition = h.partition and o.held_by is not null and (
-          o.expires_at > clock_timestamp() or o.lock_key in (${sql.literal(lockedKeys)})
-        )
-        left join ${halted} s on s.partition = h.partition and s.position > coalesce(c.position, -1)
-        left join lateral (
-          select * from ${paused} z where z.partition is null or z.partition = h.partition
-          order by z.partition nulls first limit 1
-        ) z on true
-        left join ${first} on h.max_position > coalesce(c.position, -1)
-        order by h.partition`,
-      (rows) =>
-        rows.map((row): PartitionStatus => ({
-          partition: row.partition,
-          position: row.position,
-          checkpoint: row.checkpoint,
-          age: row.age === null ? undefined : Duration.millis(row.age),
-          claimedBy: row.claimed_by ?? undefined,
-          parked: row.parked,
-          unknownType: row.halted_at === null || row.unknown_type === null ? undefined : {
-            type: row.unknown_type,
-            position: row.halted_position,
-            messageId: row.message_id,
-            since: toTime(row.halted_at)
-          },
-          halted: row.halted_at === null || row.unknown_type !== null ? undefined : {
-            position: row.halted_position,
-            messageId: row.message_id,
-            error: Parked.toFailure(row.error),
-            attempts: row.attempts,
-            since: toTime(row.halted_at)
-          },
-          paused: row.paused_at === null ? undefined : {
-            since: toTime(row.paused_at),
-            reason: row.reason ?? undefined,
-            by: row.paused_by ?? undefined
-          }
-        }))
-    ),
+    status: status(),
 
     place: (globalPosition) =>
       Effect.flatMap(

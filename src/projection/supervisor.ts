@@ -47,7 +47,7 @@ const linkedSinceAsked = ({ stream }: Supervised) => {
  * @internal
  */
 export const promoteByHand = (
-  supervised: Supervised,
+  supervised: Omit<Supervised, "version">,
   version: number,
   lag: number | undefined
 ): Effect.Effect<void, VersionError | SetupError | SqlError> =>
@@ -67,6 +67,26 @@ export const promoteByHand = (
       return yield* new VersionError({ projection, version, reason: "behind", behind: outcome.by })
     }
   })
+
+/**
+ * Shows the lower version that readers saw last; answers which.
+ *
+ * @internal
+ */
+export const rollBack = Effect.fnUntraced(function*(
+  supervised: Omit<Supervised, "version">,
+  lag: number | undefined
+): Effect.fn.Return<number, VersionError | SetupError | SqlError> {
+  const versions = yield* supervised.projected.versions
+  const present = versions.find(({ isPromoted }) => isPromoted)?.version ?? 0
+  // Lower ones only: to go back twice is not to go forward again.
+  const before = versions
+    .filter(({ promotedAt, version }) => version < present && promotedAt !== undefined)
+    .toSorted((a, b) => Number(b.promotedAt?.epochMilliseconds) - Number(a.promotedAt?.epochMilliseconds))[0]
+  if (before === undefined) return yield* new VersionError({ projection: supervised.name, reason: "noneBefore" })
+  yield* promoteByHand(supervised, before.version, lag)
+  return before.version
+})
 
 /** @internal */
 export interface SuperviseOptions {

@@ -113,6 +113,8 @@ export interface ParkedQuery {
   readonly after?: PartitionHead | undefined
   /** Whether those with the keys of these places are meant as well. */
   readonly withTheirKeys?: boolean | undefined
+  /** Those whose last failure is like this: see `alike`. Absent: all. */
+  readonly error?: Pick<Failure, "tag" | "message"> | undefined
   /** Absent: no limit. */
   readonly limit?: number | undefined
 }
@@ -155,11 +157,15 @@ export interface Pause {
 export interface PartitionStatus extends PartitionHead {
   /** The position that was acknowledged last; -1: none. */
   readonly checkpoint: number
+  /** When a message was acknowledged last; undefined: none was, or by a Python process. */
+  readonly acknowledgedAt: DateTime.Utc | undefined
   /**
    * What holds the claim: host and process id, and the label that the subscription was given, as in
    * `"web-3:4711 blue"`. Undefined if it is free, or claimed by a Python process.
    */
   readonly claimedBy: string | undefined
+  /** Since when. */
+  readonly claimedAt: DateTime.Utc | undefined
   /** How long the first message behind the checkpoint has been stored; undefined if there is none. */
   readonly age: Duration.Duration | undefined
   /** How many of its messages are parked. */

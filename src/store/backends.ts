@@ -1,4 +1,4 @@
-/** The backend behind a store, for what is done to a store in tests alone. */
+/** The backend behind a store, for its operator, and for what is done to a store in tests alone. */
 import type { Storage } from "../Storage.ts"
 
 const backends = new WeakMap<object, Storage["Service"]>()

@@ -6,7 +6,6 @@ import { type MessagePosition, toTraceparent } from "../Message.ts"
 import * as Reader from "../Reader.ts"
 import type { MessageCodec } from "../Serializer.ts"
 import type { Storage } from "../Storage.ts"
-import { remember } from "./backends.ts"
 import { make as makeDecide } from "./decide.ts"
 import { declare } from "./declarations.ts"
 import { make as makeDeleting } from "./deleting.ts"
@@ -98,25 +97,24 @@ export const make = <A>(
           }))))
       const readSources = makeReadSources<A>(storage, makeReadStream<A>(reader), reader.readUpTo)
 
-      return Effect.map(Together.make<A>(storage, readSources, shredding?.freshness), (decideOn) =>
-        remember({
-          name,
-          write,
-          writeAll,
-          synchronize: makeSynchronize<A>(storage, accessors, appendOne),
-          update: makeUpdate<A>(decideOn, snapshots, encodeParts),
-          decide: makeDecide<A>(storage, codec, decideOn, snapshots, requireTags, encodeParts),
-          read: reader.read,
-          readTagged: reader.readTagged,
-          head: reader.head,
-          reader: Reader.inSnapshot(storage, codec, requireTags),
-          tagging: makeTagging(storage, codec, name),
-          aggregatedStream: (options: AggregatedStream.Options<A>) =>
-            AggregatedStream.make(storage, codec, accessors.time, name, options),
-          withTransaction: storage.withTransaction,
-          ...makeSchedule<A>(storage, name, encoded),
-          ...makeDeleting(storage, codec, accessors, name),
-          ...makeForget<A>(storage, shredding, appendOne)
-        }, storage))
+      return Effect.map(Together.make<A>(storage, readSources, shredding?.freshness), (decideOn) => ({
+        name,
+        write,
+        writeAll,
+        synchronize: makeSynchronize<A>(storage, accessors, appendOne),
+        update: makeUpdate<A>(decideOn, snapshots, encodeParts),
+        decide: makeDecide<A>(storage, codec, decideOn, snapshots, requireTags, encodeParts),
+        read: reader.read,
+        readTagged: reader.readTagged,
+        head: reader.head,
+        reader: Reader.inSnapshot(storage, codec, requireTags),
+        tagging: makeTagging(storage, codec, name),
+        aggregatedStream: (options: AggregatedStream.Options<A>) =>
+          AggregatedStream.make(storage, codec, accessors.time, name, options),
+        withTransaction: storage.withTransaction,
+        ...makeSchedule<A>(storage, name, encoded),
+        ...makeDeleting(storage, codec, accessors, name),
+        ...makeForget<A>(storage, shredding, appendOne)
+      }))
     }
   )

@@ -16,6 +16,9 @@ export * as SubscriptionContract from "./SubscriptionContract.ts"
 /** The contract of a backend: projections. */
 export * as ProjectionContract from "./ProjectionContract.ts"
 
+/** The contract of a backend: operators. */
+export * as OperatorContract from "./OperatorContract.ts"
+
 /** The laws of a serializer. */
 export * as SerializerLaws from "./SerializerLaws.ts"
 

@@ -1,5 +1,6 @@
 /** A module of that library which imports the services alone: each type has to be found by the compiler itself. */
 import { Effect, Stream } from "effect"
+import { Operator } from "effect-message-store"
 import { AllTickets, Counts, Mailing, Opened, Tickets, Totals } from "./tickets.ts"
 
 export const store = Effect.map(Tickets, (tickets) => tickets)
@@ -41,3 +42,21 @@ export const versionProgress = Effect.map(Counts, (counts) => counts.progress)
 export const promote = Effect.map(Counts, (counts) => counts.promote)
 export const counting = [Counts.layer, Counts.layerHandler(() => Effect.void), Totals.layerHandler(() => Effect.void)]
 export const countMigrations = Counts.migrations
+
+export const operator = Effect.map(Operator.Operator, (service) => service)
+export const overview = Effect.flatMap(Operator.Operator, (service) => service.overview)
+export const health = Effect.flatMap(Operator.Operator, (service) => service.health())
+export const found = Effect.flatMap(Operator.Operator, (service) => service.search())
+export const details = Effect.flatMap(Operator.Operator, (service) => service.message("x"))
+export const trace = Effect.flatMap(Operator.Operator, (service) => service.trace("x"))
+export const live = Effect.map(Operator.Operator, (service) => service.follow())
+export const streamsStatus = Effect.flatMap(Operator.Operator, (service) => service.aggregatedStreams())
+export const linked = Effect.flatMap(Operator.Operator, (service) => service.linked("x", 0))
+export const subscriptionsStatus = Effect.flatMap(Operator.Operator, (service) => service.subscriptions())
+export const partitionsStatus = Effect.flatMap(Operator.Operator, (service) => service.partitions("x"))
+export const letters = Effect.flatMap(Operator.Operator, (service) => service.parked("x"))
+export const errors = Effect.flatMap(Operator.Operator, (service) => service.parkedErrors("x"))
+export const projections = Effect.flatMap(Operator.Operator, (service) => service.projections())
+export const scheduled = Effect.flatMap(Operator.Operator, (service) => service.scheduled())
+export const operating = [Operator.layer("x"), Operator.layerOf(Tickets)]
+export const pending = Operator.pendingMigrations("x")

@@ -25,6 +25,11 @@ export const control = (subscription: SubscriptionObjects): ReadonlyArray<string
   `create index if not exists ${subscription.parkedTable}_rq
   on ${subscription.parkedTable} (partition, position) where requeued_at is not null`,
 
+  // When the claim that has the partition was made; null: by version 0.1, or free.
+  `alter table ${subscription.claimsTable} add column if not exists claimed_at timestamptz`,
+  // When this library moved the checkpoint last; null: not yet, or by Python.
+  `alter table ${subscription.table} add column if not exists acknowledged_at timestamptz`,
+
   // Of a message that was left to processes that know its type; null: its handler failed.
   `alter table ${subscription.haltedTable} add column if not exists unknown_type text`,
   // Of the messages behind which no more are parked; null: the partition is halted for another reason.
