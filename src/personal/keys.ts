@@ -37,6 +37,12 @@ interface Held {
   readonly stamp: Stamp
 }
 
+/** A new key, as it is to be stored. */
+interface Made {
+  readonly stored: SubjectKey
+  readonly key: Key
+}
+
 export class Keys {
   private readonly backend: Pick<Backend, "inTransaction">
   private readonly stored: SubjectKeyStorage
@@ -107,8 +113,8 @@ export class Keys {
       const { stamp } = this.freshness
       // In one order, in which they are locked.
       let open = subjects.toSorted()
-      /** Keys that were added here, if nobody else was faster. */
-      const added = new Map<string, Key>()
+      /** By their subjects, keys that are added here. Whoever is faster may give another one the same name. */
+      const added = new Map<string, Made>()
       while (open.length > 0) {
         const asked = yield* unlessUnavailable(this.currentOf(open))
         if (Result.isFailure(asked)) return new Map(subjects.map((subject) => [subject, asked.failure]))
@@ -122,7 +128,8 @@ export class Keys {
           }
           if (key?.wrapped !== undefined) {
             const name = nameOf(key)
-            const opened = added.get(name) ?? (yield* this.open(key, key))
+            const own = added.get(subject)
+            const opened = own?.stored.wrapped?.data === key.wrapped.data ? own.key : yield* this.open(key, key)
             if (!inTransaction && !isRefused(opened)) this.hold(name, { found: opened, stamp })
             found.set(subject, opened === "forgotten" ? lost : isRefused(opened) ? opened : { ...key, key: opened })
             continue
@@ -134,7 +141,7 @@ export class Keys {
             continue
           }
           fresh.push(made.success.stored)
-          added.set(nameOf(made.success.stored), made.success.key)
+          added.set(subject, made.success)
         }
         open = fresh.map(({ subject }) => subject)
         if (open.length === 0) break
@@ -206,7 +213,7 @@ export class Keys {
     )
   }
 
-  private make(key: Omit<SubjectKey, "wrapped">) {
+  private make(key: Omit<SubjectKey, "wrapped">): Effect.Effect<Made, PersonalDataError> {
     return Effect.gen({ self: this }, function*() {
       const bytes = newKey()
       const wrapped = yield* this.encryption.wrap(bytes, nameOf(key))

@@ -133,7 +133,8 @@ export const shred = Effect.fnUntraced(function*<A>(
     revives
   })
   const snapshots = makeSnapshots(keys)
-  yield* snapshots.observe
+  // A statement that is refused would break a transaction.
+  if (!(yield* backend.inTransaction)) yield* snapshots.observe
   return {
     storage: makeStorage(backend, places, keys, snapshots),
     shredding: {
