@@ -1,6 +1,7 @@
 /** Finds the personal fields of stored messages. */
 import type { Schema } from "effect"
 import { eachElement, eachField, type PersonalPlace, type PersonalPlaces } from "../internal/personalPaths.ts"
+import { isWritten } from "../Personal.ts"
 
 /** What has a value in it: an object, or an array. */
 type Container = Record<string | number, Schema.Json>
@@ -27,6 +28,13 @@ export const fieldsOf = (places: PersonalPlaces, data: Schema.Json): ReadonlyArr
   for (const place of ofType) follow(place, [data], [], found)
   return found
 }
+
+/**
+ * Whether a message, as it is read, has a value that is stored as it is: before the field was personal, or by somebody who
+ * encrypts nothing.
+ */
+export const hasPlain = (places: PersonalPlaces | undefined, data: Schema.Json): boolean =>
+  places !== undefined && fieldsOf(places, data).some(({ value }) => !isWritten(value))
 
 const none: ReadonlyArray<never> = []
 

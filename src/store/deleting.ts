@@ -20,6 +20,7 @@ import {
 import { printable } from "../internal/printable.ts"
 import { tagsAt } from "../internal/tags.ts"
 import type { ExpectedVersion, Metadata, StoredMessage, StreamHead } from "../Message.ts"
+import { hasPlain } from "../personal/fields.ts"
 import { decodeRow } from "../Reader.ts"
 import { encodeMetadata, type MessageCodec } from "../Serializer.ts"
 import {
@@ -162,7 +163,8 @@ export const make = <A>(
       const metadata = metadataOf(stored)
       const metadataNow = yield* encodeMetadata(metadata, undefined)
       const isSame = Result.getOrUndefined(codec.encode(before)) === data &&
-        Result.getOrUndefined(encodeMetadata(row.metadata, undefined)) === metadataNow
+        Result.getOrUndefined(encodeMetadata(row.metadata, undefined)) === metadataNow &&
+        !hasPlain(codec.personal, row.data) // which is encrypted now
       if (isSame) return undefined
 
       const had = new Set([

@@ -19,11 +19,13 @@ import { forgetting } from "./messageStore/forgetting.ts"
 import { oneByOne } from "./messageStore/oneByOne.ts"
 import { pages } from "./messageStore/pages.ts"
 import { personal } from "./messageStore/personal.ts"
+import { personalKeys } from "./messageStore/personalKeys.ts"
 import { reading } from "./messageStore/reading.ts"
 import { redacting } from "./messageStore/redacting.ts"
 import { rememberedStates } from "./messageStore/rememberedStates.ts"
 import { scheduling } from "./messageStore/scheduling.ts"
 import { snapshots } from "./messageStore/snapshots.ts"
+
 import { synchronizing } from "./messageStore/synchronizing.ts"
 import { taggedSnapshots } from "./messageStore/taggedSnapshots.ts"
 import { tagging } from "./messageStore/tagging.ts"
@@ -49,6 +51,7 @@ export const suite = makeSuite("message store", {
   reading,
   pages,
   "personal fields": personal,
+  "keys of subjects": personalKeys,
   forgetting,
   transactions,
   snapshots,
