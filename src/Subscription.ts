@@ -25,7 +25,7 @@ import * as Migrations from "./postgres/migrations/migrations.ts"
 import type { MessageCodec } from "./Serializer.ts"
 import type { AggregatedStorage, Failure, Halt, PartitionStatus, Pause, Storage, UnknownType } from "./Storage.ts"
 import type { DeliveryOptions, OnFailure } from "./subscription/attempt.ts"
-import { batches, type Consumer, each, type Traced, untraced } from "./subscription/consumer.ts"
+import { batches, type Consumer, each, untraced } from "./subscription/consumer.ts"
 import * as Control from "./subscription/control.ts"
 import type { PauseOptions } from "./subscription/control.ts"
 import * as Deliver from "./subscription/delivery.ts"
@@ -109,7 +109,7 @@ export const make = Effect.fnUntraced(function*<A>(
         : Effect.void)
 
   const supervised = <R>(
-    makeConsumer: (traced: Traced) => Consumer<A, R>,
+    makeConsumer: (isTraced: boolean) => Consumer<A, R>,
     { drains = false, how = delivery, measured = metrics, shutdownTimeout = options.shutdownTimeout ?? "10 seconds" }: {
       readonly how?: DeliveryOptions
       readonly shutdownTimeout?: Duration.Input
@@ -119,10 +119,10 @@ export const make = Effect.fnUntraced(function*<A>(
   ): Effect.Effect<void, RunError, R> =>
     Effect.andThen(
       outsideTransaction(drains ? "drain" : "run"),
-      untraced((traced) =>
+      untraced((isTraced) =>
         Effect.gen(function*() {
           const shutdown = new Shutdown()
-          const consumer = makeConsumer(traced)
+          const consumer = makeConsumer(isTraced)
           const delivering = {
             storage,
             subscribed,
@@ -153,12 +153,12 @@ export const make = Effect.fnUntraced(function*<A>(
     )
 
   const consume = <R>(
-    makeConsumer: (traced: Traced) => Consumer<A, R>,
+    makeConsumer: (isTraced: boolean) => Consumer<A, R>,
     how: Parameters<typeof supervised>[1] = {}
   ): Effect.Effect<never, RunError, R> => Effect.andThen(supervised(makeConsumer, how), Effect.never)
 
   const drain = Effect.fnUntraced(function*<R>(
-    makeConsumer: (traced: Traced) => Consumer<A, R>,
+    makeConsumer: (isTraced: boolean) => Consumer<A, R>,
     drainOptions: DrainOptions = {}
   ): Effect.fn.Return<Drained, RunError, R> {
     const time = yield* Effect.fromResult(Drain.checkFor(drainOptions.for))
@@ -176,9 +176,9 @@ export const make = Effect.fnUntraced(function*<A>(
   return {
     name,
     handlers: Handlers.make<A>(),
-    run: (handler) => consume((traced) => each(name, handler, traced)),
-    runBatches: (handler) => consume((traced) => batches(name, handler, traced)),
-    drain: (handler, drainOptions) => drain((traced) => each(name, handler, traced), drainOptions),
+    run: (handler) => consume((isTraced) => each(name, handler, isTraced)),
+    runBatches: (handler) => consume((isTraced) => batches(name, handler, isTraced)),
+    drain: (handler, drainOptions) => drain((isTraced) => each(name, handler, isTraced), drainOptions),
     messages: Stream.callback<Unacknowledged<A>, RunError>((queue) =>
       consume(
         () =>

@@ -1,5 +1,5 @@
 /** How long ago something was, whatever happens to the clocks meanwhile. */
-import { Effect } from "effect"
+import { type Clock, Effect } from "effect"
 
 /** A point in time by both clocks of a process, the second in nanoseconds. */
 export interface Moment {
@@ -7,12 +7,19 @@ export interface Moment {
   readonly monotonic: bigint
 }
 
-export const now: Effect.Effect<Moment> = Effect.clockWith((clock) =>
-  Effect.sync(() => ({
-    wall: clock.currentTimeMillisUnsafe(),
-    monotonic: clock.monotonicTimeNanosUnsafe()
-  }))
-)
+/** The present moment of a clock. */
+export const of = (clock: Clock.Clock): Moment => ({
+  wall: clock.currentTimeMillisUnsafe(),
+  monotonic: clock.monotonicTimeNanosUnsafe()
+})
+
+export const now: Effect.Effect<Moment> = Effect.clockWith((clock) => Effect.sync(() => of(clock)))
+
+/** The earlier one of two, by each clock. */
+export const earlier = (one: Moment, other: Moment): Moment => ({
+  wall: Math.min(one.wall, other.wall),
+  monotonic: one.monotonic < other.monotonic ? one.monotonic : other.monotonic
+})
 
 /**
  * Milliseconds between two moments, by the clock that says more: a wall clock may be set back, and a monotonic clock may

@@ -3,7 +3,9 @@
  * of writing direction are escaped. Names of streams may hold any of them.
  */
 export const printable = (text: string): string =>
-  text.replace(
-    /[\p{Cc}\p{Zl}\p{Zp}\p{Bidi_Control}]/gu,
-    (character) => `\\u${character.charCodeAt(0).toString(16).padStart(4, "0")}`
-  )
+  /^[\x20-\x7e]*$/.test(text) // as most names are
+    ? text
+    : text.replace(
+      /[\p{Cc}\p{Zl}\p{Zp}\p{Bidi_Control}]/gu,
+      (character) => `\\u${character.charCodeAt(0).toString(16).padStart(4, "0")}`
+    )

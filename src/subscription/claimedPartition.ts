@@ -28,6 +28,8 @@ export class ClaimedPartition {
   private confirmedAt: Moment.Moment
   /** When the partition was last known not to be paused. */
   private lookedAt: Moment.Moment
+  /** The earlier one of these. */
+  private knownAt: Moment.Moment
   /** The positions of the page that was read last, of which these many are acknowledged. */
   private positions: ReadonlyArray<number> = []
   private acknowledged = 0
@@ -42,8 +44,7 @@ export class ClaimedPartition {
     this.subscribed = subscribed
     this.claim = claim
     this.checkpoint = options.checkpoint
-    this.confirmedAt = options.claimedAt
-    this.lookedAt = options.claimedAt
+    this.confirmedAt = this.lookedAt = this.knownAt = options.claimedAt
     this.validity = options.validity
   }
 
@@ -51,11 +52,16 @@ export class ClaimedPartition {
     return this.claim.partition
   }
 
+  private note(what: "confirmedAt" | "lookedAt", at: Moment.Moment): void {
+    this[what] = at
+    this.knownAt = Moment.earlier(this.confirmedAt, this.lookedAt)
+  }
+
   /** Fails if the claim does not stand. */
   readonly confirm: Effect.Effect<void, BatchStopped | SqlError> = Effect.suspend(() =>
     this.orStopped(this.claim.confirm, (confirmed, askedAt) => {
       if (confirmed === "Paused") this.isPaused = true
-      else this.lookedAt = askedAt
+      else this.note("lookedAt", askedAt)
       return confirmed !== "Fenced"
     })
   )
@@ -63,7 +69,7 @@ export class ClaimedPartition {
   /** The messages behind the checkpoint; none if the partition is paused. */
   read(limit: number): ReturnType<SubscriptionStorage["read"]> {
     return Effect.flatMap(Moment.now, (askedAt) => {
-      this.lookedAt = askedAt
+      this.note("lookedAt", askedAt)
       return Effect.map(
         this.subscribed.read({ partition: this.partition, fromPosition: this.checkpoint + 1, limit }),
         (page) => {
@@ -91,13 +97,10 @@ export class ClaimedPartition {
    * Before a handler is called: a process that was stopped may have lost the claim without having noticed; and a batch that
    * takes long notices a pause.
    */
-  readonly ensureClaimed: Effect.Effect<void, BatchStopped | SqlError> = Effect.flatMap(
-    Moment.now,
-    (now) =>
-      Moment.elapsed(this.confirmedAt, now) < this.validity && Moment.elapsed(this.lookedAt, now) < this.validity
-        ? this.unlessPaused
-        : Effect.andThen(this.confirm, this.unlessPaused)
-  )
+  readonly ensureClaimed: Effect.Effect<void, BatchStopped | SqlError> = Effect.clockWith((clock) => {
+    const isFresh = Moment.elapsed(this.knownAt, Moment.of(clock)) < this.validity
+    return isFresh ? this.unlessPaused : Effect.andThen(this.confirm, this.unlessPaused)
+  })
 
   /** Stores a checkpoint, in the transaction that is open: it counts once `checkpointCommitted` says so. */
   advance(to: number): Effect.Effect<void, BatchStopped | SqlError> {
@@ -137,7 +140,7 @@ export class ClaimedPartition {
     return Effect.flatMap(Moment.now, (askedAt) =>
       Effect.flatMap(ask, (answer) => {
         if (!stands(answer, askedAt)) return Effect.fail(new BatchStopped({ reason: "fenced" }))
-        this.confirmedAt = askedAt
+        this.note("confirmedAt", askedAt)
         return Effect.void
       }))
   }
