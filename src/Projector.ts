@@ -19,7 +19,7 @@ import {
   type SerializationError,
   type StreamDefinitionError
 } from "./errors.ts"
-import { invalid, maximumPartition } from "./internal/checks.ts"
+import { checkPollInterval, invalid, maximumPartition } from "./internal/checks.ts"
 import { isTransient, retryTransient } from "./internal/transient.ts"
 import type { StoredMessage } from "./Message.ts"
 import { type BuiltIn, type Partitioner, partitionOf as partitionOfBuiltIn } from "./Partitioner.ts"
@@ -57,7 +57,8 @@ export interface Progress {
 /** How `run` waits. */
 export interface RunOptions {
   /**
-   * How long a projector waits for a wake-up before it polls, since wake-ups may be lost. Default 5 seconds.
+   * How long a projector waits for a wake-up before it polls, since wake-ups may be lost; a millisecond or more. Default 5
+   * seconds.
    */
   readonly pollInterval?: Duration.Input | undefined
 }
@@ -90,8 +91,6 @@ export interface Projector {
 
 /** Messages scanned in one page. Larger pages make each message a little cheaper, and take longer. */
 const pageSize = 1000
-
-const defaultPollInterval: Duration.Input = "5 seconds"
 
 /** @internal */
 export const make = <A>(
@@ -131,8 +130,9 @@ export const make = <A>(
   return {
     pages,
     runOnce: Effect.withSpan(runOnce, "Projector.runOnce"),
-    run: ({ pollInterval = defaultPollInterval } = {}) =>
+    run: (runOptions = {}) =>
       Effect.scoped(Effect.gen(function*() {
+        const pollInterval = yield* Effect.fromResult(checkPollInterval(runOptions.pollInterval))
         const listener = yield* storage.listen
         let hasFailed = false
         const attempt = Effect.tapError(runOnce, (error) => {

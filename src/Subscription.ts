@@ -19,7 +19,7 @@ import type { Array as Arr } from "effect"
 import type { InvalidNameError } from "./errors.ts"
 import * as Handlers from "./Handlers.ts"
 import type { Delivery, Handler } from "./Handlers.ts"
-import { checkWhole, invalid, maximumPartition } from "./internal/checks.ts"
+import { checkDuration, checkPollInterval, checkWhole, invalid, maximumPartition } from "./internal/checks.ts"
 import { checkName } from "./internal/names.ts"
 import * as Migrations from "./postgres/migrations/migrations.ts"
 import type { MessageCodec } from "./Serializer.ts"
@@ -88,6 +88,10 @@ export const make = Effect.fnUntraced(function*<A>(
   }
   const parkStream = yield* Effect.fromResult(parkStreamOf(options))
   const mode = yield* Effect.fromResult(checkClaims(options.claims))
+  const pollInterval = yield* Effect.fromResult(checkPollInterval(options.pollInterval))
+  const shutdownTimeout = yield* Effect.fromResult(
+    checkDuration("shutdownTimeout", options.shutdownTimeout ?? "10 seconds")
+  )
   const subscribed = yield* stream.subscription(name)
   const initialise = (start: Start) => subscribed.initialise(positionsOf(stream, start))
   yield* initialise(options.start ?? "beginning")
@@ -110,9 +114,10 @@ export const make = Effect.fnUntraced(function*<A>(
 
   const supervised = <R>(
     makeConsumer: (isTraced: boolean) => Consumer<A, R>,
-    { drains = false, how = delivery, measured = metrics, shutdownTimeout = options.shutdownTimeout ?? "10 seconds" }: {
+    { drains = false, how = delivery, measured = metrics, within = shutdownTimeout }: {
       readonly how?: DeliveryOptions
-      readonly shutdownTimeout?: Duration.Input
+      /** The timeout of its shutdown. */
+      readonly within?: Duration.Duration
       readonly measured?: Metrics.Metrics
       readonly drains?: boolean
     }
@@ -139,8 +144,8 @@ export const make = Effect.fnUntraced(function*<A>(
             mode,
             batchSize,
             concurrency: yield* concurrencyOf(name, options.concurrency, how, storage),
-            pollInterval: options.pollInterval ?? "5 seconds",
-            shutdownTimeout,
+            pollInterval,
+            shutdownTimeout: within,
             deliver: Deliver.make(delivering),
             redeliver: Redeliver.make(delivering),
             metrics: measured,
@@ -192,7 +197,7 @@ export const make = Effect.fnUntraced(function*<A>(
         // Consumers may wait with a message for as long as they like: no transaction is open meanwhile.
         {
           how: { ...delivery, delivery: "atLeastOnce", acknowledge: "message" },
-          shutdownTimeout: 0 // when the stream has ended, nothing is acknowledged any more
+          within: Duration.zero // when the stream has ended, nothing is acknowledged any more
         }
       )
     ),

@@ -7,7 +7,7 @@
 import { type Duration, Effect, Option, Result, Stream } from "effect"
 import type { SqlError } from "effect/sql/SqlError"
 import type { InvalidArgumentError, SerializationError } from "../errors.ts"
-import { checkWhole, invalid, maximumPartition } from "../internal/checks.ts"
+import { checkPollInterval, checkWhole, invalid, maximumPartition } from "../internal/checks.ts"
 import { decodeAll } from "../internal/pages.ts"
 import { isTransient, retryTransient } from "../internal/transient.ts"
 import type { AggregatedMessage } from "../Message.ts"
@@ -24,7 +24,10 @@ export interface FollowOptions {
    * none is given: one more than the last one that was seen, to go on after a reconnect.
    */
   readonly from?: "now" | "beginning" | ReadonlyMap<number, number> | undefined
-  /** How long it waits for a wake-up before it looks for itself, since wake-ups may be lost. Default 5 seconds. */
+  /**
+   * How long it waits for a wake-up before it looks for itself, since wake-ups may be lost; a millisecond or more. Default 5
+   * seconds.
+   */
   readonly pollInterval?: Duration.Input | undefined
 }
 
@@ -47,7 +50,7 @@ export const follow = <A>(
   storage: Storage["Service"],
   stream: AggregatedStorage,
   codec: MessageCodec<A>,
-  { from = "now", partitions, pollInterval = "5 seconds" }: FollowOptions = {}
+  { from = "now", partitions, pollInterval }: FollowOptions = {}
 ): Stream.Stream<AggregatedMessage<A>, FollowError> =>
   Stream.unwrap(Effect.gen(function*() {
     const only = partitions === undefined ? undefined : new Set([partitions].flat())
@@ -58,6 +61,7 @@ export const follow = <A>(
         checkWhole("from", position, 0, maximumPartition)
       ])
     ]))
+    const interval = yield* Effect.fromResult(checkPollInterval(pollInterval))
     if (yield* storage.inTransaction) {
       return yield* Effect.fromResult(invalid("follow", "must not be called inside a transaction"))
     }
@@ -97,7 +101,7 @@ export const follow = <A>(
         const [head, ...others] = pending
         if (head === undefined) {
           if (!isFirst) {
-            yield* listener.wait(pollInterval)
+            yield* listener.wait(interval)
           }
           return [[], Option.some({ next, pending: yield* look(next), isFirst: false })]
         }

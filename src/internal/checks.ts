@@ -1,7 +1,7 @@
 /**
  * The bounds of arguments, checked before anything is read or written.
  */
-import { DateTime, Result, Schema } from "effect"
+import { DateTime, Duration, Option, Result, Schema } from "effect"
 import { DuplicateMessageError, InvalidArgumentError } from "../errors.ts"
 import { type ExpectedVersion, MessageId } from "../Message.ts"
 import { printable } from "./printable.ts"
@@ -77,6 +77,28 @@ export const checkWhole = (
   Number.isInteger(value) && value >= minimum && value <= maximum
     ? Result.succeed(value)
     : invalid(argument, `must be a whole number from ${minimum} to ${maximum}, not ${value}`)
+
+/** A length of time within bounds, in milliseconds. */
+export const checkDuration = (
+  argument: string,
+  given: Duration.Input,
+  bounds: { readonly minimum: number; readonly maximum?: number; readonly reason: string } = notNegative
+): Result.Result<Duration.Duration, InvalidArgumentError> => {
+  const duration = Duration.fromInput(given)
+  if (Option.isNone(duration)) return invalid(argument, "must be a duration, as \"5 seconds\" or milliseconds")
+  const milliseconds = Duration.toMillis(duration.value)
+  return milliseconds >= bounds.minimum && milliseconds <= (bounds.maximum ?? Infinity)
+    ? Result.succeed(duration.value)
+    : invalid(argument, bounds.reason)
+}
+
+const notNegative = { minimum: 0, reason: "must not be negative" }
+
+/** How long something waits for a wake-up before it looks for itself. */
+export const checkPollInterval = (
+  given: Duration.Input = "5 seconds"
+): Result.Result<Duration.Duration, InvalidArgumentError> =>
+  checkDuration("pollInterval", given, { minimum: 1, reason: "must be a millisecond or more" })
 
 export const checkPartition = (partition: number): Result.Result<number, InvalidArgumentError> =>
   checkWhole("partition", partition, 0, maximumPartition)

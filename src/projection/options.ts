@@ -1,7 +1,8 @@
 /** The options of a projection, with their bounds and defaults. */
-import { Duration, Option, Result } from "effect"
+import { Result } from "effect"
+import type { Duration } from "effect"
 import type { InvalidArgumentError } from "../errors.ts"
-import { checkWhole, invalid } from "../internal/checks.ts"
+import { checkDuration, checkWhole } from "../internal/checks.ts"
 import type { OnFailure } from "../subscription/attempt.ts"
 import type { Options as SubscriptionOptions } from "../subscription/options.ts"
 import type { Model } from "./model.ts"
@@ -54,8 +55,6 @@ export const keepOf = (
   keep: Options<unknown>["keep"]
 ): Result.Result<Duration.Duration | undefined, InvalidArgumentError> => {
   if (keep === undefined) return Result.succeed(undefined)
-  const duration = Duration.fromInput(keep)
-  return Option.isSome(duration) && Duration.isGreaterThanOrEqualTo(duration.value, Duration.minutes(1))
-    ? Result.succeed(duration.value)
-    : invalid("keep", "must be a minute or more: that long, a version may be unused between two signs of life")
+  const reason = "must be a minute or more: that long, a version may be unused between two signs of life"
+  return checkDuration("keep", keep, { minimum: 60_000, reason })
 }

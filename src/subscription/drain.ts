@@ -1,7 +1,8 @@
 /** Handles what there is, and ends. */
-import { Duration, Effect, Option, Result } from "effect"
+import { Duration, Effect } from "effect"
+import type { Result } from "effect"
 import type { InvalidArgumentError } from "../errors.ts"
-import { invalid } from "../internal/checks.ts"
+import { checkDuration } from "../internal/checks.ts"
 import type { PendingPartition } from "../Storage.ts"
 import { unacknowledged } from "./lag.ts"
 import type { Metrics } from "./metrics.ts"
@@ -29,11 +30,7 @@ export interface Drained {
 /** @internal */
 export const checkFor = (
   duration: Duration.Input | undefined
-): Result.Result<Duration.Duration, InvalidArgumentError> =>
-  Option.match(duration === undefined ? Option.some(Duration.infinity) : Duration.fromInput(duration), {
-    onNone: () => invalid("for", "must be a duration"),
-    onSome: (given) => Duration.isNegative(given) ? invalid("for", "must not be negative") : Result.succeed(given)
-  })
+): Result.Result<Duration.Duration, InvalidArgumentError> => checkDuration("for", duration ?? Duration.infinity)
 
 type Counts = Pick<Drained, "handled" | "failed" | "parked" | "skipped">
 

@@ -1,8 +1,8 @@
 /** The options of a subscription, with their bounds and defaults. */
-import { Duration, Effect, Option, Result, Schedule } from "effect"
+import { Duration, Effect, Result, Schedule } from "effect"
 import type { InvalidArgumentError } from "../errors.ts"
 import type { Delivery } from "../Handlers.ts"
-import { checkKey, checkWhole, invalid } from "../internal/checks.ts"
+import { checkDuration, checkKey, checkWhole } from "../internal/checks.ts"
 import type { ClaimMode, Storage } from "../Storage.ts"
 import type { DeliveryOptions, OnFailure, ParkStream } from "./attempt.ts"
 import type { Start } from "./start.ts"
@@ -79,12 +79,12 @@ export interface Options<in A = unknown> {
    * All processes of a subscription have to do the same.
    */
   readonly claims?: "session" | { readonly lease: Duration.Input } | undefined
-  /** How long it waits for a wake-up before it polls. Default 5 seconds. */
+  /** How long it waits for a wake-up before it polls; a millisecond or more. Default 5 seconds. */
   readonly pollInterval?: Duration.Input | undefined
   /**
    * How long a handler may go on when `run` is interrupted, or a layer closes: nothing more is begun, and what is
-   * finished by then is acknowledged. Then it is interrupted. Default 10 seconds. Consumers of `messages` are not waited
-   * for.
+   * finished by then is acknowledged. Then it is interrupted. Default 10 seconds; 0 or more. Consumers of `messages` are not
+   * waited for.
    */
   readonly shutdownTimeout?: Duration.Input | undefined
   /** A label of this process, which `claimedBy` in `status` shows beside its host and process id. */
@@ -122,15 +122,11 @@ export const concurrencyOf = Effect.fnUntraced(function*(
 /** @internal */
 export const checkClaims = (claims: Options["claims"]): Result.Result<ClaimMode, InvalidArgumentError> => {
   if (claims === undefined || claims === "session") return Result.succeed({ _tag: "Session" })
-  return Option.match(Duration.fromInput(claims.lease), {
-    onNone: () => invalid("lease", "must be a duration"),
-    onSome: (lease) => {
-      const milliseconds = Duration.toMillis(lease)
-      return milliseconds >= 1000 && milliseconds <= 86_400_000
-        ? Result.succeed({ _tag: "Lease", milliseconds })
-        : invalid("lease", "must be from a second to a day")
-    }
-  })
+  const bounds = { minimum: 1000, maximum: 86_400_000, reason: "must be from a second to a day" }
+  return Result.map(
+    checkDuration("lease", claims.lease, bounds),
+    (lease) => ({ _tag: "Lease", milliseconds: Duration.toMillis(lease) })
+  )
 }
 
 /** @internal */

@@ -2,7 +2,7 @@
 import { Duration, Effect, Schedule } from "effect"
 import type { SqlError } from "effect/sql/SqlError"
 import { type InvalidArgumentError, NotProcessedError, type StreamRebuiltError } from "../errors.ts"
-import { checkWhole } from "../internal/checks.ts"
+import { checkDuration, checkWhole } from "../internal/checks.ts"
 import type { PartitionHead, SubscriptionStorage } from "../Storage.ts"
 
 const polling = Schedule.min([Schedule.exponential("5 millis", 1.5), Schedule.spaced("100 millis")])
@@ -16,6 +16,7 @@ export const waitUntilProcessed = (
 ): Effect.Effect<void, NotProcessedError | StreamRebuiltError | InvalidArgumentError | SqlError> =>
   Effect.gen(function*() {
     yield* Effect.fromResult(checkWhole("globalPosition", globalPosition, 0))
+    const duration = yield* Effect.fromResult(checkDuration("timeout", timeout))
     let place: PartitionHead | undefined
     const isProcessed = Effect.gen(function*() {
       place ??= yield* subscribed.place(globalPosition)
@@ -24,7 +25,7 @@ export const waitUntilProcessed = (
     yield* isProcessed.pipe(
       Effect.repeat({ until: (processed) => processed, schedule: polling }),
       Effect.timeoutOrElse({
-        duration: timeout,
+        duration,
         // The database may have answered nothing yet; and the stream may have been rebuilt meanwhile.
         orElse: () =>
           Effect.flatMap(
@@ -35,7 +36,7 @@ export const waitUntilProcessed = (
                   subscription,
                   globalPosition,
                   isLinked: linked !== undefined,
-                  waited: Duration.toMillis(Duration.fromInputUnsafe(timeout))
+                  waited: Duration.toMillis(duration)
                 })
               )
           )

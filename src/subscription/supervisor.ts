@@ -26,8 +26,8 @@ export interface SupervisorOptions<R> {
   readonly mode: ClaimMode
   readonly batchSize: number
   readonly concurrency: number
-  readonly pollInterval: Duration.Input
-  readonly shutdownTimeout: Duration.Input
+  readonly pollInterval: Duration.Duration
+  readonly shutdownTimeout: Duration.Duration
   readonly deliver: Deliver<R>
   readonly redeliver: Redeliver<R>
   readonly metrics: Metrics
@@ -245,7 +245,7 @@ export const run = <R>(
         if (next === undefined) return
         const soon = Duration.millis(options.drains ? Math.min(next, drainMilliseconds) : next)
         yield* Effect.raceFirst(
-          listener.wait(Duration.min(soon, Duration.fromInputUnsafe(options.pollInterval))),
+          listener.wait(Duration.min(soon, options.pollInterval)),
           slotFreed.await
         )
       }

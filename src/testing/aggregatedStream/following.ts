@@ -157,6 +157,10 @@ export const following: Part = (it) => {
       const run = (options: Parameters<typeof stream.follow>[0]) => Stream.runDrain(stream.follow(options))
       yield* failsWith(run({ partitions: -1 }), { ...refused, argument: "partition" })
       yield* failsWith(run({ from: new Map([[0, 0.5]]) }), { ...refused, argument: "from" })
+      for (const pollInterval of [0, "-1 seconds", "soon" as never] as const) {
+        yield* failsWith(run({ pollInterval }), { ...refused, argument: "pollInterval" })
+        yield* failsWith(stream.projector.run({ pollInterval }), { ...refused, argument: "pollInterval" })
+      }
       yield* failsWith(run({ from: new Map([[0, 6]]) }), { ...refused, argument: "from" })
       yield* failsWith(run({ from: new Map([[1, 1]]) }), { ...refused, argument: "from" })
       yield* failsWith(accounts.withTransaction(run({})), { ...refused, argument: "follow" })

@@ -208,6 +208,9 @@ export const handling: Part = (it, { concurrentTransactions }) => {
       const { make } = yield* subscribe()
       const wrong: ReadonlyArray<Partial<Options>> = [
         { batchSize: 0 },
+        { pollInterval: 0 },
+        { pollInterval: "soon" as never },
+        { shutdownTimeout: -1 },
         { batchSize: 10_001 },
         { concurrency: 0.5 },
         { start: { globalPosition: -1 } },

@@ -247,5 +247,9 @@ export const telling: Part = (it) => {
         const error = yield* Effect.flip(subscription.waitUntilProcessed(position, "10 seconds"))
         assert.deepInclude(error, { _tag: "InvalidArgumentError", argument: "globalPosition" })
       }
+      for (const timeout of [-1, "soon" as never]) {
+        const error = yield* Effect.flip(subscription.waitUntilProcessed(globalPosition, timeout))
+        assert.deepInclude(error, { _tag: "InvalidArgumentError", argument: "timeout" })
+      }
     }))
 }
