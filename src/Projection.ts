@@ -113,7 +113,7 @@ export interface Projection<in out A, out M> {
   readonly status: Effect.Effect<ReadonlyArray<VersionStatus>, SqlError>
   /**
    * The progress of this version, now and every second, until it is promoted, or is on standby: to be shown, or to be
-   * waited for with `Stream.runDrain`. In any process.
+   * waited for with `Stream.runDrain`. One that is halted may go on. In any process.
    */
   readonly progress: Stream.Stream<Progress, VersionError | SqlError>
   /**

@@ -69,6 +69,14 @@ export const make = (name: string, versions: Versions, source: Source): VersionS
   const checkpoints = (version: number): ReadonlyMap<number, number> =>
     source.subscribed(subscriptionOf(name, version))?.state.checkpoints ?? new Map()
 
+  const halted = (version: number): number => {
+    const reached = checkpoints(version)
+    const halts = source.subscribed(subscriptionOf(name, version))?.state.halted ?? new Map()
+    return Array.from(halts).filter(([partition, { position, unknownType }]) =>
+      unknownType === undefined && position > (reached.get(partition) ?? -1)
+    ).length
+  }
+
   const behind = (version: number, goal: ReadonlyArray<PartitionHead>): number => {
     const reached = checkpoints(version)
     return goal.reduce(
@@ -123,7 +131,8 @@ export const make = (name: string, versions: Versions, source: Source): VersionS
         isHeld,
         createdAt,
         usedAt,
-        handled: Array.from(checkpoints(version).values()).reduce((sum, position) => sum + position + 1, 0)
+        handled: Array.from(checkpoints(version).values()).reduce((sum, position) => sum + position + 1, 0),
+        halted: halted(version)
       })).toSorted((a, b) => a.version - b.version)
     ),
 

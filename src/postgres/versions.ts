@@ -240,13 +240,20 @@ export const make = (
     versions: Effect.gen(function*() {
       const found = yield* rows
       const objects = yield* subscribed(found.map(({ version }) => version))
-      const counts = yield* Effect.forEach(objects, (each) =>
-        Effect.map(
-          sql<{ readonly handled: number }>`select coalesce(sum(position::int8 + 1), 0)::float8 as handled
-            from ${sql(each.table)} where subscription_name::text = ${each.name}::text and partition >= 0`,
-          ([row]) => [each.version, row?.handled ?? 0] as const
-        ))
-      const handled = new Map(counts)
+      const counts = yield* Effect.forEach(objects, (each) => {
+        const checkpoints = sql`select partition, position from ${sql(each.table)}
+          where subscription_name::text = ${each.name}::text and partition >= 0`
+        return Effect.map(
+          sql<{ readonly handled: number; readonly halted: number }>`with checkpoints as materialized (${checkpoints})
+            select (select coalesce(sum(position::int8 + 1), 0)::float8 from checkpoints) as handled,
+              (
+                select count(*)::int from ${sql(each.haltedTable)} s left join checkpoints c using (partition)
+                where s.unknown_type is null and s.position > coalesce(c.position, -1)
+              ) as halted`,
+          ([row]) => [each.version, row] as const
+        )
+      })
+      const counted = new Map(counts)
       return found.map((row): StoredVersion => ({
         version: row.version,
         isPromoted: row.is_promoted,
@@ -254,7 +261,8 @@ export const make = (
         isHeld: row.is_held,
         createdAt: toTime(row.created_at),
         usedAt: toTime(row.used_at),
-        handled: handled.get(row.version) ?? 0
+        handled: counted.get(row.version)?.handled ?? 0,
+        halted: counted.get(row.version)?.halted ?? 0
       }))
     }).pipe(Effect.retry({ while: isGone, times: 3 })), // a version was dropped after its row had been read
 

@@ -7,10 +7,11 @@ import * as Moment from "../internal/moment.ts"
 import type { AggregatedStorage, StoredVersion, VersionStorage } from "../Storage.ts"
 
 /**
- * What a version is: `"building"`, it catches up, and has not been promoted; `"promoted"`, it is what readers see;
- * `"standby"`, it was replaced, by a higher version or by a rollback, and can be promoted by hand.
+ * What a version is: `"building"`, it catches up, and has not been promoted; `"halted"`, the same, but a partition is halted at a
+ * message, so that it does not catch up; `"promoted"`, it is what readers see; `"standby"`, it was replaced, by a higher version
+ * or by a rollback, and can be promoted by hand.
  */
-export type VersionState = "building" | "promoted" | "standby"
+export type VersionState = "building" | "halted" | "promoted" | "standby"
 
 /** A version of a projection. */
 export interface VersionStatus {
@@ -20,6 +21,11 @@ export interface VersionStatus {
   readonly handled: number
   /** How many messages the aggregated stream has. */
   readonly total: number
+  /**
+   * How many of its partitions are halted, whatever its state is: a handler has failed. The `status` of its subscription tells
+   * where and why.
+   */
+  readonly halted: number
   readonly createdAt: DateTime.Utc
   /** When it was promoted last; undefined: never. */
   readonly promotedAt: DateTime.Utc | undefined
@@ -43,13 +49,15 @@ export interface Progress {
 
 /** @internal */
 export const stateOf = (
-  { isHeld, isPromoted, promotedAt, version }: StoredVersion,
+  { halted, isHeld, isPromoted, promotedAt, version }: StoredVersion,
   promoted: number | undefined
 ): VersionState =>
   isPromoted
     ? "promoted"
     : isHeld || promotedAt !== undefined || (promoted !== undefined && version < promoted)
     ? "standby"
+    : halted > 0
+    ? "halted"
     : "building"
 
 /** @internal */
@@ -65,6 +73,7 @@ export const statusOf = (
       state: stateOf(each, promoted),
       handled: each.handled,
       total,
+      halted: each.halted,
       createdAt: each.createdAt,
       promotedAt: each.promotedAt,
       usedAt: each.usedAt
@@ -101,5 +110,5 @@ export const progressOf = (
       }
       return [{ at, handled, rate }, [progress]]
     }),
-    Stream.takeUntil(({ state }) => state !== "building")
+    Stream.takeUntil(({ state }) => state === "promoted" || state === "standby")
   )

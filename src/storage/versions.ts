@@ -34,6 +34,8 @@ export interface StoredVersion {
   readonly usedAt: DateTime.Utc
   /** How many messages it has acknowledged. */
   readonly handled: number
+  /** How many of its partitions are halted, at a message that it has not acknowledged. */
+  readonly halted: number
 }
 
 /** The outcome of a promotion. `Behind`: by how many messages; `Held`: it does not promote itself. */

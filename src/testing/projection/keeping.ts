@@ -24,7 +24,7 @@ export const keeping: Part = (it, options) => {
       assert.isAtLeast(calls, 9)
     }))
 
-  it.effect("does not promote a version that has halted", () =>
+  it.effect("does not promote a version that has halted, and tells that it has", () =>
     Effect.gen(function*() {
       const { make, run, write } = yield* project(options)
       yield* write(0, 3)
@@ -32,10 +32,16 @@ export const keeping: Part = (it, options) => {
       yield* background(run(first))
       yield* until(Effect.map(promotedVersion(first), (version) => version === 1))
       const second = yield* make(2, { retry: Schedule.recurs(0) })
-      yield* background(second.run(() => Effect.fail("no")))
+      const halting = yield* background(second.run(() => Effect.fail("no")))
       yield* until(Effect.map(second.subscription.status, ([status]) => status?.halted !== undefined))
       yield* Effect.sleep("1200 millis")
       assert.strictEqual(yield* promotedVersion(first), 1)
+      const states = Effect.map(first.status, (all) => all.map(({ halted, state }) => [state, halted]))
+      assert.deepStrictEqual(yield* states, [["promoted", 0], ["halted", 1]])
+      yield* halting.stop
+      yield* background(run(second))
+      yield* until(Effect.map(promotedVersion(first), (version) => version === 2))
+      assert.deepStrictEqual(yield* states, [["standby", 0], ["promoted", 0]])
     }))
 
   it.effect("makes a version once, however many processes begin at once", () =>
