@@ -196,6 +196,7 @@ export const make = (
           const checkpoint = checkpoints.get(head.partition) ?? -1
           const halt = halted.get(head.partition)
           const age = yield* ageOf(head, checkpoint)
+          const entries = Array.from(parked.values()).filter(({ partition }) => partition === head.partition)
           return {
             ...head,
             checkpoint,
@@ -203,7 +204,8 @@ export const make = (
             age: age === undefined ? undefined : Duration.millis(age),
             claimedBy: subscribed.holders.get(head.partition)?.owner,
             claimedAt: subscribed.holders.get(head.partition)?.since,
-            parked: Array.from(parked.values()).filter(({ partition }) => partition === head.partition).length,
+            parked: entries.length,
+            requeued: entries.filter(({ requeuedAt }) => requeuedAt !== undefined).length,
             ...haltOf(halt !== undefined && halt.position > checkpoint ? halt : undefined),
             paused: state.pauseOf(head.partition)
           }

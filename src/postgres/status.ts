@@ -18,6 +18,7 @@ interface StatusRow {
   readonly claimed_by: string | null
   readonly claimed_at: number | null
   readonly parked: number
+  readonly requeued: number
   readonly halted_at: number | null
   readonly halted_position: number
   readonly message_id: string
@@ -50,14 +51,14 @@ export const make = (sql: SqlClient, store: Store, stream: StreamObjects, subscr
   return (asked?: PartitionsQuery): Effect.Effect<ReadonlyArray<PartitionStatus>, SqlError> => {
     const which = asked === undefined ? sql`` : sql`where h.partition > ${asked.after ?? -1}::int and (
         not ${asked.onlyUnfinished}::boolean or h.max_position > coalesce(c.position, -1) or z.paused_at is not null
-        or s.partition is not null or exists (select from ${parked} p where p.partition = h.partition)
+        or s.partition is not null or p.parked > 0
       )`
     return Effect.map(
       sql<StatusRow>`
         select h.partition, h.max_position as position, coalesce(c.position, -1) as checkpoint,
           ${sql.literal(milliseconds("c.acknowledged_at"))} as acknowledged_at, first.age,
           o.owner as claimed_by, ${sql.literal(milliseconds("o.claimed_at"))} as claimed_at,
-          (select count(*) from ${parked} p where p.partition = h.partition)::int as parked,
+          p.parked, p.requeued,
           ${sql.literal(milliseconds("s.halted_at"))} as halted_at, s.position as halted_position, s.message_id,
           s.error::text as error, s.attempts, s.unknown_type, ${
         sql.literal(milliseconds("z.paused_at"))
@@ -69,6 +70,10 @@ export const make = (sql: SqlClient, store: Store, stream: StreamObjects, subscr
         left join ${sql(subscription.claimsTable)} o on o.partition = h.partition and ${standing}
         left join ${sql(subscription.haltedTable)} s
           on s.partition = h.partition and s.position > coalesce(c.position, -1)
+        cross join lateral (
+          select count(*)::int as parked, count(p.requeued_at)::int as requeued
+          from ${parked} p where p.partition = h.partition
+        ) p
         left join lateral (
           select * from ${paused} z where z.partition is null or z.partition = h.partition
           order by z.partition nulls first limit 1
@@ -92,6 +97,7 @@ const toStatus = (row: StatusRow): PartitionStatus => ({
   claimedBy: row.claimed_by ?? undefined,
   claimedAt: timeOf(row.claimed_at),
   parked: row.parked,
+  requeued: row.requeued,
   unknownType: row.halted_at === null || row.unknown_type === null ? undefined : {
     type: row.unknown_type,
     position: row.halted_position,

@@ -170,6 +170,8 @@ export interface PartitionStatus extends PartitionHead {
   readonly age: Duration.Duration | undefined
   /** How many of its messages are parked. */
   readonly parked: number
+  /** How many of these are requeued: workers are to handle them again. */
+  readonly requeued: number
   /** Undefined unless the partition is halted. It stays so until the message is acknowledged, by whoever tries again. */
   readonly halted: Halt | undefined
   /** Undefined unless the next message is of a type that a process did not know, and nobody has handled it since. */

@@ -63,6 +63,8 @@ export const requeueing: Part = (it) => {
       assert.strictEqual(yield* subscription.requeue(), 0)
       assert.isTrue((yield* subscription.parked).every(({ requeuedAt }) => requeuedAt !== undefined))
       assert.isTrue(yield* subscription.discard({ partition: 0, position: 1 }))
+      const waiting = Effect.map(subscription.status, (all) => all.map(({ parked, requeued }) => [parked, requeued]))
+      assert.deepStrictEqual(yield* waiting, [[2, 2], [3, 3]])
       const record = recorder()
       yield* during(
         (yield* make()).run(record.handler),
@@ -141,6 +143,7 @@ export const requeueing: Part = (it) => {
       const rolledBack = accounts.withTransaction(Effect.andThen(subscription.requeue(), Effect.fail("no")))
       assert.strictEqual(yield* Effect.flip(rolledBack), "no")
       assert.isUndefined((yield* subscription.parked)[0]?.requeuedAt)
+      assert.include((yield* subscription.status)[0], { parked: 1, requeued: 0 })
       assert.strictEqual(yield* subscription.requeue([{ partition: 0, position: 7 }, newId()]), 0)
       assert.strictEqual(yield* subscription.requeue([]), 0)
       for (const wrong of ["", "no id"]) {
