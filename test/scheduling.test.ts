@@ -1,6 +1,6 @@
 /** Scheduled messages on PostgreSQL: processes that are killed while they move them, and messages that cannot be written. */
 import { assert, describe } from "@effect/vitest"
-import { Array as Arr, DateTime, Effect, Fiber, Random, Schedule } from "effect"
+import { Array as Arr, DateTime, Effect, Fiber, Random, Schedule, Stream } from "effect"
 import { SqlClient } from "effect/sql"
 import { type ChildProcess, fork } from "node:child_process"
 import * as path from "node:path"
@@ -101,6 +101,9 @@ describe("PostgreSQL scheduled messages", () => {
       assert.strictEqual(yield* work.scheduler.runOnce, 0)
       const left = yield* sql`select key, refused from effect_message_store_scheduled_work`
       assert.deepStrictEqual(left, [{ key: "key 7", refused: "seven is refused" }])
+      const [told, ...others] = yield* Stream.runCollect(work.scheduled({ refused: true }))
+      assert.deepInclude(told, { key: "key 7", at, stream: "s", message: messages[7], refused: "seven is refused" })
+      assert.deepStrictEqual(others, [])
       // It can be scheduled anew, or be cancelled.
       yield* sql`drop trigger refuses on depeche_msgs_work`
       assert.strictEqual(yield* work.scheduler.runOnce, 0)

@@ -4,6 +4,7 @@ import type { SqlError } from "effect/sql/SqlError"
 import type {
   AppendItem,
   AppendOutcome,
+  ListedEntry,
   Moved,
   RefusedEntry,
   ScheduledEntry,
@@ -35,6 +36,20 @@ const apply = (scheduled: Map<string, Scheduled>, changes: ReadonlyArray<Change>
   return scheduled
 }
 
+const inOrder = (a: Pick<Scheduled, "at" | "order">, b: Pick<Scheduled, "at" | "order">): number =>
+  a.at.epochMilliseconds - b.at.epochMilliseconds || a.order - b.order
+
+const toListed = ({ at, key, message, metadata, order, refused, stream }: Scheduled): ListedEntry => ({
+  key,
+  at,
+  order,
+  stream,
+  messageId: message.messageId,
+  data: JSON.parse(message.data),
+  metadata: JSON.parse(metadata),
+  refused
+})
+
 class Schedule implements Transaction.Participant<Change> {
   readonly locks = new Transaction.Locks()
   readonly scheduled = new Map<string, Scheduled>()
@@ -51,6 +66,12 @@ class Schedule implements Transaction.Participant<Change> {
   view(transaction: Transaction.Transaction): ReadonlyMap<string, Scheduled> {
     return apply(new Map(this.scheduled), transaction.journal<Change>(this))
   }
+
+  /** As the transaction that is open sees it, if one is. */
+  readonly present: Effect.Effect<ReadonlyMap<string, Scheduled>, SqlError> = Effect.map(
+    Transaction.current,
+    Option.match({ onNone: () => this.scheduled, onSome: (transaction) => this.view(transaction) })
+  )
 }
 
 /** What a schedule needs of the messages of its store. */
@@ -89,7 +110,7 @@ export const make = (
       .filter(({ at, key, refused }) =>
         refused === undefined && at.epochMilliseconds <= now && schedule.locks.isFree(transaction, keyOf(key))
       )
-      .toSorted((a, b) => a.at.epochMilliseconds - b.at.epochMilliseconds || a.order - b.order)
+      .toSorted(inOrder)
 
   const move = Effect.fnUntraced(function*(transaction: Transaction.Transaction) {
     if (!schedule.locks.isFree(transaction, "mover")) return undefined
@@ -142,6 +163,15 @@ export const make = (
         wakeup.signal(channel, [{ key: channel, payload: {} }])
       ),
     cancel: (key) => change(key, (scheduled) => scheduled.has(key) ? { _tag: "Remove", key } : undefined),
+    scheduled: ({ after, isRefused, limit }) =>
+      Effect.map(schedule.present, (present) => {
+        const found = Array.from(present.values())
+          .filter((entry) =>
+            (entry.refused !== undefined) === isRefused && (after === undefined || inOrder(entry, after) > 0)
+          )
+          .toSorted(inOrder)
+        return { entries: found.slice(0, limit).map(toListed), more: found.length > limit }
+      }),
     moveDue: Transaction.withTransaction(
       Effect.flatMap(
         Transaction.current,

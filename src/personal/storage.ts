@@ -76,7 +76,7 @@ export const make = (backend: Backend, places: PersonalPlaces, keys: Keys, snaps
     return encoded
   })
 
-  const readable = Effect.fnUntraced(function*<Row extends EncodedStoredMessage>(
+  const readable = Effect.fnUntraced(function*<Row extends Readable>(
     rows: ReadonlyArray<Row>
   ): Effect.fn.Return<ReadonlyArray<Row>, SqlError> {
     const jobs: Array<Job<Row>> = []
@@ -191,6 +191,11 @@ export const make = (backend: Backend, places: PersonalPlaces, keys: Keys, snaps
             onSuccess: (message) => backend.schedule({ ...entry, message })
           })
       ),
+    scheduled: (query) =>
+      Effect.flatMap(
+        backend.scheduled(query),
+        ({ entries, more }) => Effect.map(readable(entries), (found) => ({ entries: found, more }))
+      ),
     redact: (redactions) =>
       Effect.flatMap(encrypted(redactions), (encoded) =>
         Effect.flatMap(
@@ -232,6 +237,8 @@ interface Open<M> {
   readonly json: Schema.Json
   readonly fields: ReadonlyArray<Field>
 }
+
+type Readable = Pick<EncodedStoredMessage, "messageId" | "data" | "unreadable">
 
 /** A value that is to be decrypted. */
 interface Job<Row> {

@@ -10,7 +10,7 @@ import { Array as Arr, Effect, Predicate } from "effect"
 import type { SqlClient } from "effect/sql/SqlClient"
 import type { SqlError } from "effect/sql/SqlError"
 import { isPermanent } from "../internal/transient.ts"
-import type { AppendItem, AppendOutcome, EncodedMessage, Moved, ScheduleStorage } from "../Storage.ts"
+import type { AppendItem, AppendOutcome, EncodedMessage, ListedEntry, Moved, ScheduleStorage } from "../Storage.ts"
 import type { Wakeup } from "../storage/listeners.ts"
 import { withTransaction } from "./client/transaction.ts"
 import { type Int8, int8, milliseconds, timeParameter, toTime } from "./client/values.ts"
@@ -151,6 +151,30 @@ export const make = (
     cancel: (key) =>
       Effect.map(sql`delete from ${table} where key = ${key}::text returning 1 as done`, (rows) => rows.length > 0),
 
+    scheduled: ({ after, isRefused, limit }) => {
+      const behind = after === undefined
+        ? sql``
+        : sql` and (due_at, id) > (${timeOf(after.at)}::timestamptz, ${int8(after.order)}::int8)`
+      return Effect.map(
+        sql<ListedRow>`select id, key, stream, message_id, ${
+          sql.literal(milliseconds("due_at"))
+        } as due_at, data, metadata, refused, found
+          from (
+            select s.*, count(*) over ()::int as found,
+              sum(octet_length(s.data) + octet_length(s.metadata)) over (order by s.due_at, s.id) as bytes
+            from (
+              select * from ${table} where refused is ${sql.literal(isRefused ? "not null" : "null")}${behind}
+              order by due_at, id limit ${limit}
+            ) s
+          ) sized
+          where bytes - octet_length(data) - octet_length(metadata) < ${pageBytes}::int order by due_at, id`,
+        (rows) => ({
+          entries: rows.map(toListed),
+          more: rows[0] !== undefined && (rows[0].found === limit || rows.length < rows[0].found)
+        })
+      )
+    },
+
     moveDue: transaction(Effect.gen(function*(): Effect.fn.Return<Moved | undefined, SqlError> {
       const [lock] = yield* sql<{ readonly is_taken: boolean }>`
         select pg_try_advisory_xact_lock(hashtextextended(${`${store.schema}.${channel}`}::text, 0::bigint)) as is_taken`
@@ -170,6 +194,24 @@ export const make = (
     listenScheduled: wakeup.listen(channel)
   }
 }
+
+interface ListedRow extends Pick<Row, "id" | "key" | "stream" | "message_id" | "data" | "metadata"> {
+  readonly due_at: number
+  readonly refused: string | null
+  /** How many the page would have if they were small. */
+  readonly found: number
+}
+
+const toListed = ({ due_at, id, message_id, refused, ...row }: ListedRow): ListedEntry => ({
+  key: row.key,
+  at: toTime(due_at),
+  order: Number(id),
+  stream: row.stream,
+  messageId: message_id,
+  data: JSON.parse(row.data),
+  metadata: JSON.parse(row.metadata),
+  refused: refused ?? undefined
+})
 
 interface Due {
   readonly row: Row

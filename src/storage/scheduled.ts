@@ -11,7 +11,7 @@ import type { DateTime, Effect, Scope } from "effect"
 import type { SqlError } from "effect/sql/SqlError"
 import type { SerializationError } from "../errors.ts"
 import type { Listener } from "./listeners.ts"
-import type { EncodedMessage } from "./messages.ts"
+import type { EncodedMessage, EncodedStoredMessage } from "./messages.ts"
 
 /** A message that is to be written later. */
 export interface ScheduledEntry {
@@ -24,6 +24,27 @@ export interface ScheduledEntry {
   readonly metadata: string
   /** As of an `AppendItem`. */
   readonly knownTags: number | undefined
+}
+
+/** A scheduled message, as it is listed. */
+export interface ListedEntry
+  extends
+    Pick<ScheduledEntry, "key" | "at" | "stream">,
+    Pick<EncodedStoredMessage, "messageId" | "data" | "metadata" | "unreadable">
+{
+  /** Of messages that are due at the same time, the lower one leaves first. */
+  readonly order: number
+  /** Why it could not be written; undefined if it waits. */
+  readonly refused: string | undefined
+}
+
+/** Asks for scheduled messages, in the order in which they leave. */
+export interface ScheduledQuery {
+  /** Those that could not be written, or those that wait. */
+  readonly isRefused: boolean
+  /** Those behind this one. */
+  readonly after: Pick<ListedEntry, "at" | "order"> | undefined
+  readonly limit: number
 }
 
 /** A scheduled message that cannot be written: a tag was declared since, say, that it does not have. It stays, and waits no more. */
@@ -51,6 +72,10 @@ export interface ScheduleStorage {
   readonly schedule: (entry: ScheduledEntry) => Effect.Effect<void, SerializationError | SqlError>
   /** Whether it was scheduled. */
   readonly cancel: (key: string) => Effect.Effect<boolean, SqlError>
+  /** A page of them: at most `limit`, and fewer if they are large; whether there are more. */
+  readonly scheduled: (
+    query: ScheduledQuery
+  ) => Effect.Effect<{ readonly entries: ReadonlyArray<ListedEntry>; readonly more: boolean }, SqlError>
   /** Moves some of those that are due. Undefined if another process is about it. */
   readonly moveDue: Effect.Effect<Moved | undefined, SqlError>
   /** Is woken when messages have been scheduled. */

@@ -112,7 +112,7 @@ export const make = <A>(
         aggregatedStream: (options: AggregatedStream.Options<A>) =>
           AggregatedStream.make(storage, codec, accessors.time, name, options),
         withTransaction: storage.withTransaction,
-        ...makeSchedule<A>(storage, name, encoded),
+        ...makeSchedule<A>(storage, codec, name, encoded),
         ...makeDeleting(storage, codec, accessors, name),
         ...makeForget<A>(storage, shredding, appendOne)
       }))

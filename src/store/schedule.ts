@@ -1,12 +1,13 @@
 /** Messages that are written later: what schedules them, and what moves them into their streams. */
-import { type Array as Arr, type DateTime, Duration, Effect, Schedule, type Scope } from "effect"
+import { type Array as Arr, DateTime, Duration, Effect, Option, Result, Schedule, type Scope, Stream } from "effect"
 import type { SqlError } from "effect/sql/SqlError"
 import type { DuplicateMessageError, InvalidArgumentError, SerializationError } from "../errors.ts"
-import { checkKey, checkTime, invalid } from "../internal/checks.ts"
+import { checkKey, checkPollInterval, checkTime, checkWhole, invalid } from "../internal/checks.ts"
 import { printable } from "../internal/printable.ts"
 import { isTransient, retryTransient } from "../internal/transient.ts"
 import type { Metadata } from "../Message.ts"
-import type { Storage } from "../Storage.ts"
+import type { MessageCodec } from "../Serializer.ts"
+import type { ListedEntry, Storage } from "../Storage.ts"
 import type { Invalid, Items, StreamWrite } from "./encode.ts"
 
 /** When a message is to be written, and what it is called until then. */
@@ -25,9 +26,43 @@ export interface ScheduleOptions {
 /** Why a message cannot be scheduled. */
 export type ScheduleError = DuplicateMessageError | SerializationError | InvalidArgumentError | SqlError
 
+/** A message that is to be written later. */
+export interface ScheduledMessage<out A> {
+  /** By which it is cancelled, or replaced. */
+  readonly key: string
+  /** When it is due. */
+  readonly at: DateTime.Utc
+  /** Of messages that are due at the same time, the lower one leaves first. */
+  readonly order: number
+  readonly stream: string
+  readonly messageId: string
+  /** Undefined if this build cannot decode it. */
+  readonly message: A | undefined
+  /** Of who has scheduled it. */
+  readonly metadata: Metadata
+  /** Why it could not be written when it was due; undefined if it waits. */
+  readonly refused: string | undefined
+}
+
+/** Which scheduled messages are read. */
+export interface ScheduledOptions {
+  /**
+   * `true`: those that could not be written, and wait no more until they are cancelled, or replaced. Default `false`: those that
+   * wait.
+   */
+  readonly refused?: boolean | undefined
+  /** Those behind this one: the last one that was read. Default: from the first on. */
+  readonly after?: Pick<ScheduledMessage<unknown>, "at" | "order"> | undefined
+  /** How many are read at most; 0 or more. Default: all. */
+  readonly limit?: number | undefined
+}
+
 /** How a scheduler waits. */
 export interface SchedulerOptions {
-  /** How long it waits for a wake-up before it looks for itself, since wake-ups may be lost. Default 5 seconds. */
+  /**
+   * How long it waits for a wake-up before it looks for itself, since wake-ups may be lost; a millisecond or more. Default 5
+   * seconds.
+   */
   readonly pollInterval?: Duration.Input | undefined
 }
 
@@ -43,7 +78,7 @@ export interface Scheduler {
 }
 
 /** What writes messages later. */
-export interface Scheduling<in A> {
+export interface Scheduling<in out A> {
   /**
    * Schedules a message: it is written to its stream at a time, by a scheduler, exactly once, and whatever the version of the
    * stream is then. In the transaction that is open; it is checked and encoded now. Answers its key.
@@ -72,6 +107,20 @@ export interface Scheduling<in A> {
    * written.
    */
   readonly cancel: (key: string) => Effect.Effect<boolean, InvalidArgumentError | SqlError>
+  /**
+   * The messages that wait for their time, in the order in which they leave, or those that could not be written; in pages of
+   * 100, with no connection held between them. To go on later, give the last one that was read as `after`. In a transaction
+   * that is open, what it sees.
+   *
+   * **Example**
+   *
+   * ```ts
+   * yield* Stream.runForEach(orders.scheduled({ limit: 10 }), ({ at, key, stream }) => Console.log(key, stream, at))
+   * ```
+   */
+  readonly scheduled: (
+    options?: ScheduledOptions
+  ) => Stream.Stream<ScheduledMessage<A>, InvalidArgumentError | SqlError>
   /** Moves scheduled messages into their streams: see `layerScheduler` of the store's class. */
   readonly scheduler: Scheduler
 }
@@ -98,9 +147,49 @@ export const scheduleInBackground = (
 const busyMilliseconds = 100
 const otherMilliseconds = 500
 
+/** How many scheduled messages are read at once. */
+const pageSize = 100
+
+const read = <A>(
+  storage: Storage["Service"],
+  codec: MessageCodec<A>,
+  { after, limit = Infinity, refused = false }: ScheduledOptions = {}
+): Stream.Stream<ScheduledMessage<A>, InvalidArgumentError | SqlError> =>
+  Stream.unwrap(Effect.map(
+    Effect.fromResult(Result.all([
+      limit === Infinity ? Result.void : checkWhole("limit", limit, 0),
+      after === undefined ? Result.void : checkTime(after.at, "after"),
+      after === undefined ? Result.void : checkWhole("after", after.order, 0)
+    ])),
+    () =>
+      limit === 0 ? Stream.empty : Stream.paginate(
+        { after, left: limit },
+        Effect.fnUntraced(function*(page) {
+          const { entries, more } = yield* storage.scheduled({
+            isRefused: refused,
+            after: page.after && { ...page.after, at: DateTime.toUtc(page.after.at) },
+            limit: Math.min(page.left, pageSize)
+          })
+          const left = page.left - entries.length
+          return [
+            entries.map(toScheduled(codec)),
+            more && left > 0 ? Option.some({ after: entries.at(-1), left }) : Option.none()
+          ]
+        })
+      )
+  ))
+
+const toScheduled =
+  <A>(codec: MessageCodec<A>) => ({ data, unreadable, ...entry }: ListedEntry): ScheduledMessage<A> => {
+    const { messageId, stream } = entry
+    const decoded = unreadable === undefined ? codec.decode(data, { messageId, stream, version: 0 }) : undefined
+    return { ...entry, message: decoded !== undefined && Result.isSuccess(decoded) ? decoded.success : undefined }
+  }
+
 /** @internal */
 export const make = <A>(
   storage: Storage["Service"],
+  codec: MessageCodec<A>,
   name: string,
   encoded: <B, E>(
     writes: Arr.NonEmptyReadonlyArray<StreamWrite<A>>,
@@ -141,6 +230,7 @@ export const make = <A>(
     cancel: Effect.fn("MessageStore.cancel")(function*(key) {
       return yield* storage.cancel(yield* Effect.fromResult(checkKey(key)))
     }),
+    scheduled: (options) => read(storage, codec, options),
     scheduler: {
       runOnce: Effect.gen(function*() {
         yield* outsideTransaction
@@ -152,11 +242,11 @@ export const make = <A>(
           else if (!moved.more) return total
         }
       }),
-      run: ({ pollInterval = "5 seconds" } = {}) =>
+      run: ({ pollInterval } = {}) =>
         Effect.scoped(Effect.gen(function*() {
+          const longest = Duration.toMillis(yield* Effect.fromResult(checkPollInterval(pollInterval)))
           yield* outsideTransaction
           const listener = yield* storage.listenScheduled
-          const longest = Duration.toMillis(Duration.fromInputUnsafe(pollInterval))
           while (true) {
             const moved = yield* Effect.retry(moveDue, { schedule: retryTransient, while: isTransient })
             if (moved?.more === true) continue

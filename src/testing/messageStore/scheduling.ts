@@ -2,6 +2,7 @@
 import { assert } from "@effect/vitest"
 import { Clock, DateTime, Deferred, Effect, Fiber, Stream } from "effect"
 import type * as MessageStore from "../../MessageStore.ts"
+import { Storage } from "../../Storage.ts"
 import { Accounts, deposit, deposits, failsWith, newStream, Noted, outsider, type Part } from "../fixture.ts"
 import { until } from "../subscription/fixture.ts"
 import { courses, newValue, Subscribed } from "./tags.ts"
@@ -180,6 +181,108 @@ export const scheduling: Part = (it, { concurrentTransactions }) => {
       yield* Fiber.interrupt(running)
     }))
 
+  it.effect("lists what is scheduled, in the order in which it leaves, as a transaction sees it", () =>
+    Effect.gen(function*() {
+      const accounts = yield* Accounts
+      const outside = yield* outsider
+      const stream = newStream()
+      const [first, second, third] = [deposit(1), deposit(2), deposit(3)]
+      const [soon, later] = [yield* from(60_000), yield* from(120_000)]
+      const listed = (options?: MessageStore.ScheduledOptions) =>
+        Stream.runCollect(Stream.filter(accounts.scheduled(options), (each) => each.stream === stream))
+      yield* accounts.schedule(stream, third, { at: later, key: "third", metadata: { correlationId: "c" } })
+      yield* accounts.schedule(stream, first, { at: soon })
+      yield* accounts.schedule(stream, second, { at: soon })
+      const all = yield* listed()
+      assert.deepStrictEqual(
+        all.map(({ order: _, metadata: { traceparent: __, ...metadata }, ...each }) => ({ ...each, metadata })),
+        [
+          {
+            key: first.messageId,
+            at: soon,
+            stream,
+            messageId: first.messageId,
+            message: first,
+            metadata: {},
+            refused: undefined
+          },
+          {
+            key: second.messageId,
+            at: soon,
+            stream,
+            messageId: second.messageId,
+            message: second,
+            metadata: {},
+            refused: undefined
+          },
+          {
+            key: "third",
+            at: later,
+            stream,
+            messageId: third.messageId,
+            message: third,
+            metadata: { correlationId: "c" },
+            refused: undefined
+          }
+        ]
+      )
+      assert.deepStrictEqual(yield* listed({ after: all[0] }), all.slice(1))
+      assert.deepStrictEqual(yield* listed({ refused: true }), [])
+      const keys = Effect.map(listed(), (found) => found.map(({ key }) => key))
+      yield* Effect.flip(accounts.withTransaction(Effect.gen(function*() {
+        yield* accounts.cancel("third")
+        yield* accounts.schedule(stream, first, { at: soon }) // behind the second now
+        yield* accounts.schedule(stream, deposit(), { at: later, key: "fourth" })
+        assert.deepStrictEqual(yield* keys, [second.messageId, first.messageId, "fourth"])
+        if (concurrentTransactions) {
+          assert.deepStrictEqual(yield* outside(Effect.orDie(keys)), [first.messageId, second.messageId, "third"])
+        }
+        return yield* Effect.fail("rolled back")
+      })))
+      assert.deepStrictEqual(yield* listed(), all)
+      for (const { key } of all) assert.isTrue(yield* accounts.cancel(key))
+      assert.deepStrictEqual(yield* listed(), [])
+    }))
+
+  it.effect("lists many in pages, and those that this build cannot decode", () =>
+    Effect.gen(function*() {
+      const accounts = yield* Accounts
+      const storage = yield* Storage
+      const at = yield* future
+      const prefix = newStream()
+      const messages = deposits(130)
+      yield* accounts.withTransaction(
+        Effect.forEach(messages, (message, i) =>
+          accounts.schedule(`${prefix}-${i}`, message, { at, key: `${prefix} ${i}` }))
+      )
+      const all = yield* Stream.runCollect(accounts.scheduled())
+      assert.deepStrictEqual(
+        all.map(({ message }) =>
+          message
+        ),
+        messages
+      )
+      const read = (options?: MessageStore.ScheduledOptions) => Stream.runCollect(accounts.scheduled(options))
+      assert.deepStrictEqual(yield* read({ limit: 101 }), all.slice(0, 101))
+      assert.deepStrictEqual(yield* read({ limit: 0 }), [])
+      assert.deepStrictEqual(yield* read({ after: all[19], limit: 105 }), all.slice(20, 125))
+      assert.deepStrictEqual(yield* read({ after: all[129] }), [])
+      yield* accounts.withTransaction(Effect.forEach(messages, (_, i) => accounts.cancel(`${prefix} ${i}`)))
+      const message = { messageId: deposit().messageId, occurredAt: at, data: `{"_tag":"Other"}`, tagged: undefined }
+      yield* storage.schedule({ key: prefix, at, stream: prefix, message, metadata: "{}", knownTags: undefined })
+      const [only, ...rest] = yield* read()
+      assert.deepInclude(only, { key: prefix, at, messageId: message.messageId, message: undefined, metadata: {} })
+      assert.deepStrictEqual(rest, [])
+      assert.isTrue(yield* accounts.cancel(prefix))
+      const refused = { _tag: "InvalidArgumentError" }
+      yield* failsWith(read({ limit: -1 }), { ...refused, argument: "limit" })
+      yield* failsWith(read({ after: { at, order: 0.5 } }), { ...refused, argument: "after" })
+      yield* failsWith(read({ after: { at: DateTime.makeUnsafe(-8.64e15), order: 1 } }), {
+        ...refused,
+        argument: "after"
+      })
+    }))
+
   it.effect("keeps the tags of a message", () =>
     Effect.gen(function*() {
       const store = yield* courses
@@ -205,6 +308,9 @@ export const scheduling: Part = (it, { concurrentTransactions }) => {
       yield* failsWith(schedule({ at: DateTime.makeUnsafe(-8.64e15) }), { ...refused, argument: "at" })
       yield* failsWith(schedule({}, ""), { ...refused, argument: "stream" })
       yield* failsWith(accounts.cancel(""), { ...refused, argument: "key" })
+      for (const pollInterval of [0, "-1 seconds", Number.NaN, "soon" as never] as const) {
+        yield* failsWith(accounts.scheduler.run({ pollInterval }), { ...refused, argument: "pollInterval" })
+      }
       yield* failsWith(accounts.schedule(stream, new Noted({ text: "\0" }), { at }), { _tag: "SerializationError" })
       yield* failsWith(schedule({ metadata: { text: "\0" } }), { _tag: "SerializationError" })
       assert.strictEqual(yield* accounts.scheduler.runOnce, 0)

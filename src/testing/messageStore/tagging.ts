@@ -1,6 +1,17 @@
 /** Tags that are declared when messages of their types are stored already, and other builds go on writing them. */
 import { assert } from "@effect/vitest"
-import { Array as Arr, Deferred, Effect, Fiber, Layer, Option, Schema, SchemaTransformation, Stream } from "effect"
+import {
+  Array as Arr,
+  DateTime,
+  Deferred,
+  Effect,
+  Fiber,
+  Layer,
+  Option,
+  Schema,
+  SchemaTransformation,
+  Stream
+} from "effect"
 import * as Decision from "../../Decision.ts"
 import * as Message from "../../Message.ts"
 import * as MessageStore from "../../MessageStore.ts"
@@ -212,6 +223,15 @@ export const tagging: Part = (it, { concurrentTransactions }) => {
         assert.include(String(Object(error).reason.cause.message), reason)
       }
       assert.strictEqual((yield* store.head(stream)).version, 0)
+      // One that is scheduled is kept when it is due, and told.
+      yield* nameless.schedule(stream, without.make({}), { at: DateTime.makeUnsafe(0), key: stream })
+      assert.strictEqual(yield* store.scheduler.runOnce, 0)
+      assert.deepStrictEqual(yield* Stream.runCollect(store.scheduled()), [])
+      const [refused, ...others] = yield* Stream.runCollect(store.scheduled({ refused: true }))
+      assert.deepInclude(refused, { key: stream, stream, message: undefined })
+      assert.include(refused?.refused, "it does not have its tag \"club\" where it is declared to be")
+      assert.deepStrictEqual(others, [])
+      assert.isTrue(yield* store.cancel(stream))
     }).pipe(Effect.scoped))
 
   if (!concurrentTransactions) return

@@ -20,5 +20,6 @@ export const scheduled = ({ scheduledTable, settingsTable, table }: Objects): Re
   refused text                  -- why it could not be written
 )`,
   `create index on ${scheduledTable} (due_at, id) where refused is null`,
+  `create index on ${scheduledTable} (due_at, id) where refused is not null`,
   `update ${settingsTable} set version = 8`
 ]
