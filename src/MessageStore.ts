@@ -85,14 +85,8 @@ export type {
 }
 export type { Migration, PayloadType } from "./postgres/migrations/migrations.ts"
 export type { AccessorOptions, MessageOptions, StoreOptions }
-export type {
-  ScheduledMessage,
-  ScheduledOptions,
-  ScheduleError,
-  ScheduleOptions,
-  Scheduler,
-  SchedulerOptions
-} from "./store/schedule.ts"
+export type { ScheduledMessage, ScheduledOptions, Scheduler } from "./store/schedule.ts"
+export type { ScheduleError, ScheduleOptions, SchedulerOptions } from "./store/schedule.ts"
 
 /** A store of messages of type `A`: streams of them, written with expected versions, read in order. */
 export interface MessageStore<in out A, P extends Path = Path>

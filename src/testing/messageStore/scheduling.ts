@@ -2,9 +2,11 @@
 import { assert } from "@effect/vitest"
 import { Clock, DateTime, Deferred, Effect, Fiber, Stream } from "effect"
 import type * as MessageStore from "../../MessageStore.ts"
+import * as Personal from "../../Personal.ts"
 import { Storage } from "../../Storage.ts"
 import { Accounts, deposit, deposits, failsWith, newStream, Noted, outsider, type Part } from "../fixture.ts"
 import { until } from "../subscription/fixture.ts"
+import { canary, Customers, newCustomer, onCustomers, renamed } from "./personalFixture.ts"
 import { courses, newValue, Subscribed } from "./tags.ts"
 
 type Accounting = Accounts["Service"]
@@ -282,6 +284,24 @@ export const scheduling: Part = (it, { concurrentTransactions }) => {
         argument: "after"
       })
     }))
+
+  it.effect("lists personal fields until they are forgotten", () =>
+    onCustomers(Customers, (customers) =>
+      Effect.gen(function*() {
+        const customer = newCustomer()
+        const at = DateTime.addDuration(yield* DateTime.now, "1 hour")
+        yield* customers.schedule(customer, renamed(customer, canary), { at, key: customer })
+        const email = Effect.map(Stream.runCollect(customers.scheduled()), (all) => {
+          const message = all.find(({ key }) => key === customer)?.message
+          return message?._tag === "Renamed" ? Personal.getOrElse(message.email, () => null) : undefined
+        })
+        const page = yield* (yield* Storage).scheduled({ isRefused: false, after: undefined, limit: 1000 })
+        assert.notInclude(JSON.stringify(page), canary)
+        assert.strictEqual(yield* email, canary)
+        yield* customers.forget(customer)
+        assert.strictEqual(yield* email, null)
+        assert.isTrue(yield* customers.cancel(customer))
+      })))
 
   it.effect("keeps the tags of a message", () =>
     Effect.gen(function*() {
