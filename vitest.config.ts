@@ -1,4 +1,6 @@
+import * as path from "node:path"
 import { defineConfig } from "vitest/config"
+import { LongestFirst } from "./test/support/sequencer.ts"
 import { TallyReporter } from "./test/support/tallyReporter.ts"
 
 export default defineConfig({
@@ -11,6 +13,9 @@ export default defineConfig({
     allowOnly: false,
     silent: "passed-only", // what the workers under test log is of interest where a test fails
     maxWorkers: 2,
+    isolate: false, // modules are loaded, and PGlite is made, once by each worker
+    sequence: { sequencer: LongestFirst },
+    env: { NODE_COMPILE_CACHE: path.resolve(import.meta.dirname, "node_modules/.cache/node") }, // for the processes that tests start, too
     testTimeout: 60_000,
     hookTimeout: 120_000,
     coverage: {

@@ -26,7 +26,7 @@ const heap = Effect.sync(() => {
   return process.memoryUsage().heapUsed / 2 ** 20
 })
 
-for (const { layer, name } of backends.filter((backend) => !backend.name.includes(" "))) {
+for (const { layer, name } of backends) {
   describe(name, () => {
     it.live("reads 200,000 messages of a stream with the heap flat", () =>
       Effect.gen(function*() {

@@ -5,10 +5,10 @@
  */
 import { assert, describe, layer } from "@effect/vitest"
 import { Context, Effect, Equal, Layer, Queue } from "effect"
-import { PgliteClient } from "effect-message-store/pglite"
 import type { SqlClient } from "effect/sql"
 import { databaseLayer } from "./support/database.ts"
 import { material, type Mixed, perform, Sequence, storeNamed } from "./support/mixing.ts"
+import { pgliteLayer } from "./support/pglite.ts"
 
 const seed = Number(process.env["MIXED_SEED"] ?? 1)
 
@@ -63,5 +63,5 @@ const agrees = <E>(
 
 describe("a sequence", () => {
   agrees("PostgreSQL", databaseLayer(), { runs: 2000, stores: 4 })
-  agrees("PGlite", PgliteClient.layer(), { runs: 150, stores: 1 })
+  agrees("PGlite", pgliteLayer, { runs: 150, stores: 1 })
 })

@@ -19,6 +19,7 @@ import * as fs from "node:fs"
 import * as path from "node:path"
 import { inject } from "vitest"
 import { databaseLayer } from "./support/database.ts"
+import { image } from "./support/pglite.ts"
 
 class OrderPlaced extends Schema.TaggedClass<OrderPlaced>()("OrderPlaced", {
   ...Message.fields,
@@ -145,7 +146,7 @@ describe("docs/operating.md", () => {
         encoding: "utf8"
       })
       const database = yield* Effect.acquireRelease(
-        Effect.promise(() => PGlite.create()),
+        Effect.flatMap(image, (loadDataDir) => Effect.promise(() => PGlite.create({ loadDataDir }))),
         (opened) => Effect.promise(() => opened.close())
       )
       yield* Effect.promise(() => database.exec(script))

@@ -1,13 +1,14 @@
 /** The directory that keeps a PGlite database: who may open it, and what is found in it afterwards. */
 import * as PgClient from "@effect/sql-pg/PgClient"
 import { afterAll, assert, beforeAll, describe, it } from "@effect/vitest"
-import { Effect } from "effect"
+import { Effect, Layer } from "effect"
 import { spawn, spawnSync } from "node:child_process"
 import * as NodeFs from "node:fs"
 import * as NodeOs from "node:os"
 import * as NodePath from "node:path"
 import { createInterface } from "node:readline/promises"
 import { PgliteClient } from "../src/pglite/index.ts"
+import { image } from "./support/pglite.ts"
 import { numbers, sqlError } from "./support/pgliteClient.ts"
 
 const { PgClient: Client } = PgClient
@@ -18,7 +19,10 @@ describe("a directory", () => {
   beforeAll(async () => {
     root = NodeFs.mkdtempSync(NodePath.join(NodeOs.tmpdir(), "pglite-"))
     database = NodePath.join(root, "parent", "database")
-    await Effect.runPromise(withClient(database, (sql) => sql`create table kept as select 7 as i`))
+    await Effect.runPromise(Effect.provide(
+      Effect.flatMap(Client, (sql) => sql`create table kept as select 7 as i`),
+      Layer.unwrap(Effect.map(image, (loadDataDir) => PgliteClient.layer({ dataDir: database, loadDataDir })))
+    ))
   })
   afterAll(() => NodeFs.rmSync(root, { recursive: true }))
 

@@ -1,24 +1,18 @@
 /** A client of a PGlite that the application has opened itself. */
 import * as PgClient from "@effect/sql-pg/PgClient"
-import { assert, beforeAll, describe, it } from "@effect/vitest"
+import { assert, describe, it } from "@effect/vitest"
 import { PGlite } from "@electric-sql/pglite"
 import { Context, Effect, Exit, Latch, Layer, Queue, Scope } from "effect"
 import { PgliteClient } from "../src/pglite/index.ts"
+import { image } from "./support/pglite.ts"
 import { numbers, sqlError } from "./support/pgliteClient.ts"
 
 const { PgClient: Client } = PgClient
 
 describe("layerFrom", () => {
-  let seed: Awaited<ReturnType<PGlite["dumpDataDir"]>>
-  beforeAll(async () => {
-    const empty = await PGlite.create()
-    seed = await empty.dumpDataDir("none")
-    await empty.close()
-  })
-
   /** A database of the test's own, which the test may break. */
   const given = Effect.acquireRelease(
-    Effect.promise(() => PGlite.create({ loadDataDir: seed })),
+    Effect.flatMap(image, (loadDataDir) => Effect.promise(() => PGlite.create({ loadDataDir }))),
     (database) => Effect.promise(async () => database.closed ? undefined : database.close())
   )
   const clientOf = (database: PGlite) =>

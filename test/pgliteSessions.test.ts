@@ -3,12 +3,12 @@ import * as PgClient from "@effect/sql-pg/PgClient"
 import * as PgConnection from "@effect/sql-pg/PgConnection"
 import { assert, it } from "@effect/vitest"
 import { Effect, Queue } from "effect"
-import { PgliteClient } from "../src/pglite/index.ts"
+import { pgliteLayer } from "./support/pglite.ts"
 import { numbers, streamOf } from "./support/pgliteClient.ts"
 
 const { PgClient: Client } = PgClient
 
-it.layer(PgliteClient.layer(), { timeout: "60 seconds" })("a session on PGlite", (it) => {
+it.layer(pgliteLayer, { timeout: "60 seconds" })("a session on PGlite", (it) => {
   it.effect("notifies every listener of a channel, after the commit, and no other", () =>
     Effect.gen(function*() {
       const sql = yield* Client

@@ -2,10 +2,10 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Array as Arr, Effect, Layer, Queue, Stream } from "effect"
 import { Partitioner } from "effect-message-store"
-import { PgliteClient } from "effect-message-store/pglite"
 import { SqlClient } from "effect/sql"
 import { databaseLayer } from "./support/database.ts"
 import { moved } from "./support/links.ts"
+import { pgliteLayer } from "./support/pglite.ts"
 import * as Release01 from "./support/release01.ts"
 import { type Moved, Transfers } from "./support/transfers.ts"
 
@@ -53,7 +53,59 @@ const made = Effect.gen(function*() {
   return messages
 })
 
-for (const [name, database] of [["PostgreSQL", databaseLayer()], ["PGlite", PgliteClient.layer()]] as const) {
+/** All that the database has in the schema of the tests, each in words of its own catalog; the order of columns aside. */
+const objects = Effect.gen(function*() {
+  const sql = yield* SqlClient.SqlClient
+  const rows = yield* sql<{ readonly object: string }>`
+    with relations as (select * from pg_class where relnamespace = 'public'::regnamespace),
+    functions as (select * from pg_proc where pronamespace = 'public'::regnamespace)
+    select concat_ws(' ', 'relation', relkind, relpersistence, relname, reloptions, relacl) as object from relations
+    union all
+    select concat_ws(' ', 'column', c.relname, a.attname, format_type(a.atttypid, a.atttypmod), a.attnotnull,
+      a.attidentity, a.attgenerated, a.attacl, pg_get_expr(d.adbin, d.adrelid))
+    from pg_attribute a join relations c on c.oid = a.attrelid and c.relkind in ('r', 'v')
+      left join pg_attrdef d on d.adrelid = a.attrelid and d.adnum = a.attnum
+    where a.attnum > 0 and not a.attisdropped
+    union all
+    select concat_ws(' ', 'constraint', conrelid::regclass, conname, pg_get_constraintdef(oid)) from pg_constraint
+    where connamespace = 'public'::regnamespace
+    union all
+    select concat_ws(' ', 'index', pg_get_indexdef(i.indexrelid)) from pg_index i join relations c on c.oid = i.indexrelid
+    union all
+    select concat_ws(' ', 'trigger', pg_get_triggerdef(t.oid)) from pg_trigger t join relations c on c.oid = t.tgrelid
+    where not t.tgisinternal
+    union all
+    select concat_ws(' ', 'sequence', c.relname, format_type(s.seqtypid, null), s.seqstart, s.seqincrement, s.seqmax,
+      s.seqmin, s.seqcache, s.seqcycle)
+    from pg_sequence s join relations c on c.oid = s.seqrelid
+    union all
+    select concat_ws(' ', pg_get_functiondef(oid), proacl) from functions`
+  return rows.map(({ object }) => object).toSorted()
+})
+
+it.live("makes of the objects of 0.1 those that a new store has", () => {
+  const opened = Effect.gen(function*() {
+    const transfers = yield* Transfers
+    yield* (yield* transfers.aggregatedStream(merged)).subscription({ name: "consumer" })
+    return yield* objects
+  })
+  const open = (before: Effect.Effect<void, unknown, SqlClient.SqlClient>) =>
+    Effect.andThen(before, Effect.provide(opened, Layer.fresh(Transfers.layer))).pipe(
+      Effect.provide(Layer.fresh(databaseLayer()))
+    )
+  return Effect.gen(function*() {
+    const expected = yield* open(Effect.void)
+    const upgraded = yield* open(Effect.gen(function*() {
+      yield* Release01.createStore("transfers")
+      yield* Release01.createStream("transfers", "merged")
+      yield* Release01.createSubscription("consumer")
+    }))
+    assert.isAbove(expected.length, 100)
+    assert.deepStrictEqual(upgraded, expected)
+  })
+})
+
+for (const [name, database] of [["PostgreSQL", databaseLayer()], ["PGlite", pgliteLayer]] as const) {
   describe(name, () => {
     it.live("goes on with a store, an aggregated stream and a subscription of 0.1", () =>
       Effect.gen(function*() {

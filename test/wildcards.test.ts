@@ -4,7 +4,7 @@ import { Arbitrary, Context, DateTime, Duration, Effect, Layer, Result, Schema }
 import { checkPattern } from "../src/internal/checks.ts"
 import { compilePattern } from "../src/internal/pattern.ts"
 import { Storage } from "../src/Storage.ts"
-import { type Backend, backends } from "./support/backends.ts"
+import { backends } from "./support/backends.ts"
 
 // A small alphabet of everything that means something to LIKE, to a regular expression or to SQL.
 const Character = Schema.Literals([
@@ -58,15 +58,15 @@ const matchesOn = Effect.fnUntraced(function*(
   return rows.map(({ stream }) => stream.slice(prefix.length))
 })
 
-const storageOf = (name: string) => {
-  const backend = backends.find((candidate) => candidate.name === name) as Backend
-  return Effect.map(Layer.build(Layer.fresh(backend.layer("wildcards"))), (built) => Context.get(built, Storage))
-}
+const stores = Effect.forEach(
+  backends,
+  ({ layer }) => Effect.map(Layer.build(Layer.fresh(layer("wildcards"))), (built) => Context.get(built, Storage))
+)
 
 describe("wildcards", () => {
   it.live("memory, PGlite and PostgreSQL agree on generated patterns and names", () =>
     Effect.gen(function*() {
-      const stores = yield* Effect.forEach(["memory", "PGlite", "PostgreSQL"], storageOf)
+      const opened = yield* stores
       let matched = 0
       let run = 0
       const samples = yield* Arbitrary.sampleEffect(Sample, { count: 150 })
@@ -74,7 +74,7 @@ describe("wildcards", () => {
         const [name = ""] = names
         for (const pattern of [random, disguised(name, choices)]) {
           const prefix = `${++run}:`
-          const results = yield* Effect.forEach(stores, (storage) => matchesOn(storage, prefix, names, pattern))
+          const results = yield* Effect.forEach(opened, (storage) => matchesOn(storage, prefix, names, pattern))
           for (const result of results) assert.deepStrictEqual(result, results[0], `${pattern} on ${names.join(" ")}`)
           if (pattern !== random) assert.include(results[0] ?? [], name)
           matched += results[0]?.length ?? 0
@@ -87,7 +87,7 @@ describe("wildcards", () => {
   it.live("memory, PGlite and PostgreSQL match a pattern of many parts in no time", () =>
     Effect.gen(function*() {
       const name = "a".repeat(100)
-      for (const storage of yield* Effect.forEach(["memory", "PGlite", "PostgreSQL"], storageOf)) {
+      for (const storage of yield* stores) {
         const [elapsed, matched] = yield* Effect.timed(matchesOn(storage, "parts:", [name], `${"%a".repeat(6)}%b`))
         assert.deepStrictEqual(matched, [])
         assert.isBelow(Duration.toMillis(elapsed), 10_000)

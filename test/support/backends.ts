@@ -1,6 +1,5 @@
-/** Every backend, for tests that run on all of them. */
+/** The backends, for tests that run on all of them, and on some. */
 import { Effect, Layer } from "effect"
-import { PgliteClient } from "effect-message-store/pglite"
 import type { SqlClient } from "effect/sql"
 import * as MemoryStorage from "../../src/memory/storage.ts"
 import * as Migrations from "../../src/postgres/migrations/run.ts"
@@ -8,6 +7,7 @@ import * as PostgresStorage from "../../src/postgres/storage.ts"
 import type { Storage } from "../../src/Storage.ts"
 import { databaseLayer } from "./database.ts"
 import { createDepecheStore } from "./depeche.ts"
+import { pgliteLayer } from "./pglite.ts"
 import * as Release01 from "./release01.ts"
 
 export interface Backend {
@@ -18,7 +18,7 @@ export interface Backend {
 
 const onDatabase = (
   database: Layer.Layer<SqlClient.SqlClient, unknown>,
-  prepare: (storeName: string) => Effect.Effect<void, unknown, SqlClient.SqlClient> = (name) => Migrations.run(name)
+  prepare: (storeName: string) => Effect.Effect<void, unknown, SqlClient.SqlClient>
 ) =>
 (storeName: string) =>
   PostgresStorage.layer(storeName).pipe(
@@ -26,36 +26,53 @@ const onDatabase = (
     Layer.provideMerge(database) // tests of projections make tables of their own
   )
 
-export const backends: ReadonlyArray<Backend> = [
-  { name: "memory", layer: () => MemoryStorage.layer, concurrentTransactions: true },
-  { name: "PGlite", layer: onDatabase(PgliteClient.layer()), concurrentTransactions: false },
-  { name: "PostgreSQL", layer: onDatabase(databaseLayer()), concurrentTransactions: true },
-  {
-    name: "PostgreSQL with jsonb",
-    layer: onDatabase(databaseLayer(), (storeName) => Migrations.run(storeName, { payload: "jsonb" })),
-    concurrentTransactions: true
-  },
-  {
-    name: "PostgreSQL with a store made by depeche_db",
-    layer: onDatabase(
-      databaseLayer(),
-      (storeName) => Effect.andThen(createDepecheStore(storeName), Migrations.run(storeName))
-    ),
-    concurrentTransactions: true
-  },
-  {
-    name: "PostgreSQL upgraded from 0.1",
-    layer: (storeName) => {
-      const database = databaseLayer()
-      return Release01.upgraded(
-        storeName,
-        PostgresStorage.layer(storeName).pipe(
-          Layer.provide(
-            Layer.effectDiscard(Effect.andThen(Release01.createStore(storeName), Migrations.run(storeName)))
-          )
+const onServer = (prepare: (storeName: string) => Effect.Effect<void, unknown, SqlClient.SqlClient>) =>
+  onDatabase(databaseLayer(), prepare)
+
+export const memory: Backend = { name: "memory", layer: () => MemoryStorage.layer, concurrentTransactions: true }
+
+export const pglite: Backend = {
+  name: "PGlite",
+  layer: onDatabase(pgliteLayer, (storeName) => Migrations.run(storeName)),
+  concurrentTransactions: false
+}
+
+export const postgres: Backend = {
+  name: "PostgreSQL",
+  layer: onServer((storeName) => Migrations.run(storeName)),
+  concurrentTransactions: true
+}
+
+/** PostgreSQL whose messages are `jsonb`. */
+export const withJsonb: Backend = {
+  name: "PostgreSQL with jsonb",
+  layer: onServer((storeName) => Migrations.run(storeName, { payload: "jsonb" })),
+  concurrentTransactions: true
+}
+
+/** PostgreSQL with a store that Python made: its messages are `jsonb`, its positions int4. */
+export const madeByDepeche: Backend = {
+  name: "PostgreSQL with a store made by depeche_db",
+  layer: onServer((storeName) => Effect.andThen(createDepecheStore(storeName), Migrations.run(storeName))),
+  concurrentTransactions: true
+}
+
+/** PostgreSQL whose store, streams and subscriptions were made by version 0.1. */
+export const upgraded: Backend = {
+  name: "PostgreSQL upgraded from 0.1",
+  layer: (storeName) => {
+    const database = databaseLayer()
+    return Release01.upgraded(
+      storeName,
+      PostgresStorage.layer(storeName).pipe(
+        Layer.provide(
+          Layer.effectDiscard(Effect.andThen(Release01.createStore(storeName), Migrations.run(storeName)))
         )
-      ).pipe(Layer.provideMerge(database))
-    },
-    concurrentTransactions: true
-  }
-]
+      )
+    ).pipe(Layer.provideMerge(database))
+  },
+  concurrentTransactions: true
+}
+
+/** Where every suite of the contract runs. */
+export const backends: ReadonlyArray<Backend> = [memory, pglite, postgres]
