@@ -4,8 +4,16 @@ import { SqlClient } from "effect/sql"
 import type * as Projection from "../../Projection.ts"
 import { state } from "../../projection/model.ts"
 import type { State } from "../../Storage.ts"
-import { Accounts, ClaimsOption, type ContractOptions, deposits, newStream, type ReadModel } from "../fixture.ts"
-import type { Account } from "../subscription/fixture.ts"
+import {
+  Accounts,
+  ClaimsOption,
+  type ContractOptions,
+  deposits,
+  hurried,
+  newStream,
+  type ReadModel
+} from "../fixture.ts"
+import { type Account, until } from "../subscription/fixture.ts"
 
 type Counts = ReadonlyMap<string, number>
 
@@ -82,9 +90,16 @@ export const promotedVersion = (projection: Projection.Projection<Account, unkno
     Option.match({ onNone: () => undefined, onSome: ({ version }) => version })
   )
 
-/** Runs an effect in the background of others; it ends with the test. */
+/** Until readers see the version of a projection. */
+export const untilPromoted = (projection: Projection.Projection<Account, unknown>) =>
+  until(Effect.map(promotedVersion(projection), (version) => version === projection.version))
+
+/** As long as a version in the background takes to look some times whether it can be promoted: for those that must not be. */
+export const someLooks = Effect.sleep("200 millis")
+
+/** Runs an effect in the background of others, in a hurry; it ends with the test. */
 export const background = <A, E, R>(running: Effect.Effect<A, E, R>) =>
-  Effect.map(Effect.forkScoped(running), (fiber) => ({
+  Effect.map(Effect.forkScoped(hurried(running)), (fiber) => ({
     /** Fails as it fails. */
     untilItFails: Fiber.join(fiber),
     stop: Fiber.interrupt(fiber)

@@ -3,7 +3,7 @@ import { assert } from "@effect/vitest"
 import { Effect, Schedule } from "effect"
 import { Accounts, failsWith, newStream, type Part } from "../fixture.ts"
 import { until } from "../subscription/fixture.ts"
-import { background, project, promotedVersion } from "./fixture.ts"
+import { background, project, promotedVersion, someLooks, untilPromoted } from "./fixture.ts"
 
 export const keeping: Part = (it, options) => {
   it.effect("counts every message once, though handlers fail when they have counted", () =>
@@ -19,7 +19,7 @@ export const keeping: Part = (it, options) => {
           Effect.suspend(() => ++calls % 3 === 0 ? Effect.fail("no") : Effect.void)
         )
       ))
-      yield* until(Effect.map(promotedVersion(projection), (version) => version === 1))
+      yield* untilPromoted(projection)
       assert.deepStrictEqual(yield* counted(projection.model), { messages: 40, once: true })
       assert.isAtLeast(calls, 9)
     }))
@@ -30,11 +30,11 @@ export const keeping: Part = (it, options) => {
       yield* write(0, 3)
       const first = yield* make(1)
       yield* background(run(first))
-      yield* until(Effect.map(promotedVersion(first), (version) => version === 1))
+      yield* untilPromoted(first)
       const second = yield* make(2, { retry: Schedule.recurs(0) })
       const halting = yield* background(second.run(() => Effect.fail("no")))
       yield* until(Effect.map(second.subscription.status, ([status]) => status?.halted !== undefined))
-      yield* Effect.sleep("1200 millis")
+      yield* someLooks
       assert.strictEqual(yield* promotedVersion(first), 1)
       const states = Effect.map(first.status, (all) => all.map(({ halted, state }) => [state, halted]))
       assert.deepStrictEqual(yield* states, [["promoted", 0], ["halted", 1]])
@@ -52,7 +52,7 @@ export const keeping: Part = (it, options) => {
       for (const each of projections) yield* background(run(each))
       const [first] = projections
       if (first === undefined) return
-      yield* until(Effect.map(promotedVersion(first), (version) => version === 1))
+      yield* untilPromoted(first)
       assert.deepStrictEqual(yield* counted(first.model), { messages: 5, once: true })
       assert.lengthOf(yield* first.status, 1)
     }))
@@ -63,7 +63,7 @@ export const keeping: Part = (it, options) => {
       yield* write(0, 3)
       const first = yield* make(1)
       const running = yield* background(run(first))
-      yield* until(Effect.map(promotedVersion(first), (version) => version === 1))
+      yield* untilPromoted(first)
       yield* failsWith(first.drop(1), { _tag: "VersionError", reason: "promoted" })
       const second = yield* make(2)
       yield* background(run(second))
@@ -89,7 +89,7 @@ export const keeping: Part = (it, options) => {
       yield* write(0, 3)
       const first = yield* make(1)
       const running = yield* background(run(first))
-      yield* until(Effect.map(promotedVersion(first), (version) => version === 1))
+      yield* untilPromoted(first)
       yield* make(2)
       yield* running.stop
       yield* first.dropAll
@@ -99,7 +99,7 @@ export const keeping: Part = (it, options) => {
         { handled: 0, version: 1 }
       ])
       yield* background(run(again))
-      yield* until(Effect.map(promotedVersion(again), (version) => version === 1))
+      yield* untilPromoted(again)
       assert.deepStrictEqual(yield* counted(again.model), { messages: 3, once: true })
     }))
 

@@ -1,9 +1,9 @@
 /** Projections: which version readers see. */
 import { assert } from "@effect/vitest"
 import { Effect, Latch, Stream } from "effect"
-import { deposits, failsWith, type Part } from "../fixture.ts"
+import { deposits, failsWith, hurried, type Part } from "../fixture.ts"
 import { until } from "../subscription/fixture.ts"
-import { background, project, promotedVersion } from "./fixture.ts"
+import { background, project, promotedVersion, someLooks, untilPromoted } from "./fixture.ts"
 
 export const promoting: Part = (it, options) => {
   it.effect("shows nothing until the first version has all that was written", () =>
@@ -16,10 +16,10 @@ export const promoting: Part = (it, options) => {
       yield* failsWith(projection.promote(), { _tag: "VersionError", reason: "behind" })
       yield* background(run(projection))
       yield* until(Effect.map(projection.status, ([status]) => status?.handled === 3))
-      yield* Effect.sleep("1200 millis") // it has looked at least once since
+      yield* someLooks
       assert.isUndefined(yield* promotedVersion(projection))
       yield* stream.projector.runOnce
-      yield* Stream.runDrain(projection.progress)
+      yield* untilPromoted(projection)
       const { model, version } = yield* projection.promoted
       assert.strictEqual(version, 1)
       assert.deepStrictEqual(yield* counted(model), { messages: 7, once: true })
@@ -30,7 +30,7 @@ export const promoting: Part = (it, options) => {
       const { counted, make, run, write } = yield* project(options)
       const projection = yield* make(1)
       yield* background(run(projection))
-      yield* until(Effect.map(promotedVersion(projection), (version) => version === 1))
+      yield* untilPromoted(projection)
       const at = yield* write(0, 2)
       yield* projection.waitUntilProcessed(at.globalPosition, "10 seconds")
       assert.deepStrictEqual(yield* counted((yield* projection.promoted).model), { messages: 2, once: true })
@@ -43,7 +43,7 @@ export const promoting: Part = (it, options) => {
       yield* write(1, 5)
       const first = yield* make(1)
       yield* background(run(first))
-      yield* Stream.runDrain(first.progress)
+      yield* untilPromoted(first)
       const second = yield* make(2)
       const gate = Latch.makeUnsafe(false)
       yield* background(run(second, gate))
@@ -59,7 +59,7 @@ export const promoting: Part = (it, options) => {
       )
       assert.deepStrictEqual(yield* counted((yield* second.promoted).model), { messages: 13, once: true })
       yield* gate.open
-      yield* Stream.runDrain(second.progress)
+      yield* untilPromoted(second)
       assert.strictEqual(yield* promotedVersion(first), 2)
       // The old one goes on.
       yield* write(0, 2)
@@ -80,7 +80,8 @@ export const promoting: Part = (it, options) => {
       yield* background(run(projection, gate))
       const progress = yield* projection.progress.pipe(
         Stream.tap(() => gate.open),
-        Stream.runCollect
+        Stream.runCollect,
+        hurried
       )
       assert.include(progress[0], { state: "building", handled: 0, total: 4, percentage: 0, messagesPerSecond: 0 })
       assert.isUndefined(progress[0]?.timeLeft)
@@ -98,7 +99,7 @@ export const promoting: Part = (it, options) => {
       const second = yield* make(2, { promotion: "manual" })
       const running = yield* background(run(second))
       yield* until(Effect.map(second.subscription.lag, (lag) => lag === 0))
-      yield* Effect.sleep("1200 millis")
+      yield* someLooks
       assert.strictEqual(yield* promotedVersion(first), 1)
       yield* running.stop
       yield* first.promote(2)
@@ -115,17 +116,17 @@ export const promoting: Part = (it, options) => {
       yield* write(0, 3)
       const first = yield* make(1)
       const one = yield* background(run(first))
-      yield* Stream.runDrain(first.progress)
+      yield* untilPromoted(first)
       yield* one.stop
       yield* write(1, 2)
       const gate = Latch.makeUnsafe(false)
       const second = yield* make(2, { promotion: { lag: 4 }, batchSize: 1 })
       yield* background(run(second, gate))
-      yield* Effect.sleep("1200 millis")
+      yield* someLooks
       assert.strictEqual(yield* promotedVersion(second), 1)
       const third = yield* make(3, { promotion: { lag: 5 } })
       yield* background(run(third, gate))
-      yield* until(Effect.map(promotedVersion(third), (version) => version === 3))
+      yield* untilPromoted(third)
       yield* failsWith(make(4, { promotion: { lag: 0.5 } }), { _tag: "InvalidArgumentError", argument: "lag" }, name)
     }))
 
@@ -135,11 +136,11 @@ export const promoting: Part = (it, options) => {
       yield* write(0, 3)
       const first = yield* make(1)
       const one = yield* background(run(first))
-      yield* Stream.runDrain(first.progress)
+      yield* untilPromoted(first)
       yield* failsWith(first.rollback(), { _tag: "VersionError", reason: "noneBefore" })
       const second = yield* make(2)
       yield* background(run(second))
-      yield* Stream.runDrain(second.progress)
+      yield* untilPromoted(second)
       yield* one.stop
       yield* write(0, 4)
       yield* until(Effect.map(second.subscription.lag, (lag) => lag === 0))
@@ -152,9 +153,9 @@ export const promoting: Part = (it, options) => {
       const at = yield* write(1, 2)
       yield* second.waitUntilProcessed(at.globalPosition, "10 seconds")
       yield* until(Effect.map(second.subscription.lag, (lag) => lag === 0))
-      yield* Effect.sleep("1200 millis")
+      yield* someLooks
       yield* background(run(second)) // started anew
-      yield* Effect.sleep("1200 millis")
+      yield* someLooks
       const { model, version } = yield* second.promoted
       assert.strictEqual(version, 1)
       assert.deepStrictEqual(yield* counted(model), { messages: 9, once: true })
@@ -162,7 +163,7 @@ export const promoting: Part = (it, options) => {
       // A higher one does.
       const third = yield* make(3)
       yield* background(run(third))
-      yield* Stream.runDrain(third.progress)
+      yield* untilPromoted(third)
       assert.strictEqual(yield* promotedVersion(first), 3)
       assert.strictEqual(yield* third.rollback(), 1)
       // Not to 3 again, though that was promoted before.

@@ -2,7 +2,7 @@
 import { assert } from "@effect/vitest"
 import { Deferred, Effect, Fiber, Latch, Schedule } from "effect"
 import * as Handlers from "../../Handlers.ts"
-import type { Part } from "../fixture.ts"
+import { hurried, type Part } from "../fixture.ts"
 import { type Account, during, type Handled, positions, recorder, subscribe, until } from "./fixture.ts"
 
 export const claiming: Part = (it) => {
@@ -95,7 +95,7 @@ export const claiming: Part = (it) => {
       const subscription = yield* make()
       const record = recorder()
       yield* during(
-        subscription.run(Handlers.around(record.handler, Effect.delay("5 millis"))),
+        hurried(subscription.run(Handlers.around(record.handler, Effect.delay("20 millis")))),
         Effect.gen(function*() {
           yield* record.take(1)
           yield* write(1, 1)

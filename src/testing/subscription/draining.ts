@@ -1,7 +1,7 @@
 /** Subscriptions that are drained: what there is is handled, and then they end. */
 import { assert } from "@effect/vitest"
-import { Effect, Fiber, Latch, Schedule } from "effect"
-import { failsWith, type Part } from "../fixture.ts"
+import { Duration, Effect, Fiber, Latch, Schedule } from "effect"
+import { failsWith, onClock, type Part } from "../fixture.ts"
 import { during, failing, type Handled, positions, recorder, subscribe, until } from "./fixture.ts"
 
 export const draining: Part = (it, { concurrentTransactions }) => {
@@ -73,10 +73,13 @@ export const draining: Part = (it, { concurrentTransactions }) => {
       const { make, write } = yield* subscribe({ acknowledge: "message" })
       yield* write(0, 5)
       const subscription = yield* make()
-      const gate = Latch.makeUnsafe(false)
+      const isOver = Latch.makeUnsafe(false)
+      const day = Duration.days(1)
       const handler = (_: unknown, { position }: Handled) =>
-        position === 2 ? Effect.andThen(Effect.sleep("100 millis"), gate.open) : Effect.void
-      const drained = yield* subscription.drain(handler, { for: "50 millis" })
+        position === 2 ? Effect.andThen(isOver.open, Effect.sleep("50 millis")) : Effect.void
+      const drained = yield* subscription.drain(handler, { for: day }).pipe(onClock((clock) => ({
+        sleep: (duration) => Duration.equals(duration, day) ? isOver.await : clock.sleep(duration)
+      })))
       assert.include(drained, { handled: 3, left: 2, isCaughtUp: false })
       assert.include((yield* subscription.status)[0], { checkpoint: 2, claimedBy: undefined })
       assert.include(yield* subscription.drain(() => Effect.void, { for: "1 hour" }), { handled: 2, isCaughtUp: true })

@@ -67,8 +67,11 @@ export const during = Effect.fnUntraced(function*<A, E, R, B, E2, R2>(
   return result
 })
 
+/** Soon at first; who waits for long looks less often. */
+const looking = Schedule.min([Schedule.exponential("2 millis", 1.2), Schedule.spaced("20 millis")])
+
 export const until = <E, R>(condition: Effect.Effect<boolean, E, R>) =>
-  Effect.repeat(condition, { until: (holds) => holds, schedule: Schedule.spaced("2 millis") })
+  Effect.repeat(condition, { until: (holds) => holds, schedule: looking })
 
 export const failing =
   (when: (delivery: Handled) => boolean, record: ReturnType<typeof recorder>) =>

@@ -1,7 +1,7 @@
 /** Subscriptions that are paused: nothing is handled, by any consumer, until they are resumed. */
 import { assert } from "@effect/vitest"
 import { Effect, Latch, Schedule } from "effect"
-import { failsWith, type Part } from "../fixture.ts"
+import { failsWith, hurried, type Part } from "../fixture.ts"
 import { during, type Handled, positions, recorder, subscribe, until } from "./fixture.ts"
 
 export const pausing: Part = (it, { concurrentTransactions }) => {
@@ -104,12 +104,12 @@ export const pausing: Part = (it, { concurrentTransactions }) => {
           const subscription = yield* make()
           let calls = 0
           yield* during(
-            subscription.run((_, { position }) =>
+            hurried(subscription.run((_, { position }) =>
               Effect.andThen(
                 Effect.sync(() => calls++),
                 fails && position === 1 ? Effect.fail("no") : Effect.sleep("100 millis")
               )
-            ),
+            )),
             Effect.gen(function*() {
               yield* until(Effect.sync(() => calls > 2))
               yield* subscription.pause()
