@@ -243,6 +243,21 @@ describe("examples of forgetting", () => {
   })
 })
 
+describe("examples of personal data", () => {
+  it("23: forgets a customer, and the row of a read model", async () => {
+    const finished = await runOnServer("23-personal-data.ts")
+    assertSucceeded(finished)
+    assert.deepStrictEqual(finished.lines, [
+      "registered: <redacted>",
+      "registered: <redacted>",
+      "in the read model: ada@example.com, grace@example.com",
+      "somebody from the UK: forgotten",
+      "in the read model: grace@example.com",
+      "refused: forgotten"
+    ])
+  })
+})
+
 describe("examples of decisions", () => {
   it("20: tags what was stored before", async () => {
     const finished = await runOnServer("20-tags-after-the-fact.ts")
