@@ -1,7 +1,7 @@
 /** Projecting while writers, other projectors and faults are at work. */
 import { PgClient } from "@effect/sql-pg"
 import { assert, describe } from "@effect/vitest"
-import { Context, Deferred, Effect, Fiber, Layer, Logger, Random, Result, Stream } from "effect"
+import { Context, Deferred, Effect, Fiber, Layer, Logger, Random, Result, Schedule, Stream } from "effect"
 import { type MessageStore, Partitioner } from "effect-message-store"
 import { SqlClient } from "effect/sql"
 import { type ChildProcess, fork } from "node:child_process"
@@ -23,6 +23,9 @@ const heap = Effect.sync(() => {
 /** The same chances each time this seed is given; which is told when it fails. */
 const seeded = <A, E, R>(effect: Effect.Effect<A, E, R>, seed: string = globalThis.crypto.randomUUID()) =>
   effect.pipe(Random.withSeed(seed), Effect.tapCause(() => Effect.sync(() => console.error(`seed: ${seed}`))))
+
+/** How soon the database is asked again. */
+const looking = Schedule.spaced("2 millis")
 
 const levels = ["repeatable read", "serializable"]
 
@@ -202,7 +205,10 @@ describe("PostgreSQL", () => {
                   while: (error) => error._tag === "SqlError" && error.isRetryable
                 })
                 const both = yield* Effect.forkScoped(Effect.all([project, project], { concurrency: 2 }))
-                yield* Effect.repeat(blocked("effect_message_store_"), { until: ({ length }) => length === 2 })
+                yield* Effect.repeat(blocked("effect_message_store_"), {
+                  until: ({ length }) => length === 2,
+                  schedule: looking
+                })
                 yield* release
                 // What a run has linked before it had to begin again, it does not tell: hence by the tables.
                 yield* Fiber.join(both)
@@ -233,10 +239,11 @@ describe("PostgreSQL", () => {
         )
         const first = yield* blocked("effect_message_store_")
         yield* Effect.repeat(blocked("effect_message_store_"), {
-          until: ([now]) => now !== undefined && now.began !== first[0]?.began
+          until: ([now]) => now !== undefined && now.began !== first[0]?.began,
+          schedule: looking
         })
         yield* release
-        yield* Effect.repeat(stream.partitions, { until: ([head]) => head?.position === 4 })
+        yield* Effect.repeat(stream.partitions, { until: ([head]) => head?.position === 4, schedule: looking })
         assert.isUndefined(running.pollUnsafe())
         assert.lengthOf(logged, 1)
         assert.match(logged[0] ?? "", /^Warn The projector of a tries again/)

@@ -91,6 +91,13 @@ const shown = Effect.gen(function*() {
   return version
 })
 
+/** Until readers see the version. */
+const promoted = <A, M>(made: Projection.Projection<A, M>) =>
+  until(
+    `version ${made.version} is promoted`,
+    Effect.map(made.status, (all) => all.some(({ state, version }) => version === made.version && state === "promoted"))
+  )
+
 /** Whether somebody waits for a lock in this database: others of the server have tests of their own. */
 const isSomebodyWaiting = Effect.gen(function*() {
   const sql = yield* SqlClient.SqlClient
@@ -105,7 +112,7 @@ const secondLevel = Effect.gen(function*() {
   const { made: first, run: runFirst, stream } = yield* projection(1)
   yield* stream.projector.runOnce
   yield* Effect.forkScoped(runFirst)
-  yield* Stream.runDrain(first.progress)
+  yield* promoted(first)
   const { made: second, run: runSecond } = yield* projection(2, { promotion: "manual" })
   yield* Effect.forkScoped(runSecond)
   yield* until("it is level", Effect.map(second.subscription.lag, (lag) => lag === 0))
@@ -123,7 +130,7 @@ describe("PostgreSQL projections", () => {
         const { made: first, stream } = yield* projection(1)
         yield* stream.projector.runOnce
         const one = yield* Effect.forkScoped(asProcess("old", Effect.flatMap(projection(1), ({ run }) => run)))
-        yield* Stream.runDrain(first.progress)
+        yield* promoted(first)
         assert.strictEqual(yield* total, prefilled)
 
         // Writers, a projector, and readers, from here to the end.
@@ -313,7 +320,7 @@ describe("PostgreSQL projections", () => {
       const { made: first, stream } = yield* projection(1)
       yield* stream.projector.runOnce
       yield* Effect.forkScoped(asProcess("old", Effect.flatMap(projection(1), ({ run }) => run)))
-      yield* Stream.runDrain(first.progress)
+      yield* promoted(first)
       const { made: second, run: runSecond } = yield* projection(2, { promotion: "manual" })
       const two = yield* Effect.forkScoped(runSecond)
       yield* until("it is level", Effect.map(second.subscription.lag, (lag) => lag === 0))
@@ -505,7 +512,7 @@ describe("PostgreSQL projections", () => {
       for (const version of [1, 2] as const) {
         const { made, run } = yield* projection(version)
         const running = yield* Effect.forkScoped(run)
-        yield* Stream.runDrain(made.progress)
+        yield* promoted(made)
         yield* Fiber.interrupt(running)
       }
       const { made } = yield* projection(2)
@@ -536,11 +543,11 @@ describe("PostgreSQL projections", () => {
         sql`update effect_message_store_versions_counts set used_at = now() - interval '2 hours' where version = ${version}`
       const { made: first, run: runFirst } = yield* projection(1)
       const one = yield* Effect.forkScoped(runFirst)
-      yield* Stream.runDrain(first.progress)
+      yield* promoted(first)
       yield* Fiber.interrupt(one)
       const { made: second, run: runSecond } = yield* projection(2)
       const two = yield* Effect.forkScoped(runSecond)
-      yield* Stream.runDrain(second.progress)
+      yield* promoted(second)
       yield* age(1)
       yield* age(2)
       const { run: runThird } = yield* projection(3, { keep: "1 hour" })

@@ -1,6 +1,6 @@
 /** Scheduled messages on PostgreSQL: processes that are killed while they move them, and messages that cannot be written. */
 import { assert, describe } from "@effect/vitest"
-import { Array as Arr, DateTime, Effect, Fiber, Random, Schedule, Stream } from "effect"
+import { Array as Arr, Clock, DateTime, Effect, Fiber, Random, Schedule, Stream } from "effect"
 import { SqlClient } from "effect/sql"
 import { type ChildProcess, fork } from "node:child_process"
 import * as path from "node:path"
@@ -36,10 +36,11 @@ describe("PostgreSQL scheduled messages", () => {
       const sql = yield* SqlClient.SqlClient
       const work = yield* Work
       const total = 10_000
-      const now = DateTime.toEpochMillis(yield* DateTime.now)
       const messages = Arr.makeBy(total, (number) => new Done({ number }))
-      // Half are due at once when the processes have begun, the others in the seconds after.
-      const dueAt = (i: number) => DateTime.makeUnsafe(now + 20_000 + (i % 2 === 0 ? 0 : i))
+      // Half of them at once, the others in the five seconds after.
+      const inAnHour = (yield* Clock.currentTimeMillis) + 3_600_000
+      let firstAt = inAnHour
+      const dueAt = (i: number) => DateTime.makeUnsafe(firstAt + (i % 2 === 0 ? 0 : Math.floor(i / 2)))
       yield* Effect.forEach(
         Arr.chunksOf(messages, 500),
         (chunk, n) =>
@@ -50,12 +51,16 @@ describe("PostgreSQL scheduled messages", () => {
       const [scheduled] = yield* sql<{ readonly early: number }>`
         select count(*)::int as early from effect_message_store_scheduled_work where due_at > clock_timestamp()`
       assert.strictEqual(scheduled?.early, total)
+      // All are scheduled, however long that took. The hour is over when the processes have begun.
+      firstAt = (yield* Clock.currentTimeMillis) + 2000
+      yield* sql`update effect_message_store_scheduled_work
+        set due_at = due_at - ${inAnHour - firstAt}::int * interval '1 millisecond'`
 
       const processes = yield* Effect.forEach(["a", "b", "c"], supervised)
       const killing = yield* Effect.forkScoped(Effect.repeat(
         Effect.flatMap(Random.nextIntBetween(0, 2), (i) =>
           processes[i]?.kill ?? Effect.void),
-        Schedule.max([Schedule.spaced("2 seconds"), Schedule.recurs(15)])
+        Schedule.max([Schedule.spaced("1 second"), Schedule.recurs(15)])
       ))
       const written = Effect.map(
         sql<{ readonly count: number }>`select count(*)::int as count from depeche_msgs_work`,

@@ -1,7 +1,7 @@
 /** What tests of projections on PostgreSQL share: a store of their own, held transactions, and a look at the tables. */
 import type { PgClient } from "@effect/sql-pg"
 import { assert, it } from "@effect/vitest"
-import { Array as Arr, Deferred, Effect, Fiber, Layer, type Scope } from "effect"
+import { Array as Arr, Deferred, Effect, Fiber, Layer, Schedule, type Scope } from "effect"
 import { SqlClient } from "effect/sql"
 import { databaseLayer } from "./database.ts"
 import { Moved, Transfers } from "./transfers.ts"
@@ -61,7 +61,7 @@ export const blocked = Effect.fnUntraced(function*(text: string) {
       select pid, query_start::text as began from pg_stat_activity
       where datname = current_database() and pid <> pg_backend_pid() and state = 'active'
         and wait_event_type = 'Lock' and query like ${`%${text}%`}`,
-    { until: (rows) => rows.length > 0 }
+    { until: (rows) => rows.length > 0, schedule: Schedule.spaced("2 millis") }
   )
 })
 

@@ -70,7 +70,7 @@ export const until = <E, R>(
 ): Effect.Effect<void, E, R> =>
   Effect.repeat(condition, {
     until: (holds) => holds,
-    schedule: Schedule.spaced("10 millis")
+    schedule: Schedule.min([Schedule.exponential("5 millis", 1.2), Schedule.spaced("25 millis")])
   }).pipe(
     Effect.timeoutOrElse({
       duration: seconds * 1000,
