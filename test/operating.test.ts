@@ -90,7 +90,7 @@ describe("docs/operating.md", () => {
       const [row] = yield* sql<{ readonly name: string }>`select current_database() as name`
       // Roles belong to the server, which other tests use as well.
       const suffix = crypto.randomUUID().slice(0, 8)
-      const roles = ["app_writer", "app_worker", "app_reader", "app_tagger", "app_operator"]
+      const roles = ["app_writer", "app_worker", "app_reader", "app_tagger", "app_forgetter", "app_operator"]
       const named = (text: string) => text.replaceAll(/\bapp_\w+/g, (role) => `${role}_${suffix}`)
       const as = (role: string) =>
         PgClient.layer({
