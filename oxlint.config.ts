@@ -3,6 +3,7 @@ import type { OxlintConfig, OxlintOverride } from "oxlint"
 
 /** The library's modules in the order of a message's way, and its folders. Each may import from those before it. */
 const modules = [
+  "errors/",
   "errors",
   "KeyEncryption",
   "Personal",
@@ -28,13 +29,17 @@ const modules = [
   "AggregatedStream",
   "store/",
   "MessageStore",
+  "archive/",
+  "Archive",
   "operator/",
   "Operator"
 ]
 
 /** What else a module or a folder may import. */
 const alsoMayImport: Readonly<Record<string, ReadonlyArray<string>>> = {
+  "errors/": ["internal/"], // to print names
   errors: ["internal/"], // to print names
+  Archive: ["postgres/"], // to open a store by its name
   MessageStore: ["memory/", "postgres/"], // to build its layers
   Operator: ["postgres/"], // to open a store by its name
   Projection: ["postgres/"], // to tell its migrations

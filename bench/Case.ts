@@ -39,6 +39,7 @@ export const persons = [
   "effect-message-store (100 persons)",
   "effect-message-store (100,000 persons)"
 ] as const
+export const archive = "effect-message-store (archive)"
 export const tags = "effect-message-store (tags)"
 export const dcb = "@dcb-es"
 export const dcbInTurns = "@dcb-es (in turns)"

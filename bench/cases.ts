@@ -1,5 +1,6 @@
 /** What is measured, and of whom. */
 import {
+  archive,
   batch,
   byHand,
   type Case,
@@ -120,6 +121,8 @@ const latency = (percentile: number): Case =>
     [ours],
     { load: { streams: 1000, length: 100 }, runs: "notQuick", unit: "ms" }
   )
+
+const imported: Load = { streams: 100, length: 1000 }
 
 const read100k: Load = { streams: 1, length: 100_000 }
 
@@ -254,6 +257,17 @@ export const cases: ReadonlyArray<Case> = [
     runs: "notQuick"
   }),
   ...personal,
+  of(
+    "import",
+    "100,000 messages into an empty table: written 1000 at a time to one stream, and by an archive of 100 streams",
+    { kind: "import" },
+    ["sql-pg unnest", "pg COPY", "sql-pg", ours, archive],
+    { load: imported, runs: "notQuick" }
+  ),
+  of("export", "100,000 messages of 100 streams: read, and as an archive", { kind: "export" }, [ours, archive], {
+    load: imported,
+    runs: "notQuick"
+  }),
   ...growth(10_000, 1, "notQuick"),
   ...growth(10_000, 10_000, "notQuick"),
   ...growth(1_000_000, 1, "notQuick"),

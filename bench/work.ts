@@ -74,8 +74,14 @@ export interface ScheduledWork {
   readonly messages: number
 }
 
+/** As many messages as are loaded go into the empty table, 1000 at a time; or all that are loaded are read or exported. */
+export interface ArchiveWork {
+  readonly kind: "import" | "export"
+}
+
 export type StreamWork =
   | LinkWork
+  | ArchiveWork
   /** One new message is linked. */
   | { readonly kind: "linkOne" }
   | SubscribeWork

@@ -9,6 +9,7 @@ import type { Effect, Scope } from "effect"
 import type { MigrationError } from "effect/sql/Migrator"
 import type { SqlError } from "effect/sql/SqlError"
 import type { InvalidNameError, SetupError } from "./errors.ts"
+import type { ArchiveStorage } from "./storage/archive.ts"
 import type { MessageStorage } from "./storage/messages.ts"
 import type { OperatorStorage } from "./storage/operator.ts"
 import type { ScheduleStorage } from "./storage/scheduled.ts"
@@ -17,6 +18,7 @@ import type { AggregatedStorage, StreamDefinition } from "./storage/streams.ts"
 import type { SubjectKeyStorage } from "./storage/subjectKeys.ts"
 import type { TaggingStorage } from "./storage/tagging.ts"
 
+export * from "./storage/archive.ts"
 export type { Listener } from "./storage/listeners.ts"
 export * from "./storage/messages.ts"
 export * from "./storage/operator.ts"
@@ -43,7 +45,7 @@ export interface HandlerTransactions {
 }
 
 /** Everything of one store. */
-export interface Backend extends MessageStorage, SnapshotStorage, TaggingStorage, ScheduleStorage {
+export interface Backend extends MessageStorage, SnapshotStorage, TaggingStorage, ScheduleStorage, ArchiveStorage {
   /** The keys of whom personal data is of. Stores whose messages have none do not use it. */
   readonly subjectKeys: SubjectKeyStorage
   /** Commits on success, rolls back on failure and interruption; nests. */

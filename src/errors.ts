@@ -7,6 +7,8 @@
 import { Schema } from "effect"
 import { printable } from "./internal/printable.ts"
 
+export * from "./errors/archive.ts"
+
 const ExpectedVersion = Schema.Union([Schema.Natural, Schema.Literal("exists")])
 
 /** The stream was not at the version that the write expected. Nothing was written; a transaction stays usable. */

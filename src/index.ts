@@ -58,3 +58,6 @@ export * as MessageStore from "./MessageStore.ts"
 
 /** What is in a store, what happens, and what to put right. */
 export * as Operator from "./Operator.ts"
+
+/** Streams out of a store as lines of JSON, and into one. */
+export * as Archive from "./Archive.ts"

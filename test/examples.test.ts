@@ -282,6 +282,20 @@ describe("examples of decisions", () => {
   })
 })
 
+describe("examples of archives", () => {
+  it("22: archives, deletes what is archived, and imports it elsewhere", async () => {
+    const finished = await runOnServer("22-archive.ts")
+    assertSucceeded(finished)
+    assert.deepStrictEqual(finished.lines, [
+      "archived: 300 messages of 3 streams",
+      "deleted: 300 of 300",
+      "account-1 has YearClosed at version 101",
+      "imported: 300 of 300",
+      "account-1 had 100 payments"
+    ])
+  })
+})
+
 describe("demo", () => {
   const temporaryDirectory = async () => {
     const directory = await fs.mkdtemp(path.join(os.tmpdir(), "demo-"))

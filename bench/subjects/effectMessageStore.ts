@@ -25,6 +25,8 @@ export interface Options {
   readonly keeps: "nothing" | "snapshots" | "snapshots and states"
   /** What brings a table up to date: a subscription, or the version of a projection whose table it is. */
   readonly upserts: "subscription" | "projection"
+  /** What takes many messages in and out: writes and reads, or archives. */
+  readonly copies: "messages" | "archives"
 }
 
 export const make = (database: Database, options: Options) =>
@@ -68,7 +70,7 @@ export const make = (database: Database, options: Options) =>
       readTail: (stream, size) => count(store.read(stream, { direction: "backward", limit: size })),
       readAll: (prefix) =>
         Effect.scoped(Effect.flatMap(store.reader, (reader) => count(reader.readWildcard(`${prefix}%`)))),
-      stream: makeStreams(store, database.sql, options.upserts),
+      stream: makeStreams(store, database.sql, options.upserts, options.copies),
       update: makeUpdate((stream) => update(stream, makeMessage())),
       ...stored(database, options.payload)
     } satisfies Subject

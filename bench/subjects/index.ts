@@ -12,7 +12,13 @@ const define = <Module>(
   nodeOptions
 })
 
-const defaults: Options = { payload: "json", retries: "update", keeps: "nothing", upserts: "subscription" }
+const defaults: Options = {
+  payload: "json",
+  retries: "update",
+  keeps: "nothing",
+  upserts: "subscription",
+  copies: "messages"
+}
 
 export const subjects = {
   "effect-message-store": define(
@@ -49,6 +55,10 @@ export const subjects = {
     () => import("./effectMessageStore.ts"),
     (module, database) => module.make(database, { ...defaults, upserts: "projection" })
   ),
+  "effect-message-store (archive)": define(
+    () => import("./effectMessageStore.ts"),
+    (module, database) => module.make(database, { ...defaults, copies: "archives" })
+  ),
   "effect-message-store (tags)": define(() => import("./tagged.ts"), (module, database) => module.make(database)),
   "effect-message-store (1 person)": define(
     () => import("./personal.ts"),
@@ -64,6 +74,7 @@ export const subjects = {
   ),
   "sql-pg": define(() => import("./sqlPg.ts"), (module, database) => module.make(database)),
   "sql-pg unnest": define(() => import("./sqlPg.ts"), (module, database) => module.makeUnnest(database)),
+  "pg COPY": define(() => import("../peers/copy.ts"), (module, database) => module.make(database)),
   pg: define(() => import("../peers/pg.ts"), (module, database) => module.make(database)),
   Emmett: define(() => import("../peers/emmett.ts"), (module, database) => module.make(database)),
   "message-db": define(() => import("../peers/messageDb.ts"), (module, database) => module.make(database)),

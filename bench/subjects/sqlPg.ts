@@ -10,6 +10,7 @@ import * as Objects from "../../src/postgres/objects.ts"
 import type { AppendItem, EncodedMessage } from "../../src/Storage.ts"
 import { encode, makeMessage, metadata, storeName } from "../message.ts"
 import { migrate, sequenceName, stored, tableName } from "./depecheTable.ts"
+import { intoEmptyTable, makeBatches, makeRow } from "./imports.ts"
 import { makeLink } from "./sqlPgLink.ts"
 import { type Database, pageSize, rangeOf, type Subject } from "./Subject.ts"
 
@@ -74,7 +75,10 @@ export const make = (database: Database) =>
           from = 1n + (rows.at(-1)?.global_position ?? 0n)
         }
       }),
-      stream: (work) => Effect.provideService(makeLink(sql)(work), SqlClient.SqlClient, sql),
+      stream: (work) =>
+        work.kind === "import"
+          ? importing(database, write)
+          : Effect.provideService(makeLink(sql)(work), SqlClient.SqlClient, sql),
       ...stored(database)
     } satisfies Subject
   })
@@ -86,30 +90,43 @@ export const makeUnnest = (database: Database) =>
     const { sql } = database
     const store = stored(database)
     const heads = new Map<string, number>()
-    return {
-      write: (stream, size) => {
-        const { messages } = makeItem(stream, size)
-        const ids = messages.map(({ messageId }) => messageId)
-        const texts = messages.map(({ data }) => data)
-        const times = messages.map(({ occurredAt }) => DateTime.toDateUtc(occurredAt))
-        const head = heads.get(stream) ?? 0
-        const versions = rangeOf(size, (i) => head + i + 1)
-        heads.set(stream, head + size)
-        return Effect.suspend(() =>
-          Effect.asVoid(sql`
+    const makeInsert = ({ messages, stream }: AppendItem) => {
+      const size = messages.length
+      const ids = messages.map(({ messageId }) => messageId)
+      const texts = messages.map(({ data }) => data)
+      const times = messages.map(({ occurredAt }) => DateTime.toDateUtc(occurredAt))
+      const head = heads.get(stream) ?? 0
+      const versions = rangeOf(size, (i) => head + i + 1)
+      heads.set(stream, head + size)
+      return Effect.suspend(() =>
+        Effect.asVoid(sql`
             insert into ${
-            sql(tableName)
-          } (message_id, global_position, stream, version, message, metadata, occurred_at, tx)
+          sql(tableName)
+        } (message_id, global_position, stream, version, message, metadata, occurred_at, tx)
             select m.id, nextval(${sequenceName}), ${stream}, m.version, m.data::json, ${metadata}::text::jsonb, m.occurred,
               pg_current_xact_id()
             from unnest(${ids}::uuid[], ${versions}::int[], ${times}::timestamptz[], ${texts}::text[])
               m(id, version, occurred, data)`)
-        )
+      )
+    }
+    return {
+      write: (stream, size) => makeInsert(makeItem(stream, size)),
+      stream: () => {
+        heads.clear()
+        return importing(database, (item) => makeInsert(item))
       },
       ...store,
       clear: Effect.andThen(store.clear, Effect.sync(() => heads.clear()))
     } satisfies Subject
   })
+
+/** Batches into the empty table, made before the clock starts. */
+const importing = (database: Database, write: (item: AppendItem) => Effect.Effect<void, unknown>) => {
+  const writes = makeBatches(makeRow).map(([stream, messages]) =>
+    write({ stream, expectedVersion: undefined, metadata, messages })
+  )
+  return intoEmptyTable(database.sql, Effect.all(writes, { discard: true }))
+}
 
 const makeItem = (stream: string, size: number): AppendItem => ({
   stream,

@@ -5,6 +5,7 @@ import type { SqlClient } from "effect/sql"
 import { type Measurement, timed } from "../measure.ts"
 import { makeMessage, type Order } from "../message.ts"
 import type { CatchUpWork, LinkWork, StreamWork, SubscribeWork } from "../work.ts"
+import { makeArchives } from "./imports.ts"
 import { addQuantities, createQuantities, makeProjections } from "./projections.ts"
 import { makeScheduled } from "./scheduled.ts"
 import { storedStream } from "./Subject.ts"
@@ -20,11 +21,13 @@ const partitioners: Readonly<Record<LinkWork["partitioner"], Partitioner.Partiti
 export const makeStreams = (
   store: MessageStore.MessageStore<Order>,
   sql: SqlClient.SqlClient,
-  upserts: "subscription" | "projection"
+  upserts: "subscription" | "projection",
+  copies: "messages" | "archives"
 ) => {
   const streams = new Map<string, AggregatedStream.AggregatedStream<Order>>()
   const projections = makeProjections(sql)
   const writeScheduled = makeScheduled(store, sql)
+  const archives = makeArchives(store, sql, copies)
   let subscriptions = 0
 
   const streamOf = Effect.fnUntraced(function*(name: string, partitioner: Partitioner.Partitioner<Order>) {
@@ -149,6 +152,9 @@ export const makeStreams = (
         return catchUp(work)
       case "scheduled":
         return writeScheduled(work)
+      case "import":
+      case "export":
+        return archives[work.kind]
       case "statements":
         return statements(work.work)
       case "latency":

@@ -18,6 +18,7 @@ const guide = [
   "docs/subscriptions.md",
   "docs/process-managers.md",
   "docs/projections.md",
+  "docs/archive.md",
   "docs/web.md",
   "docs/schema-evolution.md",
   "docs/testing.md"

@@ -136,6 +136,15 @@ export class Messages implements Transaction.Participant<Change>, MemoryStream.S
     return outcomes
   }
 
+  /** Adds messages that have their versions. */
+  join(changes: Array<Change>, rows: ReadonlyArray<Omit<Row, "globalPosition" | "commit" | "until">>): void {
+    for (const row of rows) {
+      const globalPosition = ++this.positions
+      changes.push({ _tag: "Add", row: { ...row, globalPosition, commit: Infinity, until: Infinity } })
+    }
+    if (rows.length > 0) this.tagging.joined(changes)
+  }
+
   delete(changes: Array<Change>, { expectedVersion, stream, toVersion }: Deletion): DeletionOutcome {
     const view = viewOf(changes)
     const { version } = this.head(view, stream)

@@ -15,6 +15,7 @@ import {
   type StreamQuery
 } from "../Storage.ts"
 import { type Signal, Wakeup } from "../storage/listeners.ts"
+import * as MemoryArchive from "./archive.ts"
 import * as MemoryWakeup from "./listeners.ts"
 import { asOf, Messages, type Row, rowAt, toStored, type View, viewOf } from "./messages.ts"
 import * as MemoryOperator from "./operator.ts"
@@ -65,22 +66,28 @@ export const layer: Layer.Layer<Storage> = Layer.effect(
       return Option.isSome(transaction) ? viewOf(transaction.value.journal(messages)) : asOf(Infinity)
     })
 
-    const append: MessageStorage["append"] = (given, { atomic }) =>
+    const locked: MemoryArchive.Source["locked"] = (given, use) =>
       Transaction.required((transaction) =>
         Effect.gen(function*() {
-          const addedAt = DateTime.makeUnsafe(yield* Clock.currentTimeMillis)
           while (true) {
             const items = yield* Effect.fromResult(messages.tagging.complete(given))
             const { names, shared } = locksOf(items)
             const { number } = messages.tagging.declared
             yield* messages.locks.acquire(transaction, names, shared)
             if (messages.tagging.declared.number !== number) continue // declared while it waited
-            return yield* transaction.whileOpen(() =>
-              Effect.succeed(messages.append(transaction.journal(messages), items, atomic, addedAt))
-            )
+            return yield* transaction.whileOpen(() => Effect.succeed(use(items, transaction.journal(messages))))
           }
         })
-      ).pipe(Effect.tap((outcomes) => wakeup.signal(channel, outcomes.flatMap(signals))))
+      )
+
+    const append: MessageStorage["append"] = (given, { atomic }) =>
+      Clock.currentTimeMillis.pipe(
+        Effect.map(DateTime.makeUnsafe),
+        Effect.flatMap((addedAt) =>
+          locked(given, (items, changes) => messages.append(changes, items, atomic, addedAt))
+        ),
+        Effect.tap((outcomes) => wakeup.signal(channel, outcomes.flatMap(signals)))
+      )
 
     const scheduled = MemorySchedule.make({
       append: (items) => append(items, { atomic: false }),
@@ -93,6 +100,12 @@ export const layer: Layer.Layer<Storage> = Layer.effect(
 
     return Storage.of({
       ...scheduled,
+      ...MemoryArchive.make({
+        messages,
+        currentView,
+        locked,
+        wake: wakeup.signal(channel, [{ key: channel, payload: {} }])
+      }),
       append,
       readStream: (query) =>
         Effect.map(currentView, (view) => {

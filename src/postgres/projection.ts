@@ -37,10 +37,11 @@
 import { Effect } from "effect"
 import type { SqlClient } from "effect/sql/SqlClient"
 import { SequenceError, StreamDefinitionError } from "../errors.ts"
+import { timeText } from "../internal/timeText.ts"
 import type { BuiltIn } from "../Partitioner.ts"
 import type { AggregatedStorage, OpenedDefinition, ProjectedPage, RoundError, ScannedPage } from "../Storage.ts"
 import type { Wakeup } from "../storage/listeners.ts"
-import { type Int8, int8, milliseconds, timeText } from "./client/values.ts"
+import { type Int8, int8, milliseconds } from "./client/values.ts"
 import { type OfStream, pageBytes, readable, type Row, toStored } from "./messages.ts"
 import type { Objects, StreamObjects } from "./objects.ts"
 

@@ -8,6 +8,7 @@ import type { InvalidNameError, SetupError } from "../errors.ts"
 import { type AppendItem, type AppendOutcome, Storage } from "../Storage.ts"
 import { type Signal, Wakeup } from "../storage/listeners.ts"
 import { append } from "./append.ts"
+import * as Archive from "./archive.ts"
 import * as Claims from "./claims.ts"
 import { snapshot } from "./client/snapshot.ts"
 import * as SpareConnections from "./client/spareConnections.ts"
@@ -87,6 +88,7 @@ export const layer = (
         ...Tagged.make(sql, store),
         ...forgetting,
         delete: (deletion) => inTurn(forgetting.delete(deletion)),
+        ...Archive.make(sql, store, wakeup),
         append: (items, { atomic }) =>
           Effect.withFiber((fiber) => {
             const isIn = Context.getOrUndefined(fiber.context, sql.transactionService) !== undefined

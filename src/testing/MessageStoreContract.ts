@@ -7,6 +7,8 @@
  * MessageStoreContract.suite("my backend", MyStorage.layer)
  * ```
  */
+import { archives } from "./messageStore/archives.ts"
+import { archivesKept } from "./messageStore/archivesKept.ts"
 import { badInput } from "./messageStore/badInput.ts"
 import { batches } from "./messageStore/batches.ts"
 import { conditions } from "./messageStore/conditions.ts"
@@ -70,5 +72,9 @@ export const suite = makeSuite("message store", {
   "snapshots of folds": foldSnapshots,
   "remembered states": rememberedStates,
   "snapshots of tags": taggedSnapshots,
-  tagging
+  tagging,
+  archives: (it, options) => {
+    archives(it, options)
+    archivesKept(it, options)
+  }
 })

@@ -5,6 +5,7 @@
 import { DateTime } from "effect"
 import type { Schema } from "effect"
 import type { SqlClient } from "effect/sql/SqlClient"
+import { timeText } from "../../internal/timeText.ts"
 
 /** int8 as this driver, or a client's own `types`, decodes it. */
 export type Int8 = bigint | number | string
@@ -32,14 +33,6 @@ export const toJson = (value: Schema.Json): Schema.Json => {
   } catch {
     return value
   }
-}
-
-/** Text for `::timestamptz`, in which PostgreSQL writes years before the first, and behind 9999, unlike ISO 8601. */
-export const timeText = (time: DateTime.Utc): string => {
-  const [, year = "", rest = ""] = /^([-+]?\d+)(.*)$/.exec(DateTime.formatIso(time)) ?? []
-  return Number(year) > 0
-    ? `${Number(year)}`.padStart(4, "0") + rest
-    : `${1 - Number(year)}`.padStart(4, "0") + `${rest} BC`
 }
 
 /** How a time becomes a parameter for `::timestamptz`: a `Date` is the fastest, text is for clients with `types`. */

@@ -1,6 +1,6 @@
 /** A module of that library which imports the services alone: each type has to be found by the compiler itself. */
 import { Effect, Stream } from "effect"
-import { Operator } from "effect-message-store"
+import { Archive, Operator } from "effect-message-store"
 import { AllTickets, Counts, Mailing, Opened, Tickets, Totals } from "./tickets.ts"
 
 export const store = Effect.map(Tickets, (tickets) => tickets)
@@ -18,6 +18,13 @@ export const scheduler = Effect.map(Tickets, (tickets) => tickets.scheduler)
 export const scheduling = Tickets.layerScheduler()
 export const migrations = Tickets.migrations
 export const layers = [Tickets.layer, AllTickets.layer, AllTickets.layerProjector(), Mailing.layer]
+
+export const archive = Effect.map(Tickets, (tickets) => Archive.of(tickets))
+export const opened = Archive.open("tickets")
+export const exported = Effect.map(opened, (all) => all.export())
+export const imported = Effect.map(opened, (all) => all.import(Archive.fromFile("x")))
+export const archived = Effect.map(opened, (all) => all.delete(Archive.fromFile("x")))
+export const verified = Archive.verify(Archive.fromFile("x"))
 
 export const stream = Effect.map(AllTickets, (all) => all)
 export const partition = Effect.map(AllTickets, (all) => all.read(0))

@@ -1,0 +1,18 @@
+/** Times as PostgreSQL reads and writes them. */
+import { DateTime } from "effect"
+
+/** In it, years before the first, and behind 9999, are written in another way than in ISO 8601. */
+export const timeText = (time: DateTime.Utc): string => {
+  const [, year = "", rest = ""] = /^([-+]?\d+)(.*)$/.exec(DateTime.formatIso(time)) ?? []
+  return Number(year) > 0
+    ? `${Number(year)}`.padStart(4, "0") + rest
+    : `${1 - Number(year)}`.padStart(4, "0") + `${rest} BC`
+}
+
+/** What {@link timeText} has written; of microseconds, milliseconds are left. */
+export const parseTimeText = (text: string): DateTime.Utc => {
+  const [, year = "", rest = "", era = ""] = /^(\d+)(.*?)( BC)?$/.exec(text) ?? []
+  const number = era === "" ? Number(year) : 1 - Number(year)
+  const sign = number < 0 ? "-" : "+" // of six digits, ISO 8601 asks for one
+  return DateTime.makeUnsafe(`${sign}${`${Math.abs(number)}`.padStart(6, "0")}${rest}`)
+}

@@ -1,0 +1,117 @@
+/** Archives that are not what was written, and what the store deletes by those that are. */
+import { assert } from "@effect/vitest"
+import { Array as Arr, DateTime, Effect, Stream } from "effect"
+import * as Archive from "../../Archive.ts"
+import { Accounts, deposits, failsWith, newStream, type Part } from "../fixture.ts"
+import { elsewhere, exported, imported, stored } from "./archives.ts"
+
+export const archivesKept: Part = (it) => {
+  it.effect("that were cut off or altered go in up to there, and delete nothing", () =>
+    Effect.gen(function*() {
+      const accounts = yield* Accounts
+      const other = yield* elsewhere
+      const stream = newStream()
+      yield* other.write(stream, deposits(1200))
+      const text = yield* exported(other)
+      const lines = text.split("\n")
+      assert.lengthOf(lines, 1 + 1000 + 1 + 200 + 1 + 1)
+      const altered = (change: (all: Array<string>) => void) => {
+        const all = [...lines]
+        change(all)
+        return all.join("\n")
+      }
+      const cases: Readonly<Record<string, readonly [text: string, line: number, imported: number]>> = {
+        "no archive": ["{\"a\": 1}\n", 1, 0],
+        "nothing": ["", 1, 0],
+        "cut off in the first line": [text.slice(0, 20), 1, 0],
+        "another format": [text.replace("\"format\":1", "\"format\":2"), 1, 0],
+        "cut off before the first check": [altered((all) => all.splice(900)), 900, 0],
+        "cut off behind the first check": [`${lines.slice(0, 1002).join("\n")}\n`, 1003, 1000],
+        "cut off in a line": [text.slice(0, -300), 1202, 1000],
+        "cut off before the last line feed": [text.slice(0, -1), 1203, 1000],
+        "the manifest is another": [text.replace("\"messages\":1200", "\"messages\":1201"), 1, 0],
+        "a digit is another": [altered((all) => all[500] = String(all[500]).replace("Deposited", "Deposised")), 1, 0],
+        "a line is lost": [altered((all) => all.splice(1100, 1)), 1003, 1000],
+        "a line is there twice": [altered((all) => all.splice(500, 0, String(all[500]))), 1, 0],
+        "lines have changed places": [altered((all) => all.splice(7, 2, String(all[8]), String(all[7]))), 1, 0],
+        "a check is lost": [altered((all) => all.splice(1001, 1)), 1, 0],
+        "a check is another": [altered((all) => all[1001] = String(all[1001]).replace("1000", "1001")), 1, 0],
+        "line ends are others": [lines.join("\r\n"), 1, 0],
+        "something stands behind it": [`${text}{}\n`, 1204, 1200],
+        "two stand behind each other": [text + text, 1204, 1200]
+      }
+      for (const [name, [given, line, count]] of Object.entries(cases)) {
+        const error = { _tag: "ArchiveError", line }
+        yield* failsWith(Archive.verify(Stream.succeed(given)), error, name)
+        yield* failsWith(imported(accounts, given), error, name)
+        assert.strictEqual((yield* accounts.head(stream)).version, count, name)
+        yield* failsWith(Stream.runDrain(Archive.of(accounts).delete(Stream.succeed(given))), error, name)
+        assert.strictEqual((yield* accounts.head(stream)).version, count, name)
+        yield* accounts.delete(stream)
+      }
+      assert.deepInclude(yield* Archive.verify(Stream.succeed(text)), { messages: 1200, streams: 1 })
+    }))
+
+  it.effect("let the store delete what they have, and nothing else", () =>
+    Effect.gen(function*() {
+      const accounts = yield* Accounts
+      const prefix = newStream()
+      const streams = Arr.makeBy(3, (i) => `${prefix}-${i}`)
+      for (let i = 0; i < 6; i++) yield* accounts.write(streams[i % 3] ?? "", deposits(200))
+      const pattern = `${prefix}%`
+      const text = yield* exported(accounts, { pattern, toVersion: 390 })
+      for (const stream of streams) yield* accounts.write(stream, deposits(5))
+      const deleted = (given: string) =>
+        Effect.map(Stream.runCollect(Archive.of(accounts).delete(Stream.succeed(given))), (all) => all.at(-1))
+      const versions = (stream: string) =>
+        Effect.map(stored(accounts, stream), (all) => all.map(({ version }) => version))
+      // Ended after the first thousand, and made again.
+      const [first] = yield* Stream.runCollect(Stream.take(Archive.of(accounts).delete(Stream.succeed(text)), 1))
+      assert.deepStrictEqual(first, { messages: 1000, deleted: 1000, total: 1170 })
+      assert.deepStrictEqual(yield* deleted(text), { messages: 1170, deleted: 170, total: 1170 })
+      for (const stream of streams) assert.deepStrictEqual(yield* versions(stream), Arr.makeBy(15, (i) => 391 + i))
+
+      // Not in the archive is what has come in front of it, or in its place.
+      const rest = yield* exported(accounts, { pattern: streams[0] })
+      const other = yield* elsewhere
+      yield* imported(other, yield* exported(accounts, { pattern: streams[0], toVersion: 395 }))
+      yield* other.delete(streams[0] ?? "", { toVersion: 392 })
+      yield* failsWith(deleted(yield* exported(other)), {
+        _tag: "ArchiveConflictError",
+        reason: "notArchived",
+        firstVersion: 391,
+        version: 393
+      })
+      assert.lengthOf(yield* versions(streams[0] ?? ""), 15)
+      yield* accounts.delete(streams[0] ?? "")
+      yield* accounts.write(streams[0] ?? "", deposits(400))
+      yield* failsWith(deleted(rest), { _tag: "ArchiveConflictError", reason: "notArchived", firstVersion: 1 })
+      yield* accounts.delete(streams[0] ?? "", { toVersion: 390 })
+      yield* failsWith(deleted(rest), { _tag: "ArchiveConflictError", reason: "differs", version: 391 })
+      assert.lengthOf(yield* versions(streams[0] ?? ""), 10)
+    }))
+
+  it.effect("are refused in a transaction, and for bad options", () =>
+    Effect.gen(function*() {
+      const accounts = yield* Accounts
+      const { delete: remove, export: out, import: into } = Archive.of(accounts)
+      const text = Stream.succeed("")
+      for (const [argument, run] of [["export", out()], ["import", into(text)], ["delete", remove(text)]] as const) {
+        yield* failsWith(accounts.withTransaction(Stream.runDrain<unknown, unknown, never>(run)), {
+          _tag: "InvalidArgumentError",
+          argument
+        })
+      }
+      for (
+        const [argument, options] of [
+          ["pattern", { pattern: "" }],
+          ["pattern", { pattern: "a\\" }],
+          ["toVersion", { toVersion: 0 }],
+          ["toVersion", { toVersion: 1.5 }],
+          ["before", { before: DateTime.makeUnsafe(-8.64e15) }]
+        ] as const
+      ) {
+        yield* failsWith(Stream.runDrain(out(options)), { _tag: "InvalidArgumentError", argument })
+      }
+    }))
+}
