@@ -42,7 +42,7 @@ const run = (
   const { DATABASE_URL: _, ...others } = process.env
   const env = databaseUrl === undefined ? others : { ...others, DATABASE_URL: databaseUrl }
   const command = ["--conditions=@effect-message-store/source", path.join(examples, program), ...args]
-  const child = spawn(process.execPath, command, { env, stdio: ["ignore", "pipe", "pipe"], timeout: 60_000 })
+  const child = spawn(process.execPath, command, { env, stdio: ["ignore", "pipe", "pipe"], timeout: 120_000 })
   let output = ""
   let errors = ""
   let interrupted = false

@@ -1,5 +1,5 @@
 /** Fibers that make random calls, in a process of their own. `contenderProcess.ts CONFIG` */
-import { NodeRuntime } from "@effect/platform-node"
+import * as NodeRuntime from "@effect/platform-node/NodeRuntime"
 import { PgClient } from "@effect/sql-pg"
 import { Effect, Layer, Redacted } from "effect"
 import process from "node:process"

@@ -1,5 +1,5 @@
 /** Deciders in a process of their own, until each has made its decisions. `deciderProcess.ts CONFIG` */
-import { NodeRuntime } from "@effect/platform-node"
+import * as NodeRuntime from "@effect/platform-node/NodeRuntime"
 import { PgClient } from "@effect/sql-pg"
 import { Effect, Layer, Random, Redacted, Schema } from "effect"
 import type { MessageStore } from "effect-message-store"

@@ -1,5 +1,5 @@
 /** Projects until it gets a message, then once more, and tells what it did. `projectorProcess.ts URL DATABASE` */
-import { NodeRuntime } from "@effect/platform-node"
+import * as NodeRuntime from "@effect/platform-node/NodeRuntime"
 import { PgClient } from "@effect/sql-pg"
 import { Deferred, Effect, Layer, Redacted, Stream } from "effect"
 import process from "node:process"

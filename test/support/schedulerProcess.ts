@@ -1,5 +1,5 @@
 /** A scheduler in a process of its own, until it is killed. `schedulerProcess.ts CONFIG` */
-import { NodeRuntime } from "@effect/platform-node"
+import * as NodeRuntime from "@effect/platform-node/NodeRuntime"
 import { PgClient } from "@effect/sql-pg"
 import { Effect, Layer, Redacted, References } from "effect"
 import process from "node:process"

@@ -1,5 +1,5 @@
 /** Tags what was stored, in a process of its own, and tells each step. `taggingProcess.ts '{ "url", "database" }'` */
-import { NodeRuntime } from "@effect/platform-node"
+import * as NodeRuntime from "@effect/platform-node/NodeRuntime"
 import { PgClient } from "@effect/sql-pg"
 import { Effect, Layer, Redacted, Stream } from "effect"
 import process from "node:process"

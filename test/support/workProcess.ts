@@ -1,5 +1,5 @@
 /** A worker or a writer in a process of its own, until it gets SIGTERM. `workProcess.ts CONFIG` */
-import { NodeRuntime } from "@effect/platform-node"
+import * as NodeRuntime from "@effect/platform-node/NodeRuntime"
 import { PgClient } from "@effect/sql-pg"
 import { Array as Arr, Cause, Effect, Exit, Layer, Redacted, References, Schedule } from "effect"
 import { SqlClient } from "effect/sql"
