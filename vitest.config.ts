@@ -16,7 +16,7 @@ export default defineConfig({
     isolate: false, // modules are loaded, and PGlite is made, once by each worker
     sequence: { sequencer: LongestFirst },
     env: { NODE_COMPILE_CACHE: path.resolve(import.meta.dirname, "node_modules/.cache/node") }, // for the processes that tests start, too
-    testTimeout: 60_000,
+    testTimeout: 120_000,
     hookTimeout: 120_000,
     coverage: {
       provider: "v8",

@@ -56,6 +56,6 @@ for (const { layer, name } of backends) {
           const highest = Math.max(...heaps)
           assert.isBelow(highest - first, 16, `heap in MiB: ${heaps.map((mib) => mib.toFixed(1)).join(" ")}`)
         }))
-      }).pipe(Effect.provide(Layer.provide(Ticks.layerStorage, Layer.fresh(layer("ticks"))))), 120_000)
+      }).pipe(Effect.provide(Layer.provide(Ticks.layerStorage, Layer.fresh(layer("ticks"))))), 240_000)
   })
 }

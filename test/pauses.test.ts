@@ -62,7 +62,7 @@ describe("PostgreSQL: a pause", () => {
   for (
     const [kind, options] of [
       ["transactional, by sessions", { delivery: "transactional" }],
-      ["at least once, by leases", { delivery: "atLeastOnce", lease: 2000 }]
+      ["at least once, by leases", { delivery: "atLeastOnce", lease: 10_000 }]
     ] as const
   ) {
     test(`stops every process, and those that start later: ${kind}`, () =>

@@ -86,7 +86,8 @@ export const untilTold = (started: Started, tag: Told["_tag"]) =>
       started.ended() === undefined
         ? Effect.succeed(started.hasTold(tag))
         : Effect.die(new Error(`A process ended (${started.ended()}):\n${started.output()}`))
-    )
+    ),
+    60 // a busy machine takes long to start one
   )
 
 /** Ends it as a supervisor does, and answers its exit code. */
