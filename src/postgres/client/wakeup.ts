@@ -45,11 +45,13 @@ export const layer = perClient(() =>
           const batch = Array.from(waiting.values()).slice(0, maximumSignals)
           for (const { channel, key } of batch) waiting.delete(nameOf(channel, key))
           yield* Effect.ignoreCause(
+            // A signal need not survive a crash, which no listener does: this commit does not wait for the disk.
             sql`select pg_notify(channel, payload) from unnest(
             ${batch.map(({ channel }) => channel)}::text[], ${
               batch.map(({ payload }) => JSON.stringify(payload))
             }::text[]
-          ) signal(channel, payload)`,
+          ) signal(channel, payload)
+          where (select pg_catalog.set_config('synchronous_commit'::text, 'off'::text, true)) is not null`,
             { log: "Debug", message: "A wake-up was not sent: its listeners find the messages when they poll" }
           )
           yield* Effect.timeoutOption(closing.await, pause)
