@@ -60,8 +60,7 @@ export const decide = (sql: SqlClient, objects: Objects) => {
       }
       for (const condition of conditions) askedEarlier.push(written.has(condition.tags[0]))
       lastQuery.push(askedEarlier.length)
-      // In one order: of those that need the same tags, and find some of them busy, the first one gets all.
-      for (const [tag, isAlone] of Array.from(tagLocksOf(item)).toSorted(([a], [b]) => a < b ? -1 : 1)) {
+      for (const [tag, isAlone] of tagLocksOf(item)) {
         locks.push(tag)
         alone.push(isAlone)
         if (isAlone) written.add(tag)

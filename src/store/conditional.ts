@@ -5,7 +5,7 @@ import type { MessagePosition } from "../Message.ts"
 import type { ReadError } from "../Reader.ts"
 import type { AppendItem, AppendOutcome, Storage, TagCondition } from "../Storage.ts"
 import type { Evolving } from "./evolving.ts"
-import { isSameQuery, type KnownSource, queriesOf, type ReadSources, type Sourced, streamsAndTags } from "./sources.ts"
+import { type KnownSource, queriesOf, type ReadSources, type Sourced, streamsAndTags } from "./sources.ts"
 import { expectedOf } from "./update.ts"
 
 /** Whether sources end where they did; of one stream also what it comes to now. */
@@ -72,6 +72,7 @@ export const conditional = <A>(
   const expected = new Map<string, ReturnType<typeof expectedOf>>()
   const conditions: Array<TagCondition> = []
   const names: Array<string> = []
+  const distinct = new Set<string>()
   for (const [named, known] of sources) {
     if ("head" in known) {
       const { stream, version } = known.head
@@ -85,13 +86,10 @@ export const conditional = <A>(
     } else {
       for (const [q, query] of queriesOf(named).entries()) {
         const condition = { ...query, after: known.ends[q] ?? 0, edition: known.editions[q] ?? 0 }
-        const { after, edition } = condition
         // Folds differ, what they were made on may not.
-        if (
-          conditions.some((other) =>
-            other.after === after && other.edition === edition && isSameQuery(other, condition)
-          )
-        ) continue
+        const key = JSON.stringify(condition)
+        if (distinct.has(key)) continue
+        distinct.add(key)
         conditions.push(condition)
         names.push(named.name)
       }

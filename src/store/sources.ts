@@ -91,7 +91,7 @@ export const isSame = <A>(a: Named<A>, b: Named<A>): boolean =>
     : sameQueries(queriesOf(a), queriesOf(b)))
 
 const sameTexts = Arr.makeEquivalence<string>(Equivalence.strictEqual())
-export const isSameQuery = (a: TagQuery, b: TagQuery): boolean =>
+const isSameQuery = (a: TagQuery, b: TagQuery): boolean =>
   sameTexts(a.tags, b.tags) &&
   (a.types === b.types || (a.types !== undefined && b.types !== undefined && sameTexts(a.types, b.types)))
 const sameQueries = Arr.makeEquivalence<TagQuery>(isSameQuery)

@@ -90,6 +90,9 @@ const existing = -1
 /** And that none will: another message stands at the one that is expected. */
 const noVersion = -3
 
+/** As many locks cost less one by one than the statement that takes them all. */
+const fewLocks = 6
+
 /**
  * The text of the function. Its first arguments are those of the function that stands, except that an item may have no
  * message: then it is a condition, that its stream is as expected. Behind them:
@@ -121,6 +124,7 @@ declare
   _items constant int := pg_catalog.cardinality(_streams);
   _count int;         -- of the item's messages
   _free boolean[];    -- whether this call has the locks of the item
+  _locked int;        -- index of the item's first lock, less one
   _found_heads int[]; -- head of the item's stream; null: the item is not the first of its stream
   _head int;
   _first int;         -- index of the item's first message, less one
@@ -184,11 +188,20 @@ begin
     streamKey("_streams[_i]")
   })
         else pg_catalog.pg_try_advisory_xact_lock_shared(${streamKey("_streams[_i]")}) end;
-      for _k in coalesce(_last_lock[_i - 1], 0) + 1.._last_lock[_i] loop
-        exit when not _free[_i];
-        _free[_i] := case when _alone[_k] then pg_catalog.pg_try_advisory_xact_lock(${tagKey("_locks[_k]")})
-          else pg_catalog.pg_try_advisory_xact_lock_shared(${tagKey("_locks[_k]")}) end;
-      end loop;
+      _locked := coalesce(_last_lock[_i - 1], 0);
+      if _free[_i] and _last_lock[_i] - _locked > ${fewLocks} then -- in their order, up to the first that is not free
+        _free[_i] := not exists (
+          select from unnest(_locks[_locked + 1:_last_lock[_i]], _alone[_locked + 1:_last_lock[_i]]) k(tag, alone)
+          where not case when k.alone then pg_catalog.pg_try_advisory_xact_lock(${tagKey("k.tag")})
+            else pg_catalog.pg_try_advisory_xact_lock_shared(${tagKey("k.tag")}) end
+        );
+      else
+        for _k in _locked + 1.._last_lock[_i] loop
+          exit when not _free[_i];
+          _free[_i] := case when _alone[_k] then pg_catalog.pg_try_advisory_xact_lock(${tagKey("_locks[_k]")})
+            else pg_catalog.pg_try_advisory_xact_lock_shared(${tagKey("_locks[_k]")}) end;
+        end loop;
+      end if;
     end loop;
   end if;
 
@@ -327,7 +340,7 @@ begin
         where _bases[m.item] is not null order by m.id;
         insert into <schema>.${objects.tagsTable} (tag, global_position, type)
         select t.tag, _positions[t.message], _types[t.message] from unnest(_tags, _tag_message) t(tag, message)
-        where _positions[t.message] is not null;
+        where _positions[t.message] is not null order by t.tag;
         exit;
       exception when unique_violation then
         null; -- as above, a row less
