@@ -91,7 +91,7 @@ const makeHandler = (subject: Subject, sql: SqlClient.SqlClient) => {
       case "decide": {
         const decided = demand(subject.decide)(questionOf(work, fiber))
         const { boundary } = work
-        return boundary === "own" || boundary === "hot"
+        return boundary === "own" || boundary === "hot" || boundary === "shared"
           ? decided
           : Effect.tap(decided, (found) => verify(found, matchesOf(boundary, storedMessages())))
       }
@@ -99,17 +99,23 @@ const makeHandler = (subject: Subject, sql: SqlClient.SqlClient) => {
   }
 
   const questionOf = ({ boundary }: DecideWork, fiber: number): Question => {
-    const own = makeOwn(boundary === "hot" ? `${hot}${round}` : undefined)
+    const own = makeOwn(boundary === "hot" || boundary === "shared" ? `${hot}${round}` : undefined)
     const { customer, order } = own
     const stream = `own${round}x${fiber}-1`
-    return boundary === "own" || boundary === "hot"
-      ? { stream, own, asked: [{ order }, { customer }], types: ["OrderPlaced"] }
-      : {
-        stream,
-        own,
-        asked: [{ customer: anyCustomer(boundary, storedMessages()) }],
-        types: ["OrderPlaced", "OrderShipped"]
-      }
+    switch (boundary) {
+      case "own":
+      case "hot":
+        return { stream, own, asked: [{ order }, { customer }], types: ["OrderPlaced"] }
+      case "shared":
+        return { stream, own, asked: [{ customer }], types: ["OrderPlaced"] }
+      default:
+        return {
+          stream,
+          own,
+          asked: [{ customer: anyCustomer(boundary, storedMessages()) }],
+          types: ["OrderPlaced", "OrderShipped"]
+        }
+    }
   }
 
   const runWrites = Effect.fnUntraced(function*(work: WriteWork, milliseconds: number) {

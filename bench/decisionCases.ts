@@ -51,14 +51,26 @@ const ownBoundaries = (fibers: number): ReadonlyArray<Case> => [
   )
 ]
 
-const hotBoundary = (fibers: number): Case =>
-  decide(
-    `decide-hot-${fibers}`,
-    `decisions on one tag that all have, and one of their own, ${callers(fibers)}, until each has succeeded`,
-    { kind: "decide", fibers, boundary: "hot" },
-    [dcbInTurns, dcb, tags],
-    { quick: { subjects: [dcbInTurns, tags] } } // conflicts take their time
-  )
+const hotBoundary = (fibers: number): ReadonlyArray<Case> => {
+  const subjects: Subjects = [dcbInTurns, dcb, tags]
+  const quick = { subjects: [dcbInTurns, tags] } as const // conflicts take their time
+  return [
+    decide(
+      `decide-hot-${fibers}`,
+      `decisions on one tag that all have, and one of their own, ${callers(fibers)}, until each has succeeded`,
+      { kind: "decide", fibers, boundary: "hot" },
+      subjects,
+      { quick }
+    ),
+    decide(
+      `decide-shared-${fibers}`,
+      `decisions on one tag that all have, and nothing else, ${callers(fibers)}, until each has succeeded`,
+      { kind: "decide", fibers, boundary: "shared" },
+      subjects,
+      { quick }
+    )
+  ]
+}
 
 /** What is stored where decisions are on stored tags; and with `--quick`. */
 const million: Load = { streams: 1000, length: 1000 }
@@ -144,7 +156,7 @@ export const decisions: ReadonlyArray<Case> = [
     { runs: "notQuick" }
   ),
   ...[1, 8, 64].flatMap(ownBoundaries),
-  ...[8, 64].map(hotBoundary),
+  ...[8, 64].flatMap(hotBoundary),
   of(
     "decide-stream-64",
     "hot-expected by update, and by decide: 64 fibers on one stream",

@@ -20,8 +20,11 @@ export type WriteWork =
 export interface DecideWork {
   readonly kind: "decide" | "appendIf"
   readonly fibers: number
-  /** Two new tags; a new one, and one that all fibers have; or a stored one, while the message has two new ones. */
-  readonly boundary: "own" | "hot" | Matches
+  /**
+   * Two new tags; a new one, and one that all fibers have; that one alone, while the message has a new one, too; or a stored one,
+   * while the message has two new ones.
+   */
+  readonly boundary: "own" | "hot" | "shared" | Matches
 }
 
 export type ReadWork =

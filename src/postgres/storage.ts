@@ -17,6 +17,7 @@ import * as Waiting from "./client/waiting.ts"
 import * as PostgresWakeup from "./client/wakeup.ts"
 import { decide } from "./decide.ts"
 import * as Forgetting from "./forgetting.ts"
+import * as GatheredEnds from "./gatheredEnds.ts"
 import * as GroupCommit from "./groupCommit.ts"
 import type { Locks } from "./groupCommit/held.ts"
 import { busyLocks, isConditional, withLock } from "./locks.ts"
@@ -80,8 +81,10 @@ export const layer = (
         ? undefined
         : yield* GroupCommit.make((items) => call(items, grouped), locks)
       const open = Opening.make(sql, store, claims, wakeup)
+      const queries = Queries.make(sql, store)
       return Storage.of({
-        ...Queries.make(sql, store),
+        ...queries,
+        ends: options?.coalesce === false ? queries.ends : yield* GatheredEnds.make(sql, queries.ends),
         ...Scheduled.make(sql, store, call, wakeup),
         saveSnapshot: makeSave(sql, store),
         subjectKeys: SubjectKeys.make(sql, store),

@@ -26,8 +26,8 @@ export interface StoreOptions<in out A = never> {
    */
   readonly payload?: "json" | "jsonb" | undefined
   /**
-   * Whether the writes of concurrent fibers leave together, in one statement (default), or each in its own. Inside a
-   * transaction each is its own in any case. PostgreSQL only.
+   * Whether the writes of concurrent fibers leave together, in one statement (default), or each in its own; so do the questions
+   * of decisions where their sources end. Inside a transaction each is its own in any case. PostgreSQL only.
    */
   readonly coalesce?: boolean | undefined
   /**
