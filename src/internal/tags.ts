@@ -124,26 +124,33 @@ export const checkQueries = (
   declared: Declared | undefined,
   asked: Tags | Arr.NonEmptyReadonlyArray<Tags>,
   types: ReadonlyArray<string> | undefined
-): Result.Result<Arr.NonEmptyReadonlyArray<TagQuery>, InvalidArgumentError> =>
-  Result.gen(function*() {
-    const given = (Array.isArray(asked) ? asked : [asked]) as ReadonlyArray<Tags>
-    const [first, ...others] = given
-    if (first === undefined) return yield* invalid("tags", "must not be empty")
-    if (types?.length === 0) return yield* invalid("types", "must not be empty: leave them out to ask for all")
-    const hasAll = (type: string, one: Tags) => Object.keys(one).every((name) => declared?.byType.get(type)?.has(name))
-    const without = types?.find((type) => !given.some((one) => hasAll(type, one)))
-    if (without !== undefined) {
-      const askedFor = given.map((one) => Object.keys(one).join(", ")).join(" or ")
-      const own = Array.from(declared?.byType.get(without) ?? []).join(", ")
-      return yield* invalid(
-        "types",
-        `must have the tags that are asked for (${printable(askedFor)}): ${printable(without)} has ${own || "none"}`
-      )
-    }
-    if (given.length > maximumLocks) return yield* invalid("tags", `must not be more than ${maximumLocks} sets`)
-    const check = (one: Tags) => checkQuery(declared, one, types)
-    return [yield* check(first), ...yield* Result.all(others.map(check))] as const
-  })
+): Result.Result<Arr.NonEmptyReadonlyArray<TagQuery>, InvalidArgumentError> => {
+  const given = (Array.isArray(asked) ? asked : [asked]) as ReadonlyArray<Tags>
+  const [first, ...others] = given
+  if (first === undefined) return invalid("tags", "must not be empty")
+  if (types?.length === 0) return invalid("types", "must not be empty: leave them out to ask for all")
+  const hasAll = (type: string, one: Tags) => Object.keys(one).every((name) => declared?.byType.get(type)?.has(name))
+  const without = types?.find((type) => !given.some((one) => hasAll(type, one)))
+  if (without !== undefined) {
+    const askedFor = given.map((one) => Object.keys(one).join(", ")).join(" or ")
+    const own = Array.from(declared?.byType.get(without) ?? []).join(", ")
+    return invalid(
+      "types",
+      `must have the tags that are asked for (${printable(askedFor)}): ${printable(without)} has ${own || "none"}`
+    )
+  }
+  if (given.length > maximumLocks) return invalid("tags", `must not be more than ${maximumLocks} sets`)
+  // Plain loops: this runs for every decision.
+  const checked = checkQuery(declared, first, types)
+  if (Result.isFailure(checked)) return Result.fail(checked.failure)
+  const queries: Arr.NonEmptyArray<TagQuery> = [checked.success]
+  for (const one of others) {
+    const other = checkQuery(declared, one, types)
+    if (Result.isFailure(other)) return Result.fail(other.failure)
+    queries.push(other.success)
+  }
+  return Result.succeed(queries)
+}
 
 const checkQuery = (
   declared: Declared | undefined,
@@ -170,7 +177,7 @@ const checkQuery = (
     if (text === undefined) return invalid("tags", `must have strings, booleans or whole numbers as values`)
     const tag = `${name}:${text}`
     if (tag.includes("\0") || !tag.isWellFormed()) return invalid("tags", "must not contain NUL or lone surrogates")
-    if (Array.from(tag).length > maximumTagLength) {
+    if (tag.length > maximumTagLength && Array.from(tag).length > maximumTagLength) {
       return invalid("tags", `must have at most ${maximumTagLength} characters each, their names included`)
     }
     tags.push(tag)

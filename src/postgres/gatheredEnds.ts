@@ -86,7 +86,10 @@ export const make = Effect.fnUntraced(function*(
               question.answer(Effect.succeed({
                 heads: heads.slice(head, toHead),
                 tags: tags.slice(tag, toTag),
-                editions: [...editions.slice(head, toHead), ...editions.slice(heads.length + tag, heads.length + toTag)],
+                editions: [
+                  ...editions.slice(head, toHead),
+                  ...editions.slice(heads.length + tag, heads.length + toTag)
+                ],
                 snapshots: []
               }))
               head = toHead

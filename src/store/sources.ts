@@ -4,7 +4,7 @@
  * The ends of all sources are read in one statement; what is read up to them later is still what was there at that moment. So no
  * snapshot and no connection is held while something is read, decided and written.
  */
-import { Array as Arr, Effect, Equivalence, Predicate } from "effect"
+import { Array as Arr, Effect, Equivalence, Exit, Predicate } from "effect"
 import type { StreamSource, TaggedSource } from "../Decision.ts"
 import type { Declared } from "../internal/tags.ts"
 import type { Internal, ReadError } from "../Reader.ts"
@@ -136,7 +136,9 @@ export const makeReadSources = <A>(
         ? reading.all(name, fold, undefined, toVersion)
         : reading.on(name, fold, undefined, begin, toVersion)
     })
-    return Effect.all(parts, { concurrency: inTransaction ? 1 : atOnce })
+    // Where nothing is to be read, the states are at hand.
+    const isAtOnce = !inTransaction && parts.filter((part) => !Exit.isExit(part)).length > 1
+    return Effect.all(parts, { concurrency: isAtOnce ? atOnce : 1 })
   }
 
   return (sources, known, inTransaction) =>

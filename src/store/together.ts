@@ -103,26 +103,35 @@ export const make = Effect.fnUntraced(function*<A>(
     return own.length === 0 ? Effect.void : readOn(own, () => own.every((named) => placesOf(named).every(isFree)))
   }
 
-  /** Where it gathers: with others that have a place in common. Waits for those that it cannot gather with. */
-  const lineOf = Effect.fnUntraced(function*({ places }: Turn<A, Line.Line<A>>) {
+  /** The lines of what is not written yet at its places. */
+  const activeLines = ({ places }: Turn<A, Line.Line<A>>) =>
+    new Set(places.flatMap(({ line }) => line !== undefined && line.batches.length > 0 ? [line] : []))
+
+  /** Where it gathers: with others that have a place in common, unless it has to wait for them. */
+  const openLine = (turn: Turn<A, Line.Line<A>>): Line.Line<A> | undefined => {
+    const active = activeLines(turn)
+    const [line = turn.places.find((place) => place.line !== undefined)?.line ?? Line.make<A>()] = active
+    const others = turn.places.filter((place) => place.line !== line)
+    const isOpen = active.size === 0 ||
+      (active.size === 1 && line.waiting.size === 0 && !Line.isWriting(line, others.map(({ key }) => key)))
+    if (!isOpen) return undefined
+    for (const place of others) place.line = line
+    return line
+  }
+
+  /** The same, once those that it cannot gather with are written. */
+  const lineOf = Effect.fnUntraced(function*(turn: Turn<A, Line.Line<A>>) {
     while (true) {
-      const lines = new Set(places.flatMap(({ line }) => line ?? []))
-      const active = Array.from(lines).filter(({ batches }) => batches.length > 0)
-      const [line = lines.values().next().value ?? Line.make<A>()] = active
-      const others = places.filter((place) => place.line !== line)
-      const isOpen = active.length === 0 ||
-        (active.length === 1 && line.waiting.size === 0 && !Line.isWriting(line, others.map(({ key }) => key)))
-      if (isOpen) {
-        for (const place of others) place.line = line
-        return line
-      }
-      for (const { key, line: own, sources } of places) {
+      const line = openLine(turn)
+      if (line !== undefined) return line
+      const active = Array.from(activeLines(turn))
+      for (const { key, line: own, sources } of turn.places) {
         // They do not evolve by what is written elsewhere.
         if (!active.some((each) => each !== own && Line.isWriting(each, [key]))) continue
         for (const source of sources) turns.forget(source)
       }
       for (const each of active) yield* Line.idle(each)
-      for (const place of places) if (place.line?.batches.length === 0) place.line = undefined
+      for (const place of turn.places) if (place.line?.batches.length === 0) place.line = undefined
     }
   })
 
@@ -135,12 +144,21 @@ export const make = Effect.fnUntraced(function*<A>(
     return known && [named, known]
   }
 
+  /** What a decision is made on, if all of it is known. */
+  const prepared = (turn: Turn<A, Line.Line<A>>, sources: ReadonlyArray<Sourced<A>>, isRead = false) => {
+    const line = openLine(turn)
+    return line !== undefined && sources.every(isKnown)
+      ? { line, isRead, known: sources.flatMap((named) => find(named) ?? []) }
+      : undefined
+  }
+
   /** What a decision is made on, in its turn. */
   const prepare = Effect.fnUntraced(function*(turn: Turn<A, Line.Line<A>>, sources: ReadonlyArray<Sourced<A>>) {
     for (let isRead = false;;) {
       const line = yield* lineOf(turn)
+      const known = prepared(turn, sources, isRead)
+      if (known !== undefined) return known
       const missing = sources.filter((named) => !isKnown(named))
-      if (missing.length === 0) return { line, isRead, known: sources.flatMap((named) => find(named) ?? []) }
       const keys = missing.flatMap((named) => named.keys)
       if (Line.isWriting(line, keys)) {
         yield* Line.idle(line)
@@ -174,7 +192,7 @@ export const make = Effect.fnUntraced(function*<A>(
             if (!isClosed) yield* turns.hasTurn(turn)
             continue
           }
-          const { isRead, known, line } = yield* prepare(turn, sources)
+          const { isRead, known, line } = prepared(turn, sources) ?? (yield* prepare(turn, sources))
           const revisions = known.map(({ revision }) => revision)
           /** What it is made on has changed, or somebody who came earlier decides again. */
           const isVoid = () =>
