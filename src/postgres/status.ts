@@ -71,7 +71,7 @@ export const make = (sql: SqlClient, store: Store, stream: StreamObjects, subscr
         left join ${sql(subscription.haltedTable)} s
           on s.partition = h.partition and s.position > coalesce(c.position, -1)
         cross join lateral (
-          select count(*)::int as parked, count(p.requeued_at)::int as requeued
+          select count(*)::int as parked, pg_catalog.count(p.requeued_at)::int as requeued
           from ${parked} p where p.partition = h.partition
         ) p
         left join lateral (
