@@ -3,9 +3,11 @@
  * is nothing, and keeps, do not scan the table that there is later.
  */
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, Layer, Schema, Stream } from "effect"
-import { Message, MessageStore } from "effect-message-store"
+import { Array as Arr, Effect, Layer, Schema, Stream } from "effect"
+import { Message, MessageStore, Partitioner } from "effect-message-store"
 import { SqlClient } from "effect/sql"
+import * as PostgresStorage from "../src/postgres/storage.ts"
+import { Storage } from "../src/Storage.ts"
 import { databaseLayer } from "./support/database.ts"
 
 class Counted extends Schema.TaggedClass<Counted>()("Counted", { ...Message.fields, count: Schema.Int }) {}
@@ -78,4 +80,42 @@ describe("PostgreSQL", () => {
       }
       assert.deepStrictEqual(found, [])
     }).pipe(Effect.provide(Layer.provideMerge(Counts.layer, databaseLayer({ maxConnections: 1 })))))
+
+  it.live("a page of a new aggregated stream is read from its index, before there are statistics", () =>
+    Effect.gen(function*() {
+      const counts = yield* Counts
+      const sql = yield* SqlClient.SqlClient
+      const stream = yield* counts.aggregatedStream({
+        name: "counted",
+        patterns: "%",
+        partitioner: Partitioner.constant()
+      })
+      yield* sql`alter table depeche_stream_counted set (autovacuum_enabled = false)`
+      yield* sql`
+        insert into depeche_msgs_counts (message_id, global_position, stream, version, message, tx)
+        select gen_random_uuid(), nextval('depeche_msgs_counts_global_seq'), 'a', n, '{}', pg_current_xact_id()
+        from generate_series(1, 30000) n`
+      yield* stream.projector.runOnce
+      yield* sql`analyze depeche_msgs_counts`
+      const fetched = Effect.map(
+        sql<{ readonly fetched: number }>`select (seq_tup_read + idx_tup_fetch)::int as fetched
+          from pg_stat_xact_user_tables where relname = 'depeche_msgs_counts'`,
+        ([row]) => row?.fetched ?? 0
+      )
+      yield* Effect.gen(function*() {
+        const storage = yield* Storage
+        const linked = yield* storage.aggregatedStream({
+          name: "counted",
+          patterns: ["%"],
+          partitioner: { _tag: "Constant", partition: 0 }
+        })
+        yield* storage.withTransaction(Effect.gen(function*() {
+          const before = yield* fetched
+          const { messages, more } = yield* linked.readPartition({ partition: 0, fromPosition: 100, limit: 10 })
+          assert.deepStrictEqual(messages.map(({ position }) => position), Arr.range(100, 109))
+          assert.isTrue(more)
+          assert.isAtMost((yield* fetched) - before, 20)
+        }))
+      }).pipe(Effect.provide(PostgresStorage.layer("counts")))
+    }).pipe(Effect.provide(Layer.provideMerge(Counts.layer, databaseLayer({ maxConnections: 4 })))))
 })

@@ -27,7 +27,11 @@ interface LinkedRow extends Row, OfStream {
   readonly position: number
 }
 
-/** Reads pages of partitions, as long as something holds that is asked in the same statement. */
+/**
+ * Reads pages of partitions, as long as something holds that is asked in the same statement. The partition is asked for as a
+ * range: of `partition = 7` the planner expects so few messages, while the table has no statistics, that it reads and sorts all
+ * of them for each page; a range is walked in the order of its index.
+ */
 export const readPartition = (
   sql: SqlClient,
   store: Store,
@@ -42,7 +46,8 @@ export const readPartition = (
       page<LinkedRow>(
         "stream, position, ",
         sql`, l.position from ${sql(stream.table)} l join ${sql(store.table)} m using (message_id)
-            where l.partition = ${partition} and l.position >= ${fromPosition}${holds} order by l.position`,
+            where (l.partition, l.position) >= (${partition}, ${fromPosition}) and l.partition <= ${partition}${holds}
+            order by l.partition, l.position`,
         limit
       ),
       ({ more, rows }) => ({

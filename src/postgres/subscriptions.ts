@@ -74,9 +74,12 @@ export const make = (
 
   const first = Status.firstBehind(sql, store, stream)
 
-  /** Whether the checkpoints are of the present positions. */
+  /**
+   * Whether the checkpoints are of the present positions. Each of the two tables has one row: the limit tells the planner, which
+   * without statistics takes them for thousands each, and would have the statement compiled (`jit`), for a second.
+   */
   const current = sql`(
-    select o.numbering is null or o.numbering = n.numbering as is_current from ${origin} o, ${projection} n
+    select o.numbering is null or o.numbering = n.numbering as is_current from ${origin} o, ${projection} n limit 1
   ) s`
 
   /** After the commit, with a payload that depeche_db's listeners understand. */
