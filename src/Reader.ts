@@ -30,6 +30,7 @@ import type {
   Direction,
   EncodedSnapshot,
   EncodedStoredMessage,
+  Ends,
   Page,
   SnapshotKey,
   Storage,
@@ -144,15 +145,25 @@ export interface Reader<out A> {
 }
 
 /**
+ * Where the first tags of queries end.
+ *
+ * @internal
+ */
+export type TagEnds = Pick<Ends, "tags" | "editions">
+
+/**
  * What the store itself reads with.
  *
  * @internal
  */
 export interface Internal<out A> extends Reader<A> {
-  /** Of each query the messages up to where its first tag ended. */
-  readonly readUpTo: (
+  /**
+   * Of each query the messages up to its last position; if none has one, up to where its first tag ends: that is told before
+   * any message is.
+   */
+  readonly readQueries: (
     queries: TaggedQuery["queries"],
-    range?: Pages.Range
+    ended?: (ends: TagEnds) => void
   ) => Stream.Stream<StoredMessage<A>, SerializationError | SqlError>
   /**
    * The messages of a stream. Of each page that is not empty `begins` is told in which edition of the stream it was read. The first
@@ -217,14 +228,33 @@ export const make = <A>(
     ({ direction, from, limit, to }: Pages.Range): Effect.Effect<Page, SqlError> =>
       storage.readStream({ ...asked, stream, fromVersion: from, toVersion: to, direction, limit })
 
-  const tagged = (queries: TaggedQuery["queries"], range: Pages.Range, options?: TagsOption) =>
-    pages(
-      range,
-      options,
-      (message) => message.globalPosition,
-      ({ direction, from, limit, to }) =>
-        storage.readTagged({ queries, fromPosition: from, toPosition: to, direction, limit })
-    )
+  /** The first page tells where the tags end, unless that is given; the next ones are read up to there. */
+  const tagged = (
+    given: TaggedQuery["queries"],
+    range: Pages.Range,
+    options?: TagsOption,
+    ended?: (ends: TagEnds) => void
+  ) =>
+    Stream.suspend(() => {
+      let queries = given
+      return pages(
+        range,
+        options,
+        (message) => message.globalPosition,
+        ({ direction, from, limit, to }) =>
+          Effect.map(
+            storage.readTagged({ queries, fromPosition: from, toPosition: to, direction, limit }),
+            (page) => {
+              const { ends } = page
+              if (ends !== undefined) {
+                queries = Arr.map(given, (query, i) => ({ ...query, upTo: ends.tags[i] ?? 0 }))
+                ended?.(ends)
+              }
+              return page
+            }
+          )
+      )
+    })
 
   return {
     getMessagesByIds,
@@ -267,10 +297,9 @@ export const make = <A>(
         const queries = yield* Effect.fromResult(checkQueries(codec.tags, tags, options.types))
         const range = yield* Effect.fromResult(checkPositions(options))
         yield* requireTags(queries, storage.declaredTags)
-        const ends = yield* storage.ends([], queries.map((query) => query.tags[0]))
-        return tagged(Arr.map(queries, (query, i) => ({ ...query, upTo: ends.tags[i] ?? 0 })), range, options)
+        return tagged(queries, range, options)
       })) as Stream.Stream<TaggedMessage<OfType<A, Type>>, ReadTaggedError>, // as the query says
-    readUpTo: (queries, range = allPositions) => tagged(queries, range),
+    readQueries: (queries, ended) => tagged(queries, allPositions, undefined, ended),
     head: (stream) => Effect.flatMap(Effect.fromResult(checkStreamName(stream)), storage.head)
   }
 }

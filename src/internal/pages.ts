@@ -61,7 +61,7 @@ export const read = <Row, A, E1, E2>(
           : { ...rest, to: position(last) - 1, limit }
         if (next.from > next.to) return [slices, Option.none()] as const
         const isFull = messages.length === size
-        const nextSize = isFull ? Math.min(4 * size, largestPage) : Math.max(2 * messages.length, smallestPage)
+        const nextSize = isFull ? Math.min(2 * size, largestPage) : Math.max(2 * messages.length, smallestPage)
         const fetching = ahead
           // at once: decoding leaves no other fiber a turn
           ? Fiber.join(yield* Effect.forkIn(fetchPage(next, nextSize), scope, { startImmediately: true }))

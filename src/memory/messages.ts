@@ -335,7 +335,7 @@ export class Messages implements Transaction.Participant<Change>, MemoryStream.S
       page.queries.flatMap((query) =>
         this.tagged(view, query).filter(({ globalPosition }) =>
           globalPosition >= page.fromPosition && globalPosition > (query.after ?? -1) &&
-          globalPosition <= Math.min(page.toPosition, query.upTo)
+          globalPosition <= Math.min(page.toPosition, query.upTo ?? Infinity)
         )
       )
     )

@@ -48,6 +48,11 @@ export const layer: Layer.Layer<Storage> = Layer.effect(
     const streams = new MemoryStream.Streams<Row>()
     const snapshots = new Snapshots()
 
+    const endsOf = (view: View, tags: ReadonlyArray<string>) => ({
+      tags: tags.map((tag) => messages.tag(view, tag).at(-1)?.globalPosition ?? 0),
+      editions: tags.map((tag) => messages.edition(view, `tag ${tag}`))
+    })
+
     const editionOf = (view: View) => ({ name, of }: EditionKey) => messages.edition(view, `${of} ${name}`)
 
     /** What a stream's page begins behind: a snapshot whose last message is where it was. */
@@ -116,14 +121,20 @@ export const layer: Layer.Layer<Storage> = Layer.effect(
           return { ...page, snapshot, edition: messages.edition(view, `stream ${query.stream}`) }
         }),
       readPattern: (query) => Effect.map(currentView, (view) => toPage(messages.pattern(view, query), query.limit)),
-      readTagged: (query) => Effect.map(currentView, (view) => toPage(messages.anyTagged(view, query), query.limit)),
+      readTagged: (query) =>
+        Effect.map(currentView, (view) => ({
+          ...toPage(messages.anyTagged(view, query), query.limit),
+          ends: query.queries[0].upTo === undefined
+            ? endsOf(view, query.queries.map(({ tags: [tag] }) => tag))
+            : undefined
+        })),
       ends: (names, tags, keys = []) =>
         Effect.map(currentView, (view) => ({
           heads: names.map((stream) => messages.head(view, stream)),
-          tags: tags.map((tag) => messages.tag(view, tag).at(-1)?.globalPosition ?? 0),
+          tags: endsOf(view, tags).tags,
           editions: [
             ...names.map((name) => editionOf(view)({ of: "stream", name })),
-            ...tags.map((name) => editionOf(view)({ of: "tag", name }))
+            ...endsOf(view, tags).editions
           ],
           snapshots: keys.map((key) => snapshots.get(key, editionOf(view)))
         })),

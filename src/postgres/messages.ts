@@ -17,9 +17,9 @@ import type {
   StreamQuery,
   TaggedQuery
 } from "../Storage.ts"
-import { type Int8, int8, milliseconds, toTime } from "./client/values.ts"
-import { queryArrays } from "./decide.ts"
-import { type Store, streamLockKey, tagLockKey, timeAdded } from "./objects.ts"
+import { type Int8, milliseconds, toTime } from "./client/values.ts"
+import { editionOf, type Store, streamLockKey, tagLockKey, timeAdded } from "./objects.ts"
+import * as Searches from "./searches.ts"
 import * as Snapshots from "./snapshots.ts"
 
 export interface Row {
@@ -105,10 +105,21 @@ export const readable = (sql: SqlClient, message = "m.message::text"): string =>
   return `case when ${size} <= ${readableBytes(sql)} then ${message} end as message, ${size} as size`
 }
 
+interface PageOptions {
+  /** A row that has a state in `s.state` is that of a snapshot, and has it in place of its message. */
+  readonly snapshot?: boolean
+  /** A text that is read with the page, in one view, whether it has rows or not. */
+  readonly beside?: Statement.Fragment
+}
+
+interface FoundPage<R> {
+  readonly rows: ReadonlyArray<R>
+  readonly beside: string | undefined
+}
+
 /**
  * Cuts the rows of a query off at the size of a page, in its order. The query calls the messages `m`; `shown` are columns
- * beside those of a {@link Row}, each with a comma behind it. With `snapshot`, a row that has a state in `s.state` is
- * that of a snapshot, and has it in place of its message.
+ * beside those of a {@link Row}, each with a comma behind it.
  */
 export const sized = (sql: SqlClient, store: Store) => {
   const size = sql.literal(
@@ -119,39 +130,55 @@ export const sized = (sql: SqlClient, store: Store) => {
         case when size <= ${readableBytes(sql)} then message end as message`
   )
   const added = sql.literal(timeAdded(store, "m"))
+  const fits = sql.literal(`bytes - size < ${pageBytes}`)
   const find = <R extends Row>(
     shown: string,
     found: Statement.Fragment,
     limit: number,
     largest: number,
-    snapshot: boolean
-  ) =>
-    sql<R>`select ${sql.literal(shown)}${stored}
-      from (
+    { beside, snapshot }: PageOptions
+  ): Effect.Effect<FoundPage<R>, SqlError> => {
+    const message = snapshot ? "s.state is not null as is_snapshot, case when s.state is not null then s.state" : "case"
+    const rows = sql`(
         select *, ${size} as size, sum(${size}) over (rows unbounded preceding) as bytes
         from (
           select m.message_id, stream, version, global_position, ${added} as added_at, metadata::text as metadata,
             ${
-      sql.literal(snapshot ? "s.state is not null as is_snapshot, case when s.state is not null then s.state" : "case")
-    }
-            when pg_catalog.pg_column_size(message) <= ${largest}::int then message::text end as message${found}
+      sql.literal(message)
+    } when pg_catalog.pg_column_size(message) <= ${largest}::int then message::text end as message${found}
           limit ${limit}
         ) found
-      ) sized where bytes - size < ${pageBytes}::int`
+      ) sized`
+    const columns = sql`${sql.literal(shown)}${stored}`
+    if (beside === undefined) {
+      return Effect.map(
+        sql<R>`select ${columns} from ${rows} where ${fits}`,
+        (all) => ({ rows: all, beside: undefined })
+      )
+    }
+    // The first row has it; an empty page is one row that has nothing else.
+    const page = sql<R & { readonly beside: string | null }>`
+      select ${columns}, case when bytes > size then null else ${beside} end as beside
+      from (values (1)) one left join ${rows} on ${fits}`
+    return Effect.map(page, (all) => ({
+      rows: all[0]?.size === null ? [] : all,
+      beside: all[0]?.beside ?? undefined
+    }))
+  }
 
   return Effect.fnUntraced(function*<R extends Row>(
     shown: string,
     found: Statement.Fragment,
     limit: number,
-    snapshot = false
-  ): Effect.fn.Return<{ readonly rows: ReadonlyArray<R>; readonly more: boolean }, SqlError> {
-    const rows = yield* find<R>(shown, found, limit, largeRow, snapshot)
-    const large = rows.findIndex((row) => row.message === null)
-    if (large > 0) return { rows: rows.slice(0, large), more: true }
-    if (large < 0) return { rows, more: isCut(rows, limit) }
+    options: PageOptions = {}
+  ): Effect.fn.Return<FoundPage<R> & { readonly more: boolean }, SqlError> {
+    const page = yield* find<R>(shown, found, limit, largeRow, options)
+    const large = page.rows.findIndex((row) => row.message === null)
+    if (large > 0) return { ...page, rows: page.rows.slice(0, large), more: true }
+    if (large < 0) return { ...page, more: isCut(page.rows, limit) }
     const atATime = Math.min(limit, largeRowsAtATime)
-    const largeRows = yield* find<R>(shown, found, atATime, 2 ** 31 - 1, snapshot)
-    return { rows: largeRows, more: isCut(largeRows, atATime) }
+    const ofLarge = yield* find<R>(shown, found, atATime, 2 ** 31 - 1, options)
+    return { ...ofLarge, more: isCut(ofLarge.rows, atATime) }
   })
 }
 
@@ -163,17 +190,13 @@ export const make = (sql: SqlClient, store: Store) => {
   const tags = sql(store.tagsTable)
   const page = sized(sql, store)
   const snapshots = Snapshots.make(sql, store)
-
-  const editionOf = (key: string): string =>
-    `coalesce((
-    select e.edition from ${store.editionsTable} e where e.key = ${key}
-  ), 0)`
+  const { endsOf, matching, tagged } = Searches.make(sql, store)
 
   /** The edition of a stream, as a column of its page. */
   const edition = ({ stream, withEdition = false }: StreamQuery): Statement.Fragment =>
     withEdition
       ? sql`, (
-        select ${sql.literal(editionOf(streamLockKey(store, "k.name")))} from (select ${stream}::text as name) k
+        select ${sql.literal(editionOf(store, streamLockKey(store, "k.name")))} from (select ${stream}::text as name) k
       ) as edition`
       : sql``
 
@@ -202,7 +225,7 @@ export const make = (sql: SqlClient, store: Store) => {
       withEdition ? "is_snapshot, edition, " : "is_snapshot, ",
       sql`${edition(query)}${snapshots.behind(query, key)}`,
       limit,
-      true
+      { snapshot: true }
     )
     const seen = { edition: toEdition(first) }
     if (first?.is_snapshot !== true) {
@@ -220,48 +243,22 @@ export const make = (sql: SqlClient, store: Store) => {
   return {
     readStream,
 
-    readPattern: (
-      { direction, fromPosition, limit, pattern, toPosition }: PatternQuery
-    ): Effect.Effect<Page, SqlError> => {
-      const range = sql` from ${table} m where stream operator(pg_catalog.~~) ${pattern}::text
-        and global_position >= ${int8(fromPosition)}::int8 and global_position <= ${int8(toPosition)}::int8
-        order by global_position`
-      return Effect.map(
-        page<Row & OfStream>(
-          "stream, ",
-          direction === "forward" ? range : sql`${range} desc`,
-          limit
-        ),
+    readPattern: (query: PatternQuery): Effect.Effect<Page, SqlError> =>
+      Effect.map(
+        page<Row & OfStream>("stream, ", matching(query), query.limit),
         ({ more, rows }) => ({ messages: toStored(rows, (row) => row.stream), more })
-      )
-    },
+      ),
 
-    readTagged: (
-      { direction, fromPosition, limit, queries, toPosition }: TaggedQuery
-    ): Effect.Effect<Page, SqlError> => {
-      const order = sql.literal(direction === "forward" ? "" : " desc")
-      const given = queryArrays(queries)
-      const found = sql` from (
-          select distinct t.global_position
-          from unnest(${given.tags}::text[], ${given.types}::text[], ${given.others}::text[],
-            ${queries.map(({ upTo }) => int8(upTo))}::int8[], ${queries.map(({ after = -1 }) => int8(after))}::int8[])
-            q(tag, types, tags, up_to, after)
-          cross join lateral (
-            select t.global_position from ${tags} t
-            where t.tag = q.tag and t.global_position >= greatest(q.after + 1, ${int8(fromPosition)}::int8)
-              and t.global_position <= least(q.up_to, ${int8(toPosition)}::int8)
-              and (q.types = '{}' or t.type = any(q.types::text[]))
-              and (q.tags = '{}' or pg_catalog.cardinality(q.tags::text[]) = (
-                select pg_catalog.count(*) from ${tags} x
-                where x.tag = any(q.tags::text[]) and x.global_position = t.global_position
-              ))
-            order by t.global_position${order} limit ${limit}
-          ) t
-          order by t.global_position${order} limit ${limit}
-        ) tagged(position) join ${table} m on m.global_position = tagged.position order by m.global_position${order}`
+    readTagged: (query: TaggedQuery): Effect.Effect<Page, SqlError> => {
+      const { limit, queries } = query
+      const isBounded = queries[0].upTo !== undefined
       return Effect.map(
-        page<Row & OfStream>("stream, ", found, limit),
-        ({ more, rows }) => ({ messages: toStored(rows, (row) => row.stream), more })
+        page<Row & OfStream>("stream, ", tagged(query), limit, isBounded ? {} : { beside: endsOf(queries) }),
+        ({ beside, more, rows }) => ({
+          messages: toStored(rows, (row) => row.stream),
+          more,
+          ends: beside === undefined ? undefined : Searches.toEnds(beside)
+        })
       )
     },
 
@@ -272,7 +269,9 @@ export const make = (sql: SqlClient, store: Store) => {
     ): Effect.Effect<Ends, SqlError> => {
       // Who asks about streams alone needs no rights on tags.
       const ofTags = given.length === 0 ? sql.literal("") : sql`union all
-          select 1, s.i, null, h.global_position, null, null, ${sql.literal(editionOf(tagLockKey(store, "s.tag")))}
+          select 1, s.i, null, h.global_position, null, null, ${
+        sql.literal(editionOf(store, tagLockKey(store, "s.tag")))
+      }
           from pg_catalog.unnest(${given}::text[]) with ordinality s(tag, i)
           left join lateral (
             select t.global_position from ${tags} t where t.tag = s.tag order by t.global_position desc limit 1
@@ -280,7 +279,7 @@ export const make = (sql: SqlClient, store: Store) => {
       return Effect.map(
         sql<{ readonly version: number | null; readonly global_position: Int8 | null } & OfEdition & Snapshots.Row>`
           select 0 as kind, s.i, h.version, h.global_position, null as state, null as ends,
-            ${sql.literal(editionOf(streamLockKey(store, "s.stream")))} as edition
+            ${sql.literal(editionOf(store, streamLockKey(store, "s.stream")))} as edition
           from pg_catalog.unnest(${streams}::text[]) with ordinality s(stream, i)
           left join lateral (
             select m.version, m.global_position from ${table} m

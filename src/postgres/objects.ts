@@ -69,6 +69,8 @@ export interface Store extends Objects {
   readonly schema: string
   /** What the role may do with snapshots. */
   readonly snapshots: { readonly read: boolean; readonly write: boolean }
+  /** Whether texts are ordered as their bytes are: then an index finds those that begin alike. */
+  readonly ordersBytes: boolean
 }
 
 export const forStore = (name: string): Result.Result<Objects, InvalidNameError> =>
@@ -104,6 +106,10 @@ export const streamLockKey = ({ lockPrefix }: Store, stream: string): string =>
 /** The key that who writes a tag has alone, and who asks about it shares: as in the function that decides. */
 export const tagLockKey = ({ schema, tagsTable }: Store, tag: string): string =>
   `hashtextextended(${literal(`${schema}.${tagsTable}:`)}::text operator(pg_catalog.||) ${tag}, 0::bigint)`
+
+/** The edition of the stream or tag that a lock has this key of. */
+export const editionOf = ({ editionsTable }: Store, key: string): string =>
+  `coalesce((select e.edition from ${editionsTable} e where e.key = ${key}), 0)`
 
 /** The exact time at which a message was added; of messages that Python wrote, the local time is known. */
 export const timeAdded = ({ timeZone }: Store, row: string): string =>

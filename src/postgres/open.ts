@@ -18,6 +18,7 @@ interface Found {
   readonly cache: number
   readonly may_read: boolean
   readonly may_write: boolean
+  readonly orders_bytes: boolean
 }
 
 /** Fails unless the table that the last migrations make is there; `first` is the one that was there before. */
@@ -56,7 +57,10 @@ export const openStore = Effect.fnUntraced(function*(
       ) and (
         select pg_catalog.bool_and(pg_catalog.has_table_privilege(to_regclass(${editionsTable}::text)::oid, p.privilege))
         from pg_catalog.unnest(array['insert', 'update']::text[]) p(privilege)
-      ), false) as may_write
+      ), false) as may_write,
+      (select d.datlocprovider::text operator(pg_catalog.=) 'b'::text
+          or (d.datlocprovider::text operator(pg_catalog.=) 'c'::text and d.datcollate::text in ('C', 'POSIX'))
+        from pg_catalog.pg_database d where d.datname operator(pg_catalog.=) pg_catalog.current_database()) as orders_bytes
     from ${sql(settingsTable)}`
   if (row === undefined || row.version < currentVersion) {
     return yield* new SetupError({
@@ -77,7 +81,8 @@ export const openStore = Effect.fnUntraced(function*(
     timeZone: row.time_zone,
     lockPrefix: row.lock_prefix,
     schema: row.schema,
-    snapshots: { read: row.may_read, write: row.may_write }
+    snapshots: { read: row.may_read, write: row.may_write },
+    ordersBytes: row.orders_bytes
   }
 })
 

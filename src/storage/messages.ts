@@ -153,6 +153,8 @@ export interface Page {
   readonly snapshot?: EncodedSnapshot | undefined
   /** Of the stream, if it was asked for, and the page is not empty. */
   readonly edition?: number | undefined
+  /** Where the first tags of the queries that were asked for end, if no query has a last position. */
+  readonly ends?: Pick<Ends, "tags" | "editions"> | undefined
 }
 
 /** From the first to the last, or from the last to the first. */
@@ -185,11 +187,12 @@ export interface PatternQuery {
 
 /**
  * Asks for a page of messages that one of the queries asks for, in the order of global positions, bounds included. Each
- * query has a last position of its own, and may have one that its messages stand behind.
+ * query may have a position that its messages stand behind, and all of them have a last position, or none: then the page tells
+ * where their tags end. What is read up to there, whenever that is, is one consistent view with the page.
  */
 export interface TaggedQuery {
   readonly queries: Array.NonEmptyReadonlyArray<
-    TagQuery & { readonly upTo: number; readonly after?: number | undefined }
+    TagQuery & { readonly upTo?: number | undefined; readonly after?: number | undefined }
   >
   readonly fromPosition: number
   readonly toPosition: number

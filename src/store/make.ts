@@ -95,7 +95,7 @@ export const make = <A>(
             item,
             messages: Arr.ensure(messages) as ReadonlyArray<A>
           }))))
-      const readSources = makeReadSources<A>(storage, makeReadStream<A>(reader), reader.readUpTo)
+      const readSources = makeReadSources<A>(storage, makeReadStream<A>(reader), reader.readQueries)
 
       return Effect.map(Together.make<A>(storage, readSources, shredding?.freshness), (decideOn) => ({
         name,

@@ -2,7 +2,8 @@
  * What a decision on several sources reads, and what it requires.
  *
  * The ends of all sources are read in one statement; what is read up to them later is still what was there at that moment. So no
- * snapshot and no connection is held while something is read, decided and written.
+ * snapshot and no connection is held while something is read, decided and written. Of a single source the first page tells where
+ * it ends, and most have no second one.
  */
 import { Array as Arr, Effect, Equivalence, Exit, Predicate } from "effect"
 import type { StreamSource, TaggedSource } from "../Decision.ts"
@@ -10,7 +11,7 @@ import type { Declared } from "../internal/tags.ts"
 import type { Internal, ReadError } from "../Reader.ts"
 import type { EncodedSnapshot, Ends, Storage, TagQuery } from "../Storage.ts"
 import type { Kept, Snapshots } from "./snapshots.ts"
-import { foldTagged, keptOfTags, type KnownTagged } from "./tagged.ts"
+import { foldAll, foldTagged, keptOfTags, type KnownTagged } from "./tagged.ts"
 import { keptOf, type KeptStream, type Known, knownOf, type ReadStream } from "./update.ts"
 
 /** A source under its name, checked. */
@@ -102,7 +103,7 @@ const sameQueries = Arr.makeEquivalence<TagQuery>(isSameQuery)
 export const makeReadSources = <A>(
   storage: Storage["Service"],
   reading: ReadStream<A>,
-  readUpTo: Internal<A>["readUpTo"]
+  readQueries: Internal<A>["readQueries"]
 ): ReadSources<A> => {
   const readTo = (
     sources: ReadonlyArray<Sourced<A>>,
@@ -124,7 +125,7 @@ export const makeReadSources = <A>(
         const own = ends.tags.slice(tag, tag += named.queries.length)
         const fromSnapshot = stored && snapshot && { ...stored, unsaved: 0, ends: snapshot.ends, editions }
         const begin = known !== undefined && "ends" in known ? known : fromSnapshot
-        return foldTagged(readUpTo, source.fold, named.queries, own, editions, begin)
+        return foldTagged(readQueries, source.fold, named.queries, own, editions, begin)
       }
       const { fold, stream: name } = named.source
       const edition = ends.editions[stream] ?? 0
@@ -144,13 +145,18 @@ export const makeReadSources = <A>(
   return (sources, known, inTransaction) =>
     Effect.suspend(() => {
       const [only] = sources
-      if (only !== undefined && sources.length === 1 && !("queries" in only)) {
-        const { kept, source: { fold, stream } } = only
+      if (only !== undefined && sources.length === 1) {
         const [before] = known
-        const all = before !== undefined && "head" in before
-          ? reading.on(stream, fold, kept, before)
-          : reading.all(stream, fold, kept)
-        return Effect.map(all, Arr.of)
+        if ("queries" in only) {
+          const { kept, queries, source: { fold } } = only
+          if (kept === undefined && before === undefined) return Effect.map(foldAll(readQueries, fold, queries), Arr.of)
+        } else {
+          const { kept, source: { fold, stream } } = only
+          const all = before !== undefined && "head" in before
+            ? reading.on(stream, fold, kept, before)
+            : reading.all(stream, fold, kept)
+          return Effect.map(all, Arr.of)
+        }
       }
       // What others have committed, a transaction may not see.
       const before = sources.map(({ kept }, i) => known[i] ?? (inTransaction ? undefined : kept?.remembered()))

@@ -12,7 +12,7 @@
 import { Array as Arr, Effect, Stream } from "effect"
 import { type Fold, snapshotOf } from "../Fold.ts"
 import type { Declared } from "../internal/tags.ts"
-import type { Internal, ReadError } from "../Reader.ts"
+import type { Internal, ReadError, TagEnds } from "../Reader.ts"
 import type { TagQuery } from "../Storage.ts"
 import { digest, type Kept, type Snapshots, type Standing } from "./snapshots.ts"
 
@@ -24,9 +24,27 @@ export interface KnownTagged extends Standing<unknown> {
 
 type Queries = Arr.NonEmptyReadonlyArray<TagQuery>
 
+/** Folds all up to where the tags end at the moment of the first page. */
+export const foldAll = <A>(
+  read: Internal<A>["readQueries"],
+  fold: Fold<unknown, A>,
+  queries: Queries
+): Effect.Effect<KnownTagged, ReadError> =>
+  Effect.suspend(() => {
+    let ended: TagEnds = { tags: [], editions: [] }
+    const folded = Stream.runFold(
+      read(queries, (found) => {
+        ended = found
+      }),
+      () => ({ state: fold.initial, unsaved: 0 }),
+      ({ state, unsaved }, { message }) => ({ state: fold.evolve(state, message), unsaved: unsaved + 1 })
+    )
+    return Effect.map(folded, (known) => ({ ...known, ends: ended.tags, editions: ended.editions }))
+  })
+
 /** Folds up to these ends; on what is known, if anything is. */
 export const foldTagged = <A>(
-  readUpTo: Internal<A>["readUpTo"],
+  read: Internal<A>["readQueries"],
   fold: Fold<unknown, A>,
   queries: Queries,
   ends: ReadonlyArray<number>,
@@ -35,7 +53,7 @@ export const foldTagged = <A>(
 ): Effect.Effect<KnownTagged, ReadError> => {
   const endOf = (i: number): number => ends[i] ?? 0
   const anew = Stream.runFold(
-    readUpTo(Arr.map(queries, (query, i) => ({ ...query, upTo: endOf(i) }))),
+    read(Arr.map(queries, (query, i) => ({ ...query, upTo: endOf(i) }))),
     (): KnownTagged => ({ state: fold.initial, ends, editions, unsaved: 0 }),
     (known, { message }) => ({ ...known, state: fold.evolve(known.state, message), unsaved: known.unsaved + 1 })
   )
@@ -56,7 +74,7 @@ export const foldTagged = <A>(
   const last = Math.max(...before.ends)
   const begin = { known: { ...before, ends }, missing: seen.size, isLate: false }
   const folded = Stream.runFold(
-    readUpTo([...added, ...again]),
+    read([...added, ...again]),
     () => begin,
     (now, { globalPosition, message }) => {
       if (seen.has(globalPosition)) return { ...now, missing: now.missing - 1 }

@@ -27,8 +27,8 @@ import { redacting } from "./messageStore/redacting.ts"
 import { rememberedStates } from "./messageStore/rememberedStates.ts"
 import { scheduling } from "./messageStore/scheduling.ts"
 import { snapshots } from "./messageStore/snapshots.ts"
-
 import { synchronizing } from "./messageStore/synchronizing.ts"
+import { taggedPages } from "./messageStore/taggedPages.ts"
 import { taggedSnapshots } from "./messageStore/taggedSnapshots.ts"
 import { tagging } from "./messageStore/tagging.ts"
 import { tags } from "./messageStore/tags.ts"
@@ -64,6 +64,7 @@ export const suite = makeSuite("message store", {
     deadlocks(it, options)
   },
   tags,
+  "pages of tags": taggedPages,
   deleting,
   redacting,
   editions,

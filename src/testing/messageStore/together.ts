@@ -31,7 +31,7 @@ class Full extends Error {
   readonly _tag = "Full"
 }
 
-/** A store whose appends and looks are counted, and wait at a gate; something may come before one, or replace it. */
+/** A store whose appends are counted, and wait at a gate; something may come before one, or replace it. Looks are counted, too. */
 const observed = Effect.gen(function*() {
   const storage = yield* Storage
   const gate = yield* Latch.make(true)
@@ -49,6 +49,11 @@ const observed = Effect.gen(function*() {
       Effect.suspend(() => {
         calls.ends++
         return storage.ends(streams, tags)
+      }),
+    readTagged: (query) =>
+      Effect.suspend(() => {
+        if (query.queries[0].upTo === undefined) calls.ends++ // it asks for them, too
+        return storage.readTagged(query)
       })
   })
   const scope = yield* Scope.fork(yield* Effect.scope)
