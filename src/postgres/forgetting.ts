@@ -85,8 +85,8 @@ export const make = (sql: SqlClient, store: Store): Pick<MessageStorage, "delete
     const raised = yield* sql<{ readonly key: string }>`
       insert into ${sql(store.editionsTable)} as e (key, edition)
       select k.key, 1 from (
-        select ${sql.literal(streamLockKey(store, "s.name"))} as key from unnest(${streams}::text[]) s(name)
-        union select t.key from unnest(${Array.from(tagKeys)}::int8[]) t(key)
+        select ${sql.literal(streamLockKey(store, "s.name"))} as key from pg_catalog.unnest(${streams}::text[]) s(name)
+        union select t.key from pg_catalog.unnest(${Array.from(tagKeys)}::int8[]) t(key)
       ) k order by k.key
       on conflict (key) do update set edition = e.edition + 1 returning e.key::text as key`
     yield* sql`delete from ${sql(store.snapshotsTable)} s
@@ -135,7 +135,9 @@ export const make = (sql: SqlClient, store: Store): Pick<MessageStorage, "delete
     lockStreams: (streams) =>
       Effect.asVoid(
         sql`select pg_catalog.pg_advisory_xact_lock(l.key) from (
-          select distinct ${sql.literal(streamLockKey(store, "s.name"))} as key from unnest(${streams}::text[]) s(name)
+          select distinct ${
+          sql.literal(streamLockKey(store, "s.name"))
+        } as key from pg_catalog.unnest(${streams}::text[]) s(name)
           order by 1
         ) l`
       ),
@@ -157,7 +159,7 @@ export const make = (sql: SqlClient, store: Store): Pick<MessageStorage, "delete
       const names = new Set(redactions.flatMap((one) => one.tags))
       const keys = names.size === 0 ? [] : yield* sql<{ readonly key: string }>`
         select distinct (${sql.literal(tagLockKey(store, "t.name"))})::text as key
-        from unnest(${Array.from(names)}::text[]) t(name)`
+        from pg_catalog.unnest(${Array.from(names)}::text[]) t(name)`
       yield* forget(Array.from(new Set(redactions.map(({ stream }) => stream))), keys.map(({ key }) => key))
     })
   }
