@@ -6,6 +6,7 @@ import { assert, describe, it } from "@effect/vitest"
 import { DateTime, Effect, Layer, Schedule, Schema, Stream } from "effect"
 import {
   type AggregatedStream,
+  Archive,
   Decision,
   Fold,
   Message,
@@ -66,6 +67,23 @@ const decidedOnSnapshots = Effect.gen(function*() {
     Layer.fresh(DecidingHosts.layer)
   )
   return [first > 6, second - first]
+})
+
+/** Archived, deleted, and imported again, with tags. */
+const archived = Effect.gen(function*() {
+  const hosts = yield* DecidingHosts
+  yield* hosts.write("archived", [new Parted({ from: "c", to: "d", number: 90 }), moved()])
+  const archive = Archive.of(hosts)
+  const before = DateTime.makeUnsafe("2100-01-01T00:00:00Z")
+  const text = Stream.fromIterable(
+    yield* Stream.runCollect(archive.export({ pattern: "archiv%", toVersion: 2, before }))
+  )
+  for (const skipped of [2, 0]) {
+    assert.deepStrictEqual(yield* Stream.runCollect(archive.import(text)), [{ messages: 2, skipped, total: 2 }])
+    const deleted = { messages: 2, deleted: 2, total: 2 }
+    if (skipped > 0) assert.deepStrictEqual(yield* Stream.runCollect(archive.delete(text)), [deleted])
+  }
+  assert.strictEqual(yield* Stream.runCount(hosts.readTagged({ number: 90 })), 1)
 })
 
 /** Tags what was stored, while one who knows no tags writes. */
@@ -371,5 +389,6 @@ describe("PostgreSQL", () => {
       yield* Effect.provide(scheduledAndProjected, Layer.fresh(DecidingHosts.layer))
       // The message that was added is folded on the snapshot of its stream, and on that of its tags.
       assert.deepStrictEqual(yield* decidedOnSnapshots, [true, 2])
+      yield* Effect.provide(archived, Layer.fresh(DecidingHosts.layer))
     }).pipe(Effect.scoped, Effect.provide(Layer.fresh(sharedDatabaseLayer))))
 })

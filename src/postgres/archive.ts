@@ -157,6 +157,14 @@ export const make = (sql: SqlClient, store: Store, wakeup: Wakeup["Service"]): A
   /** Answers the last message of each stream. */
   const insert = (messages: ReadonlyArray<ArchivedMessage>, tags: ReadonlyArray<Tag>) => {
     const last = new Map(messages.map(({ stream }, i) => [stream, i + 1]))
+    // Who writes no tags needs no rights on them.
+    const tagging = tags.length === 0 ? sql.literal("") : sql`, tagged as (
+        insert into ${sql(store.tagsTable)} (tag, global_position, type)
+        select t.tag, g.position, t.type
+        from unnest(${tags.map(({ tag }) => tag)}::text[], ${tags.map(({ type }) => type)}::text[],
+          ${tags.map(({ index }) => index + 1)}::int[]) t(tag, type, i)
+        join given g on g.i = t.i::bigint
+      )`
     return sql<OfStream & Pick<Row, "version" | "global_position" | "message_id">>`
       with given as materialized (
         select g.*, pg_catalog.nextval(${store.sequence}::text::regclass) as position
@@ -174,13 +182,7 @@ export const make = (sql: SqlClient, store: Store, wakeup: Wakeup["Service"]): A
         select g.id, g.position, g.added at time zone ${store.timeZone}::text, g.added, g.stream, g.version, g.data::json,
           nullif(g.metadata, ''::text)::jsonb, nullif(g.occurred, ''::text)::timestamptz, pg_catalog.pg_current_xact_id()
         from given g order by g.id
-      ), tagged as (
-        insert into ${sql(store.tagsTable)} (tag, global_position, type)
-        select t.tag, g.position, t.type
-        from unnest(${tags.map(({ tag }) => tag)}::text[], ${tags.map(({ type }) => type)}::text[],
-          ${tags.map(({ index }) => index + 1)}::int[]) t(tag, type, i)
-        join given g on g.i = t.i::bigint
-      )
+      )${tagging}
       select g.stream, g.version, g.position as global_position, g.id as message_id
       from given g where g.i operator(pg_catalog.=) any(${Array.from(last.values(), int8)}::int8[])`
   }

@@ -4,6 +4,7 @@ import { Array as Arr, DateTime, Effect, Stream } from "effect"
 import * as Archive from "../../Archive.ts"
 import { Accounts, deposits, failsWith, newStream, type Part } from "../fixture.ts"
 import { elsewhere, exported, imported, stored } from "./archives.ts"
+import { canary, Customers, emailsOf, newCustomer, onCustomers, renamed } from "./personalFixture.ts"
 
 export const archivesKept: Part = (it) => {
   it.effect("that were cut off or altered go in up to there, and delete nothing", () =>
@@ -50,6 +51,27 @@ export const archivesKept: Part = (it) => {
         yield* accounts.delete(stream)
       }
       assert.deepInclude(yield* Archive.verify(Stream.succeed(text)), { messages: 1200, streams: 1 })
+    }))
+
+  it.effect("have personal fields as they are stored, and they stay forgotten", () =>
+    Effect.gen(function*() {
+      const stream = newStream()
+      const subject = newCustomer()
+      const text = yield* onCustomers(Customers, (customers) =>
+        Effect.gen(function*() {
+          yield* customers.write(stream, renamed(subject))
+          const pieces = yield* Stream.runCollect(Archive.of(customers).export({ pattern: stream }))
+          yield* customers.forget(subject)
+          yield* customers.delete(stream)
+          return pieces.join("")
+        }))
+      assert.include(text, subject)
+      assert.notInclude(text, canary)
+      yield* onCustomers(Customers, (customers) =>
+        Effect.gen(function*() {
+          yield* Stream.runDrain(Archive.of(customers).import(Stream.succeed(text)))
+          assert.deepStrictEqual(yield* emailsOf(customers, stream), [null])
+        }))
     }))
 
   it.effect("let the store delete what they have, and nothing else", () =>
