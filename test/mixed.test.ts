@@ -38,7 +38,7 @@ const agrees = <E>(
       return queue
     })
   )
-  layer(Layer.provide(free, database), { excludeTestServices: true, timeout: "1 minute" })(name, (it) => {
+  layer(Layer.provide(free, database), { excludeTestServices: true, timeout: "3 minutes" })(name, (it) => {
     it.effect.prop(
       `agrees with memory on ${runs} sequences, from seed ${seed} on`,
       [Sequence],

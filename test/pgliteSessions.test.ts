@@ -8,7 +8,7 @@ import { numbers, streamOf } from "./support/pgliteClient.ts"
 
 const { PgClient: Client } = PgClient
 
-it.layer(pgliteLayer, { timeout: "60 seconds" })("a session on PGlite", (it) => {
+it.layer(pgliteLayer, { timeout: "3 minutes" })("a session on PGlite", (it) => {
   it.effect("notifies every listener of a channel, after the commit, and no other", () =>
     Effect.gen(function*() {
       const sql = yield* Client

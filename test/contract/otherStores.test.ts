@@ -37,7 +37,7 @@ const run = (
   { concurrentTransactions, layer, name }: Backend,
   contracts: { readonly messages: Parts; readonly streams: Parts; readonly subscriptions: Parts }
 ) => {
-  const options = { concurrentTransactions }
+  const options = { concurrentTransactions, timeout: "3 minutes" } as const
   makeSuite("message store", contracts.messages)(name, layer("contract"), options)
   makeSuite("aggregated streams", contracts.streams)(name, layer("contract"), options)
   makeSuite("subscriptions", contracts.subscriptions)(name, layer("contract"), options)
