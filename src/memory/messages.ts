@@ -194,7 +194,8 @@ export class Messages implements Transaction.Participant<Change>, MemoryStream.S
     this.lastCommit++
     const { own: rows, raised, removed } = viewOf(changes)
     for (const keys of raised) for (const key of keys) this.editions.set(key, (this.editions.get(key) ?? 0) + 1)
-    const late = (rows[0]?.globalPosition ?? 0) < (this.log.at(-1)?.globalPosition ?? 0)
+    const last = this.log.at(-1)?.globalPosition ?? 0
+    const late = rows.some(({ globalPosition }) => globalPosition < last)
     for (const row of rows) {
       row.commit = this.lastCommit
       this.add(row)

@@ -131,13 +131,14 @@ export const make = <A>(
   accessors: Accessors<A>,
   store: string
 ): Deleting<A> => {
+  /** In this order. */
   const read = (messageIds: ReadonlyArray<string>): Effect.Effect<ReadonlyArray<EncodedStoredMessage>, RedactError> =>
     Effect.flatMap(storage.readByIds(messageIds), (rows) => {
       const found = new Map(rows.map((row) => [row.messageId, row]))
-      const missing = messageIds.find((messageId) => !found.has(messageId))
-      return missing === undefined
-        ? Effect.succeed(rows)
-        : Effect.fail(new MessageNotFoundError({ messageId: missing }))
+      return Effect.fromResult(Result.all(messageIds.map((messageId) => {
+        const row = found.get(messageId)
+        return row === undefined ? Result.fail(new MessageNotFoundError({ messageId })) : Result.succeed(row)
+      })))
     })
 
   /** What a message becomes; undefined: it is that already. */

@@ -1,5 +1,5 @@
 /** Calls that take locks of streams and tags in whatever order, each in a call of its own. Free of vitest: processes use it too. */
-import { Array as Arr, Effect, Random, Schema } from "effect"
+import { Array as Arr, Effect, Random, Schema, Stream } from "effect"
 import { Decision, Fold, Message, MessageStore } from "effect-message-store"
 import { SqlClient } from "effect/sql"
 
@@ -44,7 +44,14 @@ const mark = (...marks: ReadonlyArray<string>) => new Marked({ marks })
 type Call = (
   store: Store,
   keys: Keys
-) => Effect.Effect<unknown, MessageStore.DecideError | MessageStore.WriteError, SqlClient.SqlClient>
+) => Effect.Effect<
+  unknown,
+  MessageStore.DecideError | MessageStore.WriteError | MessageStore.RedactError,
+  SqlClient.SqlClient
+>
+
+/** So that each of them changes something. */
+let redactions = 0
 
 /** Whatever can be called, by name. */
 export const calls: Readonly<Record<string, Call>> = {
@@ -76,6 +83,21 @@ export const calls: Readonly<Record<string, Call>> = {
       },
       () => ({ stream: streams[1], messages: mark(marks[1]) })
     ),
+  delete: (store, { streams }) => store.delete(streams[0], { toVersion: 2 }),
+  "delete, all": (store, { streams }) => store.delete(streams[0]),
+  // Of both streams, whichever was read first.
+  redact: (store, { streams }) =>
+    Effect.gen(function*() {
+      const stored = yield* Effect.forEach(streams, (stream) => Stream.runCollect(store.read(stream, { limit: 2 })))
+      yield* Effect.catchTag(
+        store.redact(stored.flat().map(({ messageId }) => messageId), (message) =>
+          message._tag === "Marked"
+            ? new Marked({ ...message, marks: message.marks.slice(0, 1) })
+            : message, { metadata: () => ({ redactions: redactions += 1 }) }),
+        "MessageNotFoundError", // deleted meanwhile
+        () => Effect.void
+      )
+    }),
   "Python's function": (_, { marks, streams }) => byPython(streams[0], mark(marks[0], marks[1]))
 }
 

@@ -6,6 +6,7 @@ import { Array as Arr, DateTime, Effect, Result, Stream } from "effect"
 import {
   type Decision,
   DuplicateMessageError,
+  Fold,
   InvalidArgumentError,
   type Message,
   MessageIdMismatchError,
@@ -150,6 +151,12 @@ export const makeNaive = () => {
         }
         const missing = messages.slice(version)
         if (!Arr.isReadonlyArrayNonEmpty(missing)) return Effect.succeed({ ...head(stream), appended: 0 })
+        const expected = options?.expectedVersion
+        if (expected !== undefined && !isExpected(version, expected)) {
+          return Effect.fail(
+            new OptimisticConcurrencyError({ stream, expectedVersion: expected, actualVersion: version })
+          )
+        }
         return Effect.map(
           writeAll([{ ...options, stream, messages: missing }]),
           () => ({ ...head(stream), appended: missing.length })
@@ -179,7 +186,10 @@ export const makeNaive = () => {
         const ofSources = Object.entries(sources).map(([name, source]) =>
           source._tag === "Stream"
             ? Result.succeed([name, source, (one: Stored) => one.stream === source.stream] as const)
-            : Result.map(asked(source.tags, source.types), (matches) => [name, source, matches] as const)
+            : Result.map(
+              asked(source.tags, source.types ?? Fold.typesOf(source.fold)),
+              (matches) => [name, source, matches] as const
+            )
         )
         const checked = Result.all(ofSources)
         if (Result.isFailure(checked)) return Effect.fail(checked.failure)
@@ -188,10 +198,10 @@ export const makeNaive = () => {
             .reduce((sofar, { message }) => fold.evolve(sofar, message), fold.initial)
         }
         const answer = decide(states) as Effect.Effect<ReadonlyArray<MessageStore.StreamWrite<MixedEvent>>>
-        return Effect.flatMap(answer, (writes) =>
-          writes.some(({ messages }) => Arr.ensure(messages).length === 0)
-            ? Effect.fail(new InvalidArgumentError({ argument: "messages", reason: "" }))
-            : writeAll(writes))
+        return Effect.flatMap(
+          answer,
+          (writes) => writeAll(writes.filter(({ messages }) => Arr.ensure(messages).length > 0))
+        )
       })) as never as Mixed["decide"],
     read:
       ((stream: string, { fromVersion = 1, tags, toVersion = Infinity, ...options }: Reader.ReadOptions = {}) =>
@@ -210,7 +220,7 @@ export const makeNaive = () => {
     reader: Effect.sync(() => ({
       readWildcard: (pattern: string, options?: Reader.ReadWildcardOptions) => {
         const matches = new RegExp(
-          `^${pattern.replaceAll(/[-]/g, "\\$&").replaceAll("%", ".*").replaceAll("_", ".")}$`,
+          `^${pattern.replaceAll("%", ".*").replaceAll("_", ".")}$`,
           "u"
         )
         return Stream.fromIterableEffect(Effect.sync(() => byPosition(({ stream }) => matches.test(stream), options)))
