@@ -46,7 +46,7 @@ class Free extends Context.Service<Free, Queue.Queue<Mixed>>()("test/Free") {}
 
 const agrees = <E>(
   name: string,
-  database: Layer.Layer<SqlClient.SqlClient, E>,
+  sql: Layer.Layer<SqlClient.SqlClient, E>,
   options: { readonly runs: number; readonly stores: number }
 ) => {
   const free = Layer.effect(
@@ -57,7 +57,7 @@ const agrees = <E>(
       return queue
     })
   )
-  layer(Layer.provide(free, database), { excludeTestServices: true, timeout: "1 minute" })(name, (database) => {
+  layer(Layer.provide(free, sql), { excludeTestServices: true, timeout: "1 minute" })(name, (database) => {
     database.effect.prop(
       `agrees with memory on ${options.runs} sequences, from seed ${seed} on`,
       [ForgettingSequence],

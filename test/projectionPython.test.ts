@@ -85,7 +85,65 @@ const hear = Effect.fnUntraced(function*(channel: string) {
   return heard
 })
 
+/** What a consumer of depeche_db reads: links, and then their messages, each of which it takes for granted. */
+const pythonReads = Effect.fnUntraced(function*(from: number, partition = 7) {
+  const sql = yield* SqlClient.SqlClient
+  const links = yield* sql<{ readonly message_id: string; readonly position: number }>`
+    select message_id, position from depeche_stream_a
+    where partition = ${partition} and position >= ${from} order by position limit 10`
+  const messages = yield* sql<{ readonly message_id: string; readonly amount: number }>`
+    select message_id, (message ->> 'amount')::int as amount from depeche_msgs_transfers
+    where message_id = any(${links.map(({ message_id }) => message_id)}::uuid[])`
+  const byId = new Map(messages.map(({ amount, message_id }) => [message_id, amount]))
+  return links.map(({ message_id, position }) => [
+    position,
+    byId.get(message_id) ?? assert.fail(`no message at ${position}`)
+  ])
+})
+
 describe("PostgreSQL", () => {
+  describe("a store that Python reads", () => {
+    for (const [where, definition] of definitions) {
+      test(`has a message behind every link, whatever is deleted and redacted, partitioned ${where}`, () =>
+        Effect.gen(function*() {
+          const sql = yield* SqlClient.SqlClient
+          const transfers = yield* Transfers
+          const stream = yield* transfers.aggregatedStream(definition)
+          const messages = several(6)
+          yield* transfers.write("s", messages)
+          yield* python(4)
+          assert.include(yield* stream.projector.runOnce, { linked: 2 })
+          yield* transfers.delete("s", { toVersion: 3 })
+          yield* transfers.redact(
+            messages.at(-1)?.messageId ?? "",
+            (message) => message._tag === "Moved" ? new Moved({ ...message, amount: 77 }) : message
+          )
+          assert.deepStrictEqual((yield* pythonReads(0)).map(([position]) => position), [3, 4, 5])
+          assert.deepStrictEqual((yield* pythonReads(5)).map(([, amount]) => amount), [77])
+          // It writes on behind what is left, by its own function.
+          yield* pythonWrites("s")
+          const [head] = yield* sql<{ readonly version: number }>`
+            select max(version) as version from depeche_msgs_transfers where stream = 's'`
+          assert.strictEqual(head?.version, 7)
+
+          // Deleted, and not committed: no projector links it meanwhile, and Python's gives way.
+          const commit = yield* hold(transfers.delete("s", { toVersion: 7 }))
+          const refused = yield* Effect.flip(python(10))
+          assert.deepInclude<object>(Object(refused.reason.cause), { code: "55P03" })
+          const projecting = yield* Effect.forkChild(stream.projector.runOnce)
+          yield* blocked("effect_message_store_")
+          yield* commit
+          assert.include(yield* Fiber.join(projecting), { linked: 0 })
+          yield* python(10)
+          assert.deepStrictEqual(yield* pythonReads(0), [])
+          yield* pythonWrites("s")
+          yield* python(10)
+          assert.deepStrictEqual((yield* pythonReads(0)).map(([position]) => position), [6])
+          assert.include(yield* stream.projector.runOnce, { linked: 0 })
+        }))
+    }
+  })
+
   describe("a projector beside Python's", () => {
     for (const [where, definition] of definitions) {
       test(`goes on behind what that one has linked, partitioned ${where}`, () =>

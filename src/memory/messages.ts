@@ -69,6 +69,8 @@ export class Messages implements Transaction.Participant<Change>, MemoryStream.S
   readonly locks = new Transaction.Locks()
   readonly tagging = new Tagging()
   lastCommit = 0
+  /** Is told which messages were deleted. */
+  onDeleted: (messages: ReadonlyArray<Row>) => void = () => {}
   private positions = 0
   private snapshots = 0
   /** Whether rows that are gone are kept. */
@@ -205,6 +207,8 @@ export class Messages implements Transaction.Participant<Change>, MemoryStream.S
     for (const row of removed) row.until = this.lastCommit
     this.hasRemoved = true
     this.order()
+    const left = new Set(rows.map(({ globalPosition }) => globalPosition))
+    this.onDeleted(Array.from(removed).filter(({ globalPosition }) => !left.has(globalPosition)))
     this.forget()
   }
 

@@ -47,6 +47,7 @@ export const layer: Layer.Layer<Storage> = Layer.effect(
     const messages = new Messages()
     const streams = new MemoryStream.Streams<Row>()
     const snapshots = new Snapshots()
+    messages.onDeleted = (deleted) => streams.unlink(deleted)
 
     const endsOf = (view: View, tags: ReadonlyArray<string>) => ({
       tags: tags.map((tag) => messages.tag(view, tag).at(-1)?.globalPosition ?? 0),

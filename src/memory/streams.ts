@@ -39,8 +39,11 @@ export interface SourceMessage extends SizedRow {
   readonly occurredAt: DateTime.Utc
 }
 
-/** Its message is looked up when it is read: it may have been removed. */
-type Link = Pick<SourceMessage, "messageId" | "globalPosition" | "occurredAt">
+/** Its message is looked up when it is read: the store may have been emptied. */
+interface Link extends Pick<SourceMessage, "messageId" | "globalPosition" | "occurredAt"> {
+  /** Its message was deleted: only the place is left. */
+  isGone: boolean
+}
 
 /** A round: the messages committed after the previous one, up to `target`. */
 interface Round<Message> {
@@ -105,6 +108,18 @@ export class Streams<Message> {
       this.byName.set(name, links)
     }
     return links
+  }
+
+  /** The places of deleted messages are left, and nothing in them. */
+  unlink(deleted: ReadonlyArray<Pick<SourceMessage, "messageId" | "globalPosition">>): void {
+    const positions = new Map(deleted.map(({ globalPosition, messageId }) => [messageId, globalPosition]))
+    for (const { linked, partitions } of this.byName.values()) {
+      for (const link of Array.from(partitions.values()).flat()) {
+        if (link.isGone || positions.get(link.messageId) !== link.globalPosition) continue
+        link.isGone = true
+        linked.delete(link.messageId)
+      }
+    }
   }
 
   /** What a subscription remembers; it belongs to the stream that had it first. */
@@ -176,7 +191,8 @@ export const make = <Message extends SourceMessage>(
         const message = source.get(messageId)
         if (message === undefined || links.linked.has(messageId)) continue
         const chain = links.partitions.get(partition) ?? []
-        chain.push({ messageId, globalPosition: message.globalPosition, occurredAt: message.occurredAt })
+        const { globalPosition, occurredAt } = message
+        chain.push({ messageId, globalPosition, occurredAt, isGone: false })
         links.partitions.set(partition, chain)
         links.linked.add(messageId)
         linked++
@@ -212,7 +228,7 @@ export const make = <Message extends SourceMessage>(
       }),
     place: (globalPosition) => {
       for (const [partition, links] of streams.links(name).partitions) {
-        const position = links.findIndex((each) => each.globalPosition === globalPosition)
+        const position = links.findIndex((each) => !each.isGone && each.globalPosition === globalPosition)
         if (position >= 0) return { partition, position }
       }
       return undefined
@@ -226,14 +242,15 @@ export const make = <Message extends SourceMessage>(
   }
 
   const firstOf = (links: ReadonlyArray<Link>, isMeant: (each: Link) => boolean): number => {
-    const first = links.findIndex(isMeant)
+    const first = links.findIndex((each) => !each.isGone && isMeant(each))
     return first < 0 ? links.length : first
   }
 
   /** What the store still has of a partition, from a position on. */
   const stored = function*(links: ReadonlyArray<Link>, fromPosition: number) {
     for (let position = fromPosition; position < links.length; position++) {
-      const message = source.get(links[position]?.messageId ?? "")
+      const each = links[position]
+      const message = each?.isGone === false ? source.get(each.messageId) : undefined
       if (message !== undefined) yield { message, position, size: message.size }
     }
   }
@@ -264,13 +281,16 @@ export const make = <Message extends SourceMessage>(
       AfterGlobalPosition: ({ globalPosition }) =>
         heads((links) => firstOf(links, (each) => each.globalPosition > globalPosition)),
       UpToGlobalPosition: ({ globalPosition }) =>
-        heads((links) => links.findLastIndex((each) => each.globalPosition <= globalPosition))
+        heads((links) => links.findLastIndex((each) => !each.isGone && each.globalPosition <= globalPosition))
     }),
     progress: Effect.sync(() => {
       const { partitions, scanned, scannedAt } = streams.links(name)
       const linked = Array.from(partitions.values()).flat()
       return {
-        linked: linked.reduce((highest, { globalPosition }) => Math.max(highest, globalPosition), 0),
+        linked: linked.reduce(
+          (highest, { globalPosition, isGone }) => isGone ? highest : Math.max(highest, globalPosition),
+          0
+        ),
         scanned,
         scannedAt,
         stored: source.lastPosition

@@ -14,6 +14,7 @@ import { withTransaction } from "./client/transaction.ts"
 import type { Int8 } from "./client/values.ts"
 import { withLock } from "./locks.ts"
 import { type Store, streamLockKey, tagLockKey } from "./objects.ts"
+import { qualified } from "./views.ts"
 
 /** How many messages a statement deletes. */
 const pageSize = 10_000
@@ -58,7 +59,32 @@ export const make = (sql: SqlClient, store: Store): Pick<MessageStorage, "delete
       )
     )
 
-  const deletePage = Effect.fnUntraced(function*(stream: string, from: number, to: number, hasTags: boolean) {
+  /**
+   * The aggregated streams whose links may be of the store: of every one that stands where it stands. No projector works on them
+   * until the transaction ends, so that none links what is deleted: depeche_db's consumers fail at links that lead nowhere.
+   */
+  const lockLinks: Effect.Effect<ReadonlyArray<Statement.Fragment>, SqlError> = Effect.gen(function*() {
+    const found = yield* sql<{ readonly name: string }>`
+      select c.relname::text as name from pg_catalog.pg_class c
+      join pg_catalog.pg_namespace n on n.oid operator(pg_catalog.=) c.relnamespace
+      where n.nspname::text operator(pg_catalog.=) ${store.schema}::text and c.relkind::text operator(pg_catalog.=) 'r'::text
+        and c.relname::text operator(pg_catalog.~) '^depeche_stream_[A-Za-z0-9_]+$'::text and exists (
+          select from pg_catalog.pg_attribute a where a.attrelid operator(pg_catalog.=) c.oid
+            and a.attname::text operator(pg_catalog.=) 'origin_stream_global_position'::text
+        )
+      order by 1`
+    const links = found.map(({ name }) => qualified(sql, store.schema, name))
+    for (const each of links) yield* sql`lock table ${each} in row exclusive mode`
+    return links
+  })
+
+  const deletePage = Effect.fnUntraced(function*(
+    stream: string,
+    from: number,
+    to: number,
+    hasTags: boolean,
+    links: ReadonlyArray<Statement.Fragment>
+  ) {
     const gone = sql`m.stream operator(pg_catalog.=) ${stream}::text and m.version >= ${from}::int
       and m.version <= ${to}::int`
     const removed = (found: Statement.Fragment) =>
@@ -76,6 +102,10 @@ export const make = (sql: SqlClient, store: Store): Pick<MessageStorage, "delete
           removed(sql`delete from ${tags} t using ${table} m where ${gone} and t.global_position = m.global_position`)
       )
     )
+    for (const each of links) {
+      yield* sql`delete from ${each} l using ${table} m where ${gone}
+        and l.message_id = m.message_id and l.origin_stream_global_position = m.global_position`
+    }
     yield* sql`delete from ${table} m where ${gone}`
     return keys.map(({ key }) => key)
   })
@@ -117,9 +147,10 @@ export const make = (sql: SqlClient, store: Store): Pick<MessageStorage, "delete
         const last = Math.min(toVersion, version)
         const count = version === 0 ? 0 : Math.max(last - first + 1, 0)
         if (count > 0) {
+          const links = yield* lockLinks
           const tagKeys = new Set<string>()
           for (let from = first; from <= last; from += pageSize) {
-            const keys = yield* deletePage(stream, from, Math.min(from + pageSize - 1, last), has_tags)
+            const keys = yield* deletePage(stream, from, Math.min(from + pageSize - 1, last), has_tags, links)
             for (const key of keys) tagKeys.add(key)
           }
           yield* forget([stream], tagKeys)

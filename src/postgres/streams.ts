@@ -89,17 +89,17 @@ export const make = (
     positions: PositionQuery.$match({
       // Of messages that Python linked, the message itself may have the exact time.
       SinceTime: ({ time }) =>
-        sql<PartitionHead>`select partition,
-            coalesce(min(position) filter (where occurred_at >= ${
+        sql<PartitionHead>`select x.partition,
+            coalesce(min(timed.position) filter (where timed.occurred_at >= ${
           timeOf(DateTime.max(time, earliestTime))
-        }::timestamptz), max(position) + 1)
+        }::timestamptz), x.max_position + 1)
               as position
-          from (
+          from ${maxima} x left join (
             select l.partition, l.position, coalesce(l.occurred_at,
               ${sql(stream.occurredFunction)}(l.message_id, ${timePath}::text[]),
               l.message_occurred_at at time zone ${store.timeZone}::text
             ) as occurred_at from ${table} l
-          ) timed group by partition order by partition`,
+          ) timed using (partition) group by x.partition, x.max_position order by x.partition`,
 
       AfterGlobalPosition: ({ globalPosition }) =>
         sql<PartitionHead>`select x.partition, coalesce(after.position, x.max_position + 1) as position

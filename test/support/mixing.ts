@@ -268,7 +268,7 @@ export const perform = Effect.fnUntraced(function*(
       ...typeof globalPosition === "number" ? { globalPosition: new Position(globalPosition) } : {},
       ...metadata === undefined
         ? {}
-        : { metadata: Object.keys(metadata as object).filter((key) => key !== "traceparent") }
+        : { metadata: Object.keys(metadata as object).filter((key) => key !== "traceparent").toSorted() }
     }
   }
   const told = <A, E, R>(

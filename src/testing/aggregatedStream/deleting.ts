@@ -1,6 +1,6 @@
 /** Aggregated streams of messages that are deleted: positions stay what they are. */
 import { assert } from "@effect/vitest"
-import { Effect, Stream } from "effect"
+import { DateTime, Effect, Stream } from "effect"
 import * as Partitioner from "../../Partitioner.ts"
 import { isScanned, Storage } from "../../Storage.ts"
 import { Accounts, deposit, deposits, newStream, type Part } from "../fixture.ts"
@@ -61,9 +61,9 @@ export const deleting: Part = (it) => {
       const messages = deposits(4)
       const stream = yield* storage.aggregatedStream({ name: newName(), patterns: [name], partitioner: undefined })
       yield* accounts.write(name, messages)
-      let scanned = yield* stream.scan(undefined, 10)
+      let scanned = yield* stream.scan(undefined, 10_000)
       // The first mark.
-      if (!isScanned(scanned)) scanned = yield* stream.scan(undefined, 10)
+      if (!isScanned(scanned)) scanned = yield* stream.scan(undefined, 10_000)
       if (!isScanned(scanned)) return assert.fail("there are new messages")
       yield* accounts.delete(name, { toVersion: 3 })
       const links = messages.map(({ messageId }) => ({ messageId, partition: 0, occurredAt: undefined }))
@@ -73,7 +73,7 @@ export const deleting: Part = (it) => {
       assert.strictEqual(yield* stream.waiting, 0)
     }))
 
-  it.effect("do not link a message again that was deleted, and is written again", () =>
+  it.effect("link a message anew that was deleted, and is written again", () =>
     Effect.gen(function*() {
       const accounts = yield* Accounts
       const name = newStream()
@@ -83,8 +83,18 @@ export const deleting: Part = (it) => {
       yield* stream.projector.runOnce
       yield* accounts.delete(name)
       yield* accounts.synchronize(name, [messages[1], deposit()])
-      assert.include(yield* stream.projector.runOnce, { linked: 1 })
+      assert.include(yield* stream.projector.runOnce, { linked: 2 })
       const read = yield* Stream.runCollect(stream.read(0))
-      assert.deepStrictEqual(read.map(({ position, version }) => [position, version]), [[1, 1], [3, 2]])
+      assert.deepStrictEqual(read.map(({ position, version }) => [position, version]), [[3, 1], [4, 2]])
+      const { globalPosition } = yield* accounts.head(name)
+      yield* accounts.delete(name, { toVersion: 1 })
+      // Places of what is gone are nobody's.
+      assert.deepStrictEqual(yield* stream.positionsAtTime(DateTime.makeUnsafe(0)), new Map([[0, 4]]))
+      assert.deepStrictEqual(yield* stream.positionsAtGlobalPosition((globalPosition ?? 0) - 1), new Map([[0, -1]]))
+      assert.strictEqual((yield* stream.statistics).linkedGlobalPosition, globalPosition)
+      yield* accounts.delete(name)
+      assert.deepStrictEqual(yield* stream.positionsAtTime(DateTime.makeUnsafe(0)), new Map([[0, 5]]))
+      assert.strictEqual((yield* stream.statistics).linkedGlobalPosition, 0)
+      assert.deepStrictEqual(yield* stream.partitions, [{ partition: 0, position: 4 }])
     }))
 }

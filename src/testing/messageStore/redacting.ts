@@ -91,6 +91,7 @@ export const redacting: Part = (it, { concurrentTransactions }) => {
       // Metadata as well, if they should.
       const without = accounts.redact(first.messageId, (message) => message, { metadata: () => ({ kept: 1 }) })
       assert.strictEqual(yield* without, 1)
+      assert.strictEqual(yield* without, 0)
       const [{ metadata: { redactedAt, ...rest } } = assert.fail("it was written")] = yield* Stream.runCollect(
         accounts.read(stream)
       )

@@ -1,7 +1,7 @@
 /** Subscriptions to streams of which messages are deleted, or redacted. */
 import { assert } from "@effect/vitest"
 import { Effect, Latch } from "effect"
-import { deposit, Deposited, type Part } from "../fixture.ts"
+import { deposit, Deposited, failsWith, type Part } from "../fixture.ts"
 import { type Account, during, positions, recorder, subscribe, until } from "./fixture.ts"
 
 const caughtUp = <E>(subscription: { readonly lag: Effect.Effect<number, E> }) =>
@@ -42,8 +42,11 @@ export const deleting: Part = (it) => {
             [5, 5, undefined],
             [1, 1, undefined]
           ])
-          // It is linked, and there is nothing to be waited for.
-          yield* subscription.waitUntilProcessed(globalPosition, "5 seconds")
+          // Nobody handles it any more.
+          yield* failsWith(subscription.waitUntilProcessed(globalPosition, "10 millis"), {
+            _tag: "NotProcessedError",
+            isLinked: false
+          })
         }
       }
     }))
