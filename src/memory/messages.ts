@@ -197,12 +197,11 @@ export class Messages implements Transaction.Participant<Change>, MemoryStream.S
     const { own: rows, raised, removed } = viewOf(changes)
     for (const keys of raised) for (const key of keys) this.editions.set(key, (this.editions.get(key) ?? 0) + 1)
     const last = this.log.at(-1)?.globalPosition ?? 0
-    const late = rows.some(({ globalPosition }) => globalPosition < last)
     for (const row of rows) {
       row.commit = this.lastCommit
       this.add(row)
     }
-    if (late) this.log = this.log.toSorted(byPosition)
+    if (rows.some(({ globalPosition }) => globalPosition < last)) this.log = this.log.toSorted(byPosition)
     if (removed.size === 0) return
     for (const row of removed) row.until = this.lastCommit
     this.hasRemoved = true

@@ -165,7 +165,8 @@ export const make = <A>(
       const metadata = metadataOf(stored)
       const metadataNow = yield* encodeMetadata(metadata, undefined)
       const isSame = Result.getOrUndefined(codec.encode(before)) === data &&
-        Equal.equals(unredacted(row.metadata), unredacted(JSON.parse(metadataNow)))
+        Equal.equals(unredacted(row.metadata), unredacted(JSON.parse(metadataNow))) &&
+        !hasPlain(codec.personal, row.data) // which is encrypted now
       if (isSame) return undefined
 
       const had = new Set([
