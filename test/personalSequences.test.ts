@@ -3,7 +3,7 @@
  * PostgreSQL. `MIXED_SEED` sets another seed than the fixed one; a failure tells the shortest sequence that differs, and its seed.
  */
 import { assert, describe, layer } from "@effect/vitest"
-import { Array as Arr, Context, Effect, Layer, Result, Schema, Stream } from "effect"
+import { type Array as Arr, Context, Effect, Layer, Result, Schema, Stream } from "effect"
 import { Fold, Message, MessageStore, Personal } from "effect-message-store"
 import { encryption } from "../src/testing/messageStore/personalFixture.ts"
 import { databaseLayer } from "./support/database.ts"

@@ -5,6 +5,7 @@
  *   of a page. That a key is forgotten is held as well.
  * - To encrypt, the last keys of subjects are asked for each time, so that nothing is encrypted under a key that is known to be
  *   forgotten; in a transaction they stay what they are until it ends.
+ *   Fibers that write at the same time ask together.
  * - In a transaction nothing is taken for granted: it may have forgotten a key itself, or roll back. Keys are looked at, and none is
  *   held that was found there.
  */
@@ -16,6 +17,7 @@ import type { Backend } from "../Storage.ts"
 import type { SubjectKey, SubjectKeyError, SubjectKeyStorage } from "../storage/subjectKeys.ts"
 import { type DataKey, importKey, type Key, type KeyName, nameOf, newKey } from "./cipher.ts"
 import type { Freshness, Stamp } from "./freshness.ts"
+import { gathering } from "./gathering.ts"
 
 /** What a name stands for. */
 export type Found = Key | "forgotten" | PersonalDataError
@@ -49,6 +51,7 @@ export class Keys {
   private readonly encryption: KeyEncryption["Service"]
   private readonly freshness: Freshness
   private readonly options: KeysOptions
+  private readonly currentTogether = gathering((subjects) => this.currentOf(subjects.toSorted()))
   /** In the order in which they were found. */
   private readonly held = new Map<string, Held>()
 
@@ -116,7 +119,7 @@ export class Keys {
       /** By their subjects, keys that are added here. Whoever is faster may give another one the same name. */
       const added = new Map<string, Made>()
       while (open.length > 0) {
-        const asked = yield* unlessUnavailable(this.currentOf(open))
+        const asked = yield* unlessUnavailable(inTransaction ? this.currentOf(open) : this.currentTogether(open))
         if (Result.isFailure(asked)) return new Map(subjects.map((subject) => [subject, asked.failure]))
         const current = new Map(asked.success.map((key) => [key.subject, key]))
         const fresh: Array<SubjectKey> = []
