@@ -7,8 +7,10 @@ import {
   ConfigProvider,
   Effect,
   Equal,
+  Fiber,
   Formatter,
   Hash,
+  Latch,
   Layer,
   Option,
   Redacted,
@@ -28,6 +30,7 @@ import {
 import { TestClock } from "effect/testing"
 import { inspect } from "node:util"
 import * as MemoryStorage from "../src/memory/storage.ts"
+import { gathering } from "../src/personal/gathering.ts"
 import { toFailure } from "../src/subscription/failure.ts"
 import {
   canary,
@@ -268,6 +271,31 @@ describe("what a process holds", () => {
 })
 
 describe("keys", () => {
+  it.effect("are looked up together, whoever of those who wait is interrupted", () =>
+    Effect.gen(function*() {
+      const asked: Array<ReadonlyArray<string>> = []
+      const [isAway, answer] = [Latch.makeUnsafe(false), Latch.makeUnsafe(false)]
+      const ask = gathering((names) => {
+        asked.push(names)
+        return names.includes("fails")
+          ? Effect.fail(names)
+          : isAway.open.pipe(Effect.andThen(answer.await), Effect.as(names))
+      })
+      const first = yield* Effect.forkChild(ask(["a"]))
+      yield* isAway.await
+      const others = yield* Effect.forEach([["b", "c"], ["c"], ["d"]], (names) => Effect.forkChild(ask(names)))
+      yield* Effect.yieldNow
+      yield* Fiber.interrupt(first)
+      yield* Effect.forEach(others.slice(2), Fiber.interrupt)
+      yield* answer.open
+      const all = ["b", "c", "d"]
+      assert.deepStrictEqual(yield* Effect.forEach(others.slice(0, 2), Fiber.join), [all, all])
+      assert.deepStrictEqual(asked, [["a"], all])
+      // A failure is that of its question, and of no other.
+      assert.deepStrictEqual(yield* Effect.flip(ask(["fails"])), ["fails"])
+      assert.deepStrictEqual(yield* ask(["e"]), ["e"])
+    }))
+
   it.effect("may be kept elsewhere, for several stores in one place", () =>
     Effect.gen(function*() {
       const elsewhere = (yield* Storage.Storage).subjectKeys
