@@ -102,7 +102,10 @@ const survives = Effect.fnUntraced(function*(partitioner: Partitioner.Partitione
     written = row?.count ?? 0
   })
   yield* Effect.all(
-    Array.from({ length: 10 }, () => Effect.repeat(Effect.ignore(write), { until: () => written >= 2000 })),
+    Array.from(
+      { length: 10 },
+      () => Effect.repeat(Effect.ignore(write), { until: () => written >= 2000 && killed > 5 })
+    ),
     { concurrency: "unbounded" }
   )
   yield* Deferred.succeed(finished, undefined)
