@@ -157,6 +157,9 @@ export const make = (sql: SqlClient, store: Store, wakeup: Wakeup["Service"]): A
   /** Answers the last message of each stream. */
   const insert = (messages: ReadonlyArray<ArchivedMessage>, tags: ReadonlyArray<Tag>) => {
     const last = new Map(messages.map(({ stream }, i) => [stream, i + 1]))
+    // As in the append function: who has the same new ids waits in one order.
+    const isAscending = messages.every(({ messageId }, i) => messageId > (messages[i - 1]?.messageId ?? ""))
+    const byId = sql.literal(isAscending ? "" : "order by g.id")
     // Who writes no tags needs no rights on them.
     const tagging = tags.length === 0 ? sql.literal("") : sql`, tagged as (
         insert into ${sql(store.tagsTable)} (tag, global_position, type)
@@ -181,7 +184,7 @@ export const make = (sql: SqlClient, store: Store, wakeup: Wakeup["Service"]): A
           (message_id, global_position, added_at, recorded_at, stream, version, message, metadata, occurred_at, tx)
         select g.id, g.position, g.added at time zone ${store.timeZone}::text, g.added, g.stream, g.version, g.data::json,
           nullif(g.metadata, ''::text)::jsonb, nullif(g.occurred, ''::text)::timestamptz, pg_catalog.pg_current_xact_id()
-        from given g order by g.id
+        from given g ${byId}
       )${tagging}
       select g.stream, g.version, g.position as global_position, g.id as message_id
       from given g where g.i operator(pg_catalog.=) any(${Array.from(last.values(), int8)}::int8[])`
