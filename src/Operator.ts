@@ -60,6 +60,7 @@ export type { Message } from "./operator/messages.ts"
 export type { OperatorError } from "./operator/opened.ts"
 export type { Page, PageOptions } from "./operator/page.ts"
 export type { ErrorKind, ParkedMessage, ParkedOptions, WhichParked } from "./operator/parked.ts"
+export type { ScheduledMessage, ScheduledOptions } from "./operator/scheduled.ts"
 export type { Found, SearchOptions } from "./operator/search.ts"
 export type { StreamsOptions } from "./operator/streams.ts"
 export type { Trace, TraceOptions } from "./operator/trace.ts"
@@ -70,7 +71,6 @@ export type {
   OpenTransaction,
   ParkedError,
   PartitionStatus,
-  ScheduledMessage,
   ScheduledTotals,
   StreamSummary,
   SubscriptionTotals,
@@ -128,7 +128,7 @@ export const make = Effect.fnUntraced(function*(
   const trace = Traces.make(stepwise, { readByIds: (ids) => looking(storage.readByIds(ids)) }, typeOf)
   const streams = Streams.make({ ...operator, streams: (query) => looking(operator.streams(query)) })
   const message = Details.make(storage, operator, opened, typeOf)
-  const scheduled = Scheduled.make(operator)
+  const scheduled = Scheduled.make(storage, typeOf)
 
   return {
     store,

@@ -174,8 +174,8 @@ describe("examples", () => {
     ])
   })
 
-  it("22: looks at a store, and has parked messages handled again", async () => {
-    const finished = await run("22-operator.ts")
+  it("24: looks at a store, and has parked messages handled again", async () => {
+    const finished = await run("24-operator.ts")
     assertSucceeded(finished)
     assert.deepStrictEqual(finished.lines, [
       "invoices: 2 messages are parked, of which 0 are requeued",

@@ -7,13 +7,13 @@ import type {
   CataloguedConsumer,
   CataloguedStream,
   EncodedStoredMessage,
+  ListedEntry,
   Looked,
   ObjectsVersion,
   OpenedDefinition,
   OperatorStorage,
   ParkedError,
   PartitionStatus,
-  ScheduledMessage,
   SearchQuery,
   StreamSummary,
   Tagged
@@ -76,7 +76,7 @@ const lookedAt = <Message extends OperatedMessage>(
 export const make = <Message extends OperatedMessage>(
   source: Source<Message>,
   streams: MemoryStream.Streams<Message>,
-  scheduled: () => ReadonlyArray<ScheduledMessage>,
+  scheduled: () => ReadonlyArray<Pick<ListedEntry, "at" | "refused">>,
   wakeup: Wakeup["Service"]
 ): OperatorStorage => {
   const open = (definition: OpenedDefinition) => MemoryStream.make(streams, source, definition, wakeup)
@@ -207,14 +207,6 @@ export const make = <Message extends OperatedMessage>(
           .slice(0, limit)
       }),
 
-    scheduled: ({ after, limit }) =>
-      Effect.sync(() =>
-        scheduled()
-          .toSorted(inOrder)
-          .filter((each) => after === undefined || inOrder(each, after) > 0)
-          .slice(0, limit)
-      ),
-
     scheduledTotals: Effect.map(Clock.currentTimeMillis, (now) => {
       const all = scheduled()
       const waiting = all.filter(({ refused }) => refused === undefined)
@@ -238,8 +230,3 @@ export const make = <Message extends OperatedMessage>(
       }))
   }
 }
-
-type Due = Pick<ScheduledMessage, "at" | "key">
-
-const inOrder = (a: Due, b: Due): number =>
-  a.at.epochMilliseconds - b.at.epochMilliseconds || (a.key < b.key ? -1 : a.key > b.key ? 1 : 0)

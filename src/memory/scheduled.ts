@@ -8,7 +8,6 @@ import type {
   Moved,
   RefusedEntry,
   ScheduledEntry,
-  ScheduledMessage,
   ScheduleStorage
 } from "../Storage.ts"
 import type { Wakeup } from "../storage/listeners.ts"
@@ -86,7 +85,7 @@ export interface Source {
 export const make = (
   source: Source,
   wakeup: Wakeup["Service"]
-): ScheduleStorage & { readonly clear: () => void; readonly list: () => ReadonlyArray<ScheduledMessage> } => {
+): ScheduleStorage & { readonly clear: () => void; readonly list: () => ReadonlyArray<Scheduled> } => {
   const schedule = new Schedule()
   const keyOf = (key: string) => `key ${key}`
 
@@ -180,14 +179,7 @@ export const make = (
     ),
     listenScheduled: wakeup.listen(channel),
     clear: () => schedule.scheduled.clear(),
-    list: () =>
-      Array.from(schedule.scheduled.values(), ({ at, key, message: { messageId }, refused, stream }) => ({
-        key,
-        at,
-        stream,
-        messageId,
-        refused
-      }))
+    list: () => Array.from(schedule.scheduled.values())
   }
 }
 

@@ -130,8 +130,7 @@ export const subscriptionStatus = (storage: OperatorStorage) =>
 export const projectionStatus = (opened: Opened) =>
   Effect.fnUntraced(function*(catalogue: Catalogue, consumer: CataloguedConsumer) {
     const { aggregatedStream, name, objects } = consumer
-    const stream = yield* opened.streamOf(catalogue, consumer)
-    const projected = yield* opened.neverMigrates(stream.projection(name))
+    const { projected, stream } = yield* opened.projectionIn(catalogue, consumer)
     const status: ProjectionStatus = { name, aggregatedStream, objects, versions: yield* statusOf(stream, projected) }
     return status
   })

@@ -53,8 +53,9 @@ export const make = (storage: Storage["Service"], operator: OperatorStorage, ope
       .slice(0, mostSubscriptions)
     const subscriptions = yield* Effect.forEach(
       consumers,
-      Effect.fnUntraced(function*({ name }) {
-        const { subscribed } = yield* opened.subscription(name)
+      Effect.fnUntraced(function*(consumer) {
+        const { name } = consumer
+        const { subscribed } = yield* opened.subscriptionIn(catalogue, consumer)
         const [parked] = yield* subscribed.parked({ places: [place] })
         const isBehind = (yield* subscribed.checkpoint(place.partition)) < place.position
         const state: HandledState = parked === undefined

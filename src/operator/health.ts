@@ -98,7 +98,7 @@ export interface Health {
 
 /** So many partitions of a subscription are looked at, of those with something to be handled; and told, of each kind. */
 const mostPartitions = 1000
-const mostTold = 10
+const mostTold = 3
 
 interface Bounds {
   readonly lag: number

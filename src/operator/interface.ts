@@ -6,7 +6,6 @@ import type {
   ObjectsVersion,
   ParkedError,
   PartitionStatus,
-  ScheduledMessage,
   ScheduledTotals,
   StreamSummary,
   Vitals
@@ -29,6 +28,7 @@ import type { Message } from "./messages.ts"
 import type { OperatorError } from "./opened.ts"
 import type { Page, PageOptions } from "./page.ts"
 import type { ParkedMessage, ParkedOptions, WhichParked } from "./parked.ts"
+import type { ScheduledMessage, ScheduledOptions } from "./scheduled.ts"
 import type { Found, SearchOptions } from "./search.ts"
 import type { StreamsOptions } from "./streams.ts"
 import type { Trace, TraceOptions } from "./trace.ts"
@@ -112,8 +112,8 @@ export interface OperatorService {
   ) => Effect.Effect<ReadonlyArray<ParkedError>, OperatorError>
   /** Projections with their versions. */
   readonly projections: (options?: PageOptions) => Effect.Effect<Page<ProjectionStatus>, OperatorError>
-  /** Messages that are to be written later, in the order of their times. */
-  readonly scheduled: (options?: PageOptions) => Effect.Effect<Page<ScheduledMessage>, OperatorError>
+  /** Messages that are to be written later, in the order in which they leave; or those that could not be written. */
+  readonly scheduled: (options?: ScheduledOptions) => Effect.Effect<Page<ScheduledMessage>, OperatorError>
   /**
    * Has parked messages handled again by the processes of the subscription: all, or those that are meant. Answers how many
    * were not requeued yet. See `requeue` of a subscription.

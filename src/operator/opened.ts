@@ -66,25 +66,36 @@ export const make = (storage: OperatorStorage) => {
   const streamOf = (catalogue: Catalogue, consumer: CataloguedConsumer) =>
     Effect.flatMap(streamIn(catalogue, consumer.aggregatedStream), open)
 
+  /** A subscription of the catalogue. */
+  const subscriptionIn = Effect.fnUntraced(function*(catalogue: Catalogue, consumer: CataloguedConsumer) {
+    yield* requireCurrent(consumer.name, consumer.objects)
+    const stream = yield* streamOf(catalogue, consumer)
+    return { consumer, stream, subscribed: yield* neverMigrates(stream.subscription(consumer.name)) }
+  })
+
   /** A subscription, by its name. */
   const subscription = Effect.fnUntraced(function*(name: string) {
     const catalogue = yield* storage.catalogue
-    const consumer = yield* named("subscription", "a subscription", catalogue.subscriptions, (each) => each.name, name)
-    yield* requireCurrent(name, consumer.objects)
+    const { subscriptions } = catalogue
+    const consumer = yield* named("subscription", "a subscription", subscriptions, (each) => each.name, name)
+    return yield* subscriptionIn(catalogue, consumer)
+  })
+
+  /** A projection of the catalogue. */
+  const projectionIn = Effect.fnUntraced(function*(catalogue: Catalogue, consumer: CataloguedConsumer) {
+    yield* requireCurrent(consumer.name, consumer.objects)
     const stream = yield* streamOf(catalogue, consumer)
-    return { consumer, stream, subscribed: yield* neverMigrates(stream.subscription(name)) }
+    return { consumer, stream, projected: yield* neverMigrates(stream.projection(consumer.name)) }
   })
 
   /** A projection, by its name. */
   const projection = Effect.fnUntraced(function*(name: string) {
     const catalogue = yield* storage.catalogue
     const consumer = yield* named("projection", "a projection", catalogue.projections, (each) => each.name, name)
-    yield* requireCurrent(name, consumer.objects)
-    const stream = yield* streamOf(catalogue, consumer)
-    return { consumer, stream, projected: yield* neverMigrates(stream.projection(name)) }
+    return yield* projectionIn(catalogue, consumer)
   })
 
-  return { aggregatedStream, open, projection, streamOf, subscription, neverMigrates }
+  return { aggregatedStream, open, projection, projectionIn, subscription, subscriptionIn }
 }
 
 export type Opened = ReturnType<typeof make>

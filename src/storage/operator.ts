@@ -160,16 +160,6 @@ export interface ParkedError {
   readonly lastParkedAt: DateTime.Utc
 }
 
-/** A message that is to be written later. */
-export interface ScheduledMessage {
-  readonly key: string
-  readonly at: DateTime.Utc
-  readonly stream: string
-  readonly messageId: string
-  /** Why it could not be written, if so. */
-  readonly refused: string | undefined
-}
-
 /** A transaction that is open for long. */
 export interface OpenTransaction {
   readonly since: DateTime.Utc
@@ -248,11 +238,6 @@ export interface OperatorStorage {
     limit: number
   ) => Effect.Effect<ReadonlyArray<ParkedError>, SqlError>
   readonly scheduledTotals: Effect.Effect<ScheduledTotals, SqlError>
-  /** In the order of their times and keys, those behind a place. */
-  readonly scheduled: (query: {
-    readonly after: { readonly at: DateTime.Utc; readonly key: string } | undefined
-    readonly limit: number
-  }) => Effect.Effect<ReadonlyArray<ScheduledMessage>, SqlError>
   /** With the transactions that are open for longer than so many milliseconds. */
   readonly vitals: (openFor: number) => Effect.Effect<Vitals, SqlError>
 }

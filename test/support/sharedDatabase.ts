@@ -14,12 +14,12 @@ export interface As {
   readonly maxConnections?: number
 }
 
-const password = "a-password-of-tests"
+export const passwordOfRoles = "a-password-of-tests"
 
 export const createRole = Effect.fnUntraced(function*(role: string) {
   const sql = yield* SqlClient.SqlClient
   yield* Effect.acquireRelease(
-    sql.unsafe(`create role "${role}" login password '${password}'`).unprepared,
+    sql.unsafe(`create role "${role}" login password '${passwordOfRoles}'`).unprepared,
     () =>
       Effect.ignore(Effect.andThen(
         sql.unsafe(`drop owned by "${role}" cascade`).unprepared,
@@ -42,7 +42,7 @@ export const sharedDatabaseLayer = Layer.effect(
         Layer.fresh(PgClient.layer({
           url: Redacted.make(inject("postgresUrl")),
           ...config.database === undefined ? {} : { database: config.database },
-          ...role === undefined ? {} : { username: role, password: Redacted.make(password) },
+          ...role === undefined ? {} : { username: role, password: Redacted.make(passwordOfRoles) },
           startupParameters: {
             ...schema === undefined ? {} : { search_path: schema },
             ...timeZone === undefined ? {} : { TimeZone: timeZone }

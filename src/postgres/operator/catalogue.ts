@@ -29,8 +29,9 @@ type Kind = keyof typeof kinds
 interface Candidate {
   readonly kind: Kind
   readonly name: string
-  /** The table of ours that tells where it belongs. */
+  /** The table of ours that tells where it belongs, and the one of version 0.1 that does. */
   readonly tells: string
+  readonly told: string
   readonly migrations: string
   readonly known: number
 }
@@ -49,12 +50,10 @@ const lastOf = (migrations: Result.Result<ReadonlyArray<{ readonly id: number }>
 /** Names that cannot be those of objects of this library are somebody else's. */
 const candidateOf = (kind: Kind, name: string): ReadonlyArray<Candidate> => {
   const found = {
-    stream: () =>
-      Result.map(Objects.forStream(name), ({ migrationsTable, projectionTable }) => [projectionTable, migrationsTable]),
+    stream: () => Result.map(Objects.forStream(name), (of) => [of.projectionTable, of.migrationsTable]),
     subscription: () =>
-      Result.map(Objects.forSubscription(name), ({ migrationsTable, originTable }) => [originTable, migrationsTable]),
-    projection: () =>
-      Result.map(Objects.forProjection(name), ({ migrationsTable, versionsTable }) => [versionsTable, migrationsTable])
+      Result.map(Objects.forSubscription(name), (of) => [of.originTable, of.migrationsTable, of.claimsTable]),
+    projection: () => Result.map(Objects.forProjection(name), (of) => [of.versionsTable, of.migrationsTable])
   }[kind]()
   const known = {
     stream: () => lastOf(Migrations.forStream("any", name)),
@@ -63,7 +62,7 @@ const candidateOf = (kind: Kind, name: string): ReadonlyArray<Candidate> => {
   }[kind]()
   return Result.match(found, {
     onFailure: () => [],
-    onSuccess: ([tells = "", migrations = ""]) => [{ kind, name, tells, migrations, known }]
+    onSuccess: ([tells = "", migrations = "", told = tells]) => [{ kind, name, tells, told, migrations, known }]
   })
 }
 
@@ -101,12 +100,19 @@ export const make = (sql: SqlClient, store: Objects.Objects): Effect.Effect<Cata
 
   const union = (parts: ReadonlyArray<Statement.Fragment>) => parts.reduce((all, part) => sql`${all} union all ${part}`)
 
-  const belonging = (found: ReadonlyArray<Candidate>): Effect.Effect<ReadonlyArray<Told>, SqlError> =>
+  const belonging = (
+    found: ReadonlyArray<Candidate>,
+    may: ReadonlyMap<string, boolean>
+  ): Effect.Effect<ReadonlyArray<Told>, SqlError> =>
     found.length === 0 ? Effect.succeed([]) : sql<Told>`${
-      union(found.map(({ kind, name, tells }) => {
-        const [belongs, definition] = kind === "stream" ? ["store", "definition"] : ["stream", "null::text"]
+      union(found.map(({ kind, name, tells, told }) => {
+        const [belongs, definition, from] = kind === "stream"
+          ? ["store", "definition", sql`${sql(tells)}`]
+          : may.get(tells) === true
+          ? ["stream", "null::text", sql`${sql(tells)}`]
+          : ["owner", "null::text", sql`${sql(told)} where partition = -1`]
         return sql`(select ${kind}::text as kind, ${name}::text as name, ${sql.literal(belongs)} as belongs,
-          ${sql.literal(definition)} as definition from ${sql(tells)} limit 1)`
+          ${sql.literal(definition)} as definition from ${from} limit 1)`
       }))
     }`
 
@@ -124,9 +130,12 @@ export const make = (sql: SqlClient, store: Objects.Objects): Effect.Effect<Cata
     const candidates = yield* names
     const may = yield* readable([
       store.migrationsTable,
-      ...candidates.flatMap(({ migrations, tells }) => [tells, migrations])
+      ...candidates.flatMap(({ migrations, tells, told: earlier }) => [tells, earlier, migrations])
     ])
-    const told = yield* belonging(candidates.filter(({ tells }) => may.get(tells) === true))
+    const told = yield* belonging(
+      candidates.filter(({ tells, told: earlier }) => may.get(may.has(tells) ? tells : earlier) === true),
+      may
+    )
     const streams = new Map(
       told.flatMap(({ belongs, definition, kind, name }) =>
         kind === "stream" && belongs === store.name ? [[name, definition] as const] : []

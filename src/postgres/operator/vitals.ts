@@ -3,7 +3,7 @@ import { Duration, Effect } from "effect"
 import type { SqlClient } from "effect/sql/SqlClient"
 import type { SqlError } from "effect/sql/SqlError"
 import type { OperatorStorage, ScheduledTotals, Vitals } from "../../Storage.ts"
-import { age, type Int8, milliseconds, timeParameter, toTime } from "../client/values.ts"
+import { age, type Int8, milliseconds, toTime } from "../client/values.ts"
 import type { Store } from "../objects.ts"
 
 interface SizeRow {
@@ -23,20 +23,11 @@ interface TransactionRow {
   readonly state: string | null
 }
 
-interface ScheduledRow {
-  readonly key: string
-  readonly due_at: number
-  readonly stream: string
-  readonly message_id: string
-  readonly refused: string | null
-}
-
 export const make = (
   sql: SqlClient,
   store: Store
-): Pick<OperatorStorage, "vitals" | "scheduled" | "scheduledTotals"> => {
+): Pick<OperatorStorage, "vitals" | "scheduledTotals"> => {
   const scheduled = sql(store.scheduledTable)
-  const timeOf = timeParameter(sql)
 
   const size = sql<SizeRow>`
     select case when c.reltuples >= 0 then c.reltuples::float8 end as messages,
@@ -103,26 +94,6 @@ export const make = (
       }
     }),
 
-    scheduledTotals,
-
-    scheduled: ({ after, limit }) =>
-      Effect.map(
-        sql<ScheduledRow>`
-          select key, ${sql.literal(milliseconds("due_at"))} as due_at, stream, message_id, refused from ${scheduled}
-          ${
-          after === undefined
-            ? sql``
-            : sql`where (due_at, key collate "C") > (${timeOf(after.at)}::timestamptz, ${after.key}::text)`
-        }
-          order by due_at, key collate "C" limit ${limit}::int`,
-        (rows) =>
-          rows.map(({ due_at, key, message_id, refused, stream }) => ({
-            key,
-            at: toTime(due_at),
-            stream,
-            messageId: message_id,
-            refused: refused ?? undefined
-          }))
-      )
+    scheduledTotals
   }
 }

@@ -2,7 +2,7 @@
  * An operator looks at a store without its schemas and handlers: finds out why a message was not handled, and has it handled
  * again by the process that runs.
  *
- *   node --conditions=@effect-message-store/source examples/22-operator.ts
+ *   node --conditions=@effect-message-store/source examples/24-operator.ts
  */
 import { Console, Effect, Layer, References, Schedule, Schema } from "effect"
 import { AggregatedStream, Message, MessageStore, Operator, Partitioner, Subscription } from "effect-message-store"

@@ -1,0 +1,105 @@
+/**
+ * What commands print: tables on a terminal, lines with tabs where the output is read by something else, and JSON for who asks
+ * for it. Whatever comes from the database is printed so that a terminal shows it, and does nothing else with it.
+ */
+import { Console, DateTime, Duration, Effect } from "effect"
+import { CliOutput, TerminalCapabilities } from "effect/cli"
+import { printable } from "../internal/printable.ts"
+
+export type Colour = "red" | "yellow" | "green" | "dim" | "bold"
+
+const codes: Readonly<Record<Colour, number>> = { red: 31, yellow: 33, green: 32, dim: 2, bold: 1 }
+
+/** Text that is printed as it is, but for what a terminal would do with it; in a colour if there are colours. */
+export interface Cell {
+  readonly text: string
+  readonly colour?: Colour | undefined
+  /** Numbers stand at the right. */
+  readonly right?: boolean | undefined
+}
+
+export const cell = (value: string | number | undefined, colour?: Colour): Cell => ({
+  text: value === undefined ? "" : typeof value === "number" ? value.toLocaleString("en-US") : printable(value),
+  colour,
+  right: typeof value === "number"
+})
+
+/** As other programs like numbers. */
+const plain = ({ right, text }: Cell): string => right === true ? text.replaceAll(",", "") : text
+
+const painted = (text: string, colour: Colour | undefined, canColor: boolean): string =>
+  canColor && colour !== undefined ? `\u001b[${codes[colour]}m${text}\u001b[0m` : text
+
+const isTerminal = Effect.map(TerminalCapabilities.TerminalCapabilities, ({ canAnimate }) => canAnimate)
+
+/** One line. */
+export const line = (text: string, colour?: Colour): Effect.Effect<void> =>
+  Effect.flatMap(
+    TerminalCapabilities.TerminalCapabilities,
+    ({ canColor }) => Console.log(painted(text, colour, canColor))
+  )
+
+/** A line for whoever sits at the terminal, beside what the command prints. */
+export const hint = (text: string): Effect.Effect<void> =>
+  Effect.flatMap(
+    TerminalCapabilities.TerminalCapabilities,
+    ({ canColor }) => Console.error(painted(text, "dim", canColor))
+  )
+
+const pad = ({ right, text }: Cell, width: number): string => {
+  const space = " ".repeat(Math.max(0, width - CliOutput.displayWidth(text)))
+  return right === true ? space + text : text + space
+}
+
+/** Columns that line up on a terminal, and are parted by tabs elsewhere; with their names on top. */
+export const table = (
+  columns: ReadonlyArray<string>,
+  rows: ReadonlyArray<ReadonlyArray<Cell>>
+): Effect.Effect<void> =>
+  Effect.gen(function*() {
+    const { canColor } = yield* TerminalCapabilities.TerminalCapabilities
+    if (!(yield* isTerminal)) {
+      for (const row of [columns.map((text) => ({ text })), ...rows]) yield* Console.log(row.map(plain).join("\t"))
+      return
+    }
+    const heads = columns.map((text, i): Cell => ({
+      text: text.toUpperCase(),
+      colour: "dim",
+      right: rows[0]?.[i]?.right
+    }))
+    const widths = columns.map((_, i) =>
+      Math.max(...[heads, ...rows].map((row) => CliOutput.displayWidth(row[i]?.text ?? "")))
+    )
+    for (const row of [heads, ...rows]) {
+      const text = row.map((each, i) => painted(pad(each, widths[i] ?? 0), each.colour, canColor)).join("  ")
+      yield* Console.log(text.trimEnd())
+    }
+  })
+
+/** Values as JSON has them: times in ISO 8601, durations in milliseconds. */
+const toJson = (_: string, value: unknown): unknown => Duration.isDuration(value) ? Duration.toMillis(value) : value
+
+/** JSON in which no character does anything to a terminal. */
+export const toText = (value: unknown, space?: number): string =>
+  (JSON.stringify(value, toJson, space) ?? "null").split("\n").map(printable).join("\n")
+
+export const json = (value: unknown): Effect.Effect<void> =>
+  Effect.flatMap(isTerminal, (on) => Console.log(toText(value, on ? 2 : undefined)))
+
+/** `3 min`, or `2 d`. */
+export const duration = (value: Duration.Duration | undefined): string => {
+  if (value === undefined) return ""
+  const seconds = Duration.toSeconds(value)
+  if (seconds < 1) return `${Math.round(seconds * 1000)} ms`
+  if (seconds < 120) return `${Math.round(seconds)} s`
+  if (seconds < 7200) return `${Math.round(seconds / 60)} min`
+  return seconds < 172_800 ? `${Math.round(seconds / 3600)} h` : `${Math.round(seconds / 86_400)} d`
+}
+
+/** How long ago that was. */
+export const ago = (time: DateTime.Utc | undefined, now: DateTime.Utc): string =>
+  time === undefined
+    ? "never"
+    : `${duration(Duration.millis(Math.max(0, now.epochMilliseconds - time.epochMilliseconds)))} ago`
+
+export const time = (at: DateTime.Utc | undefined): string => at === undefined ? "" : DateTime.formatIso(at)
