@@ -18,6 +18,7 @@ import {
   Stream
 } from "effect"
 import {
+  Archive,
   Fold,
   KeyEncryption,
   Message,
@@ -311,6 +312,23 @@ describe("keys", () => {
       assert.strictEqual((yield* elsewhere.current(["c1"]))[0]?.wrapped, undefined)
       yield* TestClock.adjust("1 minute")
       assert.deepStrictEqual(yield* emailsOf(other, "s"), [null])
+    }).pipe(Effect.provide(MemoryStorage.layer), Effect.scoped))
+
+  it.effect("are not in archives, which are forgotten with the rest wherever they are imported", () =>
+    Effect.gen(function*() {
+      const keys = Layer.succeed(SubjectKeys.SubjectKeys, (yield* Storage.Storage).subjectKeys)
+      const layer = Layer.provide(Layer.fresh(Customers.layerMemory), [encryption, keys])
+      const opened = Effect.flatMap(Layer.build(layer), (context) => Effect.provide(Customers, context))
+      const [one, elsewhere, later] = [yield* opened, yield* opened, yield* opened]
+      yield* one.write("s", [renamed("c1"), renamed("c2", "other")])
+      const archive = yield* Stream.runCollect(Archive.of(one).export())
+      assert.include(archive.join(""), "~personal:1:")
+      assert.notInclude(archive.join(""), canary)
+      yield* Stream.runDrain(Archive.of(elsewhere).import(Stream.fromIterable(archive)))
+      assert.deepStrictEqual(yield* emailsOf(elsewhere, "s"), [canary, "other"])
+      yield* one.forget("c1")
+      yield* Stream.runDrain(Archive.of(later).import(Stream.fromIterable(archive)))
+      assert.deepStrictEqual(yield* emailsOf(later, "s"), [null, "other"])
     }).pipe(Effect.provide(MemoryStorage.layer), Effect.scoped))
 
   it.effect("that wrap are read from the configuration, and are told nobody", () =>
