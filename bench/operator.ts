@@ -92,6 +92,7 @@ const measure = Effect.gen(function*() {
     )
   const { items: [newest] } = yield* operator.search({ limit: 1 })
   const { items: [caused] } = yield* operator.search({ type: "Placed", pattern: "order-%99", limit: 1 })
+  const { items: [oldest] } = yield* operator.search({ limit: 1, direction: "forward" })
   const id = newest?.messageId ?? ""
   yield* timed("overview", operator.overview, ({ vitals }) => `${vitals.messages} messages`)
   yield* timed("health", operator.health(), ({ problems }) => `${problems.length} problems`)
@@ -107,7 +108,7 @@ const measure = Effect.gen(function*() {
   )
   yield* timed(
     "trace, of the oldest",
-    operator.trace("912ec803-b2ce-49e4-a541-068d495ab570"),
+    operator.trace(oldest?.messageId ?? ""),
     (found) => `${found?.messages.length} messages`
   )
   yield* search("search: newest", {})

@@ -27,8 +27,18 @@ beforeAll(() => {
   const installed = path.join(modules, "effect-message-store")
   fs.mkdirSync(installed, { recursive: true })
   run("tar", ["-xzf", archive, "--strip-components=1", "-C", installed])
-  // Nothing but the peers and what compiles; a symlink would let everything else of this repository be found.
-  for (const peer of ["effect", "@effect/sql-pg", "@electric-sql/pglite", "@types/node", "undici-types"]) {
+  // Nothing but dependencies, peers and what compiles; a symlink would let everything else of this repository be found.
+  for (
+    const peer of [
+      "effect",
+      "@effect/platform-node-shared",
+      "ws",
+      "@effect/sql-pg",
+      "@electric-sql/pglite",
+      "@types/node",
+      "undici-types"
+    ]
+  ) {
     fs.cpSync(path.join(root, "node_modules", peer), path.join(modules, peer), { recursive: true, dereference: true })
   }
   fs.copyFileSync(path.join(root, "examples/00-quick-start.ts"), path.join(project, "quickStart.ts"))
@@ -56,6 +66,15 @@ describe("the package", () => {
     // As above: those of this package, and of the module that uses it.
     const errors = stdout.split("\n").filter((line) => /^(?!\s|node_modules\/(?!effect-message-store\/))./.test(line))
     assert.deepStrictEqual(errors, [])
+  })
+
+  it("has a command", () => {
+    const { bin, version }: { readonly bin: Readonly<Record<string, string>>; readonly version: string } = JSON.parse(
+      fs.readFileSync(path.join(modules, "effect-message-store/package.json"), "utf8")
+    )
+    const program = path.join(modules, "effect-message-store", bin["effect-message-store"] ?? "")
+    assert.match(fs.readFileSync(program, "utf8"), /^#!\/usr\/bin\/env node\n/)
+    assert.include(run(process.execPath, [program, "--version"]), version)
   })
 
   const quickStart = (env: NodeJS.ProcessEnv) => {

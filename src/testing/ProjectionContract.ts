@@ -4,10 +4,11 @@
  * tables gives a `readModel`.
  */
 import { keeping } from "./projection/keeping.ts"
+import { operating } from "./projection/operating.ts"
 import { promoting } from "./projection/promoting.ts"
 import { makeSuite } from "./suite.ts"
 
 export type { ReadModel } from "./fixture.ts"
 
 /** Registers the suite. */
-export const suite = makeSuite("projections", { promoting, keeping })
+export const suite = makeSuite("projections", { promoting, keeping, operating })

@@ -1,0 +1,127 @@
+/** The operator on PostgreSQL: time limits, transactions of others, other stores, and objects of another version. */
+import { assert, describe, it } from "@effect/vitest"
+import { Deferred, Effect, Fiber, Layer, Schema } from "effect"
+import { Message, MessageStore, Operator, Partitioner } from "effect-message-store"
+import { SqlClient } from "effect/sql"
+import { databaseLayer } from "./support/database.ts"
+import { moved } from "./support/links.ts"
+import { Transfers } from "./support/transfers.ts"
+
+class Noted extends Schema.TaggedClass<Noted>()("Noted", { ...Message.fields, text: Schema.String }) {}
+
+class Notes extends MessageStore.Service<Notes>()("test/operator/Notes", { name: "notes", schema: Noted }) {}
+
+const merged = { name: "merged", patterns: "%", partitioner: Partitioner.constant(1) }
+
+/** Made by an application; what is asked then has the name of the store alone. */
+const prepared = Effect.provide(
+  Effect.gen(function*() {
+    const transfers = yield* Transfers
+    const stream = yield* transfers.aggregatedStream(merged)
+    yield* transfers.write("s", moved())
+    yield* stream.projector.runOnce
+    yield* stream.subscription({ name: "consumer" })
+  }),
+  Layer.fresh(Transfers.layer)
+)
+
+const operated = <A, E, R>(
+  use: (operator: Operator.OperatorService) => Effect.Effect<A, E, R>,
+  options?: Operator.OperatorOptions
+) => Effect.provide(Effect.flatMap(Operator.Operator, use), Layer.fresh(Operator.layer("transfers", options)))
+
+const test = (name: string, body: Effect.Effect<void, unknown, SqlClient.SqlClient>) =>
+  it.live(name, () => Effect.provide(body, Layer.fresh(databaseLayer())))
+
+/** Runs an effect while another transaction has done something, and is open. */
+const during = Effect.fnUntraced(function*<A, E, R, A2, E2, R2>(
+  done: Effect.Effect<A2, E2, R2>,
+  effect: Effect.Effect<A, E, R>
+) {
+  const sql = yield* SqlClient.SqlClient
+  const [reached, over] = [yield* Deferred.make<void>(), yield* Deferred.make<void>()]
+  const holding = yield* Effect.forkChild(sql.withTransaction(
+    done.pipe(Effect.andThen(Deferred.succeed(reached, undefined)), Effect.andThen(Deferred.await(over)))
+  ))
+  yield* Deferred.await(reached)
+  const result = yield* effect
+  yield* Deferred.succeed(over, undefined)
+  yield* Fiber.join(holding)
+  return result
+})
+
+describe("an operator", () => {
+  test(
+    "waits for no statement longer than it says, and leaves nothing of that behind",
+    Effect.gen(function*() {
+      const sql = yield* SqlClient.SqlClient
+      yield* prepared
+      yield* operated((operator) =>
+        Effect.gen(function*() {
+          const failure = yield* during(
+            sql`lock table depeche_msgs_transfers in access exclusive mode`,
+            Effect.all([Effect.flip(operator.streams()), Effect.flip(operator.search({ type: "Moved" }))])
+          )
+          for (const error of failure) {
+            assert.isTrue(error._tag === "SqlError" && error.reason._tag === "StatementTimeoutError")
+          }
+          assert.lengthOf((yield* operator.streams()).items, 1)
+        }), { statementTimeout: "50 millis" })
+      const settings = yield* Effect.forEach(
+        Array.from({ length: 10 }),
+        () => sql<{ readonly statement_timeout: string }>`show statement_timeout`,
+        { concurrency: 10 }
+      )
+      assert.isTrue(settings.flat().every((row) => row.statement_timeout === "0"))
+    })
+  )
+
+  test(
+    "tells of transactions that are open for long, and of objects of another version",
+    Effect.gen(function*() {
+      const sql = yield* SqlClient.SqlClient
+      yield* prepared
+      yield* operated((operator) =>
+        Effect.gen(function*() {
+          const kinds = (bounds: Operator.HealthBounds) =>
+            Effect.map(operator.health(bounds), ({ problems }) => problems.map(({ kind, of }) => `${kind} ${of}`))
+          assert.deepStrictEqual(yield* during(sql`select txid_current()`, kinds({ transaction: 0 })), [
+            "transaction database"
+          ])
+          assert.deepStrictEqual(yield* kinds({ sessions: 0 }), ["sessions database"])
+          assert.deepStrictEqual(yield* kinds({}), [])
+          yield* sql`insert into effect_message_store_streamed_merged (migration_id, name) values (1000, 'of tomorrow')`
+          yield* sql`delete from effect_message_store_subscribed_consumer where migration_id > 1`
+          assert.deepStrictEqual(yield* kinds({}), ["newer merged", "outdated consumer"])
+          const [status] = (yield* operator.subscriptions()).items
+          assert.deepInclude(status, { name: "consumer", totals: undefined, objects: { made: 1, known: 4 } })
+          const refused = yield* Effect.flip(operator.pause("consumer"))
+          assert.deepInclude({ ...refused }, { _tag: "SetupError", identifier: "consumer" })
+        })
+      )
+    })
+  )
+
+  test(
+    "sees what belongs to its own store",
+    Effect.gen(function*() {
+      yield* prepared
+      yield* Effect.provide(
+        Effect.gen(function*() {
+          const stream = yield* (yield* Notes).aggregatedStream({ ...merged, name: "merged_notes" })
+          yield* stream.subscription({ name: "reader" })
+        }),
+        Layer.fresh(Notes.layer)
+      )
+      assert.deepStrictEqual(yield* Operator.stores, ["notes", "transfers"])
+      yield* operated((operator) =>
+        Effect.gen(function*() {
+          const { aggregatedStreams, subscriptions } = yield* operator.overview
+          assert.deepStrictEqual([aggregatedStreams, subscriptions], [["merged"], ["consumer"]])
+          const failure = yield* Effect.flip(operator.pause("reader"))
+          assert.include(failure.message, "must name a subscription of this store, not \"reader\": it has consumer")
+        })
+      )
+    })
+  )
+})
