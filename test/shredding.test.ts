@@ -152,7 +152,7 @@ describe("PostgreSQL", () => {
         const fold = Fold.withSnapshot(
           Fold.make<CustomerEvent>()({
             initial: [] as ReadonlyArray<Personal.Personal<string>>,
-            Renamed: (sofar, message) => [...sofar, message.email]
+            EmailChanged: (sofar, message) => [...sofar, message.email]
           }),
           { name: "emails", schema: Schema.Array(Personal.schema(Schema.String)), every: 1 }
         )

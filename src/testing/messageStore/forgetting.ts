@@ -42,7 +42,7 @@ const emails = (every = 2) => {
   const fold = Fold.withSnapshot(
     Fold.make<CustomerEvent>()({
       initial: [] as ReadonlyArray<Personal.Personal<string>>,
-      Renamed: (sofar, { email }) => {
+      EmailChanged: (sofar, { email }) => {
         calls.evolved++
         return [...sofar, email]
       }
@@ -170,7 +170,7 @@ export const forgetting: Part = (it, { concurrentTransactions }) => {
         const kept = new Map<string, string>()
         const handle = (message: CustomerEvent) =>
           Effect.sync(() => {
-            if (message._tag === "Renamed") {
+            if (message._tag === "EmailChanged") {
               Personal.match(message.email, {
                 Known: (email) => kept.set(message.customerId, email),
                 Forgotten: () => kept.delete(message.customerId)
@@ -272,7 +272,9 @@ export const forgetting: Part = (it, { concurrentTransactions }) => {
           yield* stream.projector.runOnce
           const subscription = yield* stream.subscription({ name, retry: Schedule.recurs(1) })
           yield* subscription.drain((given, delivery) =>
-            given._tag === "Renamed" ? Effect.die(new Broken({ given, delivery })) : Effect.fail({ given, delivery })
+            given._tag === "EmailChanged"
+              ? Effect.die(new Broken({ given, delivery }))
+              : Effect.fail({ given, delivery })
           )
           const parked = yield* subscription.parked
           assert.strictEqual(parked.length, 2)

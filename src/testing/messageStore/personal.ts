@@ -245,7 +245,13 @@ export const personal: Part = (it) => {
         const storage = yield* Storage
         const customer = newCustomer()
         const { messageId, occurredAt } = renamed(customer)
-        const data = JSON.stringify({ _tag: "Renamed", messageId, occurredAt, customerId: customer, email: "plain" })
+        const data = JSON.stringify({
+          _tag: "EmailChanged",
+          messageId,
+          occurredAt,
+          customerId: customer,
+          email: "plain"
+        })
         const item = {
           stream: customer,
           expectedVersion: undefined,

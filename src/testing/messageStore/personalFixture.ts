@@ -30,7 +30,8 @@ export class Registered extends Schema.TaggedClass<Registered>()("Registered", {
   comment: Schema.optional(Schema.Option(Message.personal(Schema.String, ofCustomer)))
 }) {}
 
-export class Renamed extends Schema.TaggedClass<Renamed>()("Renamed", {
+/** Types that no other part of the contract declares tags of: its parts share a store. */
+export class Renamed extends Schema.TaggedClass<Renamed>()("EmailChanged", {
   ...Message.fields,
   customerId: Schema.String,
   email: Message.personal(Schema.String, ofCustomer)

@@ -229,7 +229,7 @@ export const redacting: Part = (it, { concurrentTransactions }) => {
         yield* customers.write(stream, messages)
         const redact = (email: string) =>
           customers.redact(messages.map(({ messageId }) => messageId), (message) =>
-            message._tag === "Renamed" && message.email._tag === "Known"
+            message._tag === "EmailChanged" && message.email._tag === "Known"
               ? new Renamed({ ...message, email: Personal.known(`${email} ${message.email.value}`) })
               : message)
         assert.strictEqual(yield* redact(canary), 2)
@@ -240,7 +240,7 @@ export const redacting: Part = (it, { concurrentTransactions }) => {
         assert.deepStrictEqual(yield* emailsOf(customers, stream), [null, `again ${canary} second`])
         // Nothing is to be encrypted for somebody who is forgotten.
         const back = customers.redact(messages[0].messageId, (message) =>
-          message._tag === "Renamed" ? new Renamed({ ...message, email: Personal.known("back") }) : message)
+          message._tag === "EmailChanged" ? new Renamed({ ...message, email: Personal.known("back") }) : message)
         yield* failsWith(back, { _tag: "SerializationError", operation: "serialize" })
         assert.strictEqual(yield* redact("once more"), 1)
         assert.deepStrictEqual(yield* emailsOf(customers, stream), [null, `once more again ${canary} second`])

@@ -293,7 +293,7 @@ export const scheduling: Part = (it, { concurrentTransactions }) => {
         yield* customers.schedule(customer, renamed(customer, canary), { at, key: customer })
         const email = Effect.map(Stream.runCollect(customers.scheduled()), (all) => {
           const message = all.find(({ key }) => key === customer)?.message
-          return message?._tag === "Renamed" ? Personal.getOrElse(message.email, () => null) : undefined
+          return message?._tag === "EmailChanged" ? Personal.getOrElse(message.email, () => null) : undefined
         })
         const page = yield* (yield* Storage).scheduled({ isRefused: false, after: undefined, limit: 1000 })
         assert.notInclude(JSON.stringify(page), canary)
