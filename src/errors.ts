@@ -209,7 +209,7 @@ export class PersonalDataError extends Schema.TaggedError<PersonalDataError>(
       case "forgotten":
         return `${subject} is forgotten: nothing personal is written for it`
       case "noSubject":
-        return `the message does not say whose ${field} is: its subject must be a string that is not empty, or a number`
+        return `the message does not say whose ${field} is: its subject must be a string of 1 to 255 characters, or a number`
     }
   }
 }

@@ -18,6 +18,7 @@ import {
   Stream
 } from "effect"
 import {
+  AggregatedStream,
   Archive,
   Fold,
   KeyEncryption,
@@ -180,6 +181,48 @@ describe("a schema", () => {
       assert.deepStrictEqual(yield* read, [["Forgotten", "Forgotten"]])
     }).pipe(Effect.provide(Layer.provide(Nests.layerMemory, encryption))))
 
+  it.effect("may have what is not personal at the same place, which nobody takes for it", () => {
+    class Reached extends Schema.TaggedClass<Reached>()("Reached", {
+      ...Message.fields,
+      id: Schema.String,
+      by: Schema.Union([
+        Schema.Struct({ kind: Schema.tag("mail"), address: email }),
+        Schema.Struct({ kind: Schema.tag("web"), address: Schema.String })
+      ]),
+      pair: Schema.Tuple([email, Schema.String])
+    }) {}
+    class Reaches extends MessageStore.Service<Reaches>()("Reaches", { name: "r", schema: Reached }) {}
+    class All extends AggregatedStream.Service<All>()("AllReaches", {
+      store: Reaches,
+      name: "r_all",
+      patterns: "%",
+      partitioner: ({ message: { by, pair } }) => by.kind === "web" ? by.address.length + pair[1].length : 0
+    }) {}
+    const reached = (by: Reached["by"], plain = "plain") =>
+      new Reached({ id: "1", by, pair: [Personal.known("a"), plain] })
+    const web = (address: string) => reached({ kind: "web", address })
+    return Effect.gen(function*() {
+      const [store, all] = [yield* Reaches, yield* All]
+      const written = [reached({ kind: "mail", address: Personal.known("a@b") }), web("b.c")] as const
+      yield* store.write("s", written)
+      const read = yield* Stream.runCollect(store.read("s"))
+      assert.isTrue(Equal.equals(read.map(({ message }) => message), written))
+      // The projector is not stopped by a message that it would not decode.
+      yield* all.projector.runOnce
+      assert.deepStrictEqual((yield* all.partitions).map(({ partition }) => partition), [0, 8])
+      // Nobody makes a message unreadable by what they write.
+      const alike = "~personal:1:AAAA"
+      for (const message of [web(alike), reached(written[1].by, alike)]) {
+        const error = yield* Effect.flip(store.write("s", message))
+        assert.isTrue(
+          error._tag === "SerializationError" && error.reason.includes("begins with \"~personal:\""),
+          `${error}`
+        )
+      }
+      yield* store.write("s", reached({ kind: "mail", address: Personal.known(alike) }))
+    }).pipe(Effect.provide(All.layer.pipe(Layer.provideMerge(Reaches.layerMemory), Layer.provide(encryption))))
+  })
+
   it.effect("whose personal field is a partitioner's is refused, if types were no hindrance", () =>
     Effect.gen(function*() {
       const customers = yield* Customers
@@ -330,6 +373,40 @@ describe("keys", () => {
       yield* Stream.runDrain(Archive.of(later).import(Stream.fromIterable(archive)))
       assert.deepStrictEqual(yield* emailsOf(later, "s"), [null, "other"])
     }).pipe(Effect.provide(MemoryStorage.layer), Effect.scoped))
+
+  it.effect("are for subjects that can be forgotten", () =>
+    Effect.gen(function*() {
+      const customers = yield* Customers
+      const longest = "c".repeat(255)
+      yield* customers.write("s", renamed(longest))
+      const error = yield* Effect.flip(customers.write("s", renamed(`${longest}c`)))
+      assert.include(String(error), "a string of 1 to 255 characters")
+      yield* customers.forget(longest)
+      assert.deepStrictEqual(yield* emailsOf(customers, "s"), [null])
+    }).pipe(Effect.provide(Layer.provide(Customers.layerMemory, encryption))))
+
+  it.effect("that are forgotten are not held, however long whoever wraps the next one takes", () =>
+    Effect.gen(function*() {
+      const real = yield* KeyEncryption.KeyEncryption
+      const [isStuck, wraps] = [yield* Latch.make(false), yield* Latch.make(true)]
+      const slow = Layer.succeed(KeyEncryption.KeyEncryption, {
+        ...real,
+        wrap: (...given) => Effect.andThen(Effect.andThen(isStuck.open, wraps.await), real.wrap(...given))
+      })
+      yield* Effect.gen(function*() {
+        const customers = yield* Customers
+        yield* customers.write("s", renamed("c"))
+        assert.deepStrictEqual(yield* emailsOf(customers, "s"), [canary])
+        yield* wraps.close
+        yield* isStuck.close
+        const forgetting = yield* Effect.forkChild(customers.forget("c"))
+        yield* isStuck.await
+        const held = yield* emailsOf(customers, "s")
+        yield* wraps.open
+        yield* Fiber.join(forgetting)
+        assert.deepStrictEqual(held, [null])
+      }).pipe(Effect.provide(Layer.provide(Customers.layerMemory, slow)))
+    }).pipe(Effect.provide(encryption)))
 
   it.effect("that wrap are read from the configuration, and are told nobody", () =>
     Effect.gen(function*() {

@@ -17,6 +17,8 @@ export interface PersonalPlace {
   readonly path: ReadonlyArray<Step>
   /** The field that names the subject, and how many steps of the path lead to the object that has it. */
   readonly subject: { readonly depth: number; readonly name: string }
+  /** Whether what is not personal may stand there too: another element of a tuple, or member of a union. */
+  readonly isShared: boolean
 }
 
 /** The personal fields of a schema. */
@@ -43,7 +45,10 @@ export const personalPlacesOf = (
   const byType = new Map<string, ReadonlyArray<PersonalPlace>>()
   for (const member of membersOf(ast)) {
     const encoded = encodedOf(member)
-    const places = placesOf(encoded, [], [], found)
+    const places = placesOf(encoded, [], [], found).map((place) => ({
+      ...place,
+      isShared: mayBePlain(encoded, place.path)
+    }))
     if (places.length === 0) continue
     const type = typeOf(encoded)
     if (type === undefined) {
@@ -83,7 +88,7 @@ const placesOf = (
   path: ReadonlyArray<Step>,
   enclosing: ReadonlyArray<Enclosing>,
   found: Set<PersonalOptions>
-): ReadonlyArray<PersonalPlace> => {
+): ReadonlyArray<Omit<PersonalPlace, "isShared">> => {
   const own = personalOf(ast)
   if (own !== undefined) {
     found.add(own)
@@ -106,6 +111,23 @@ const placesOf = (
     ...ast.propertySignatures.flatMap(({ name, type }) => placesOf(type, [...path, String(name)], around, found)),
     ...ast.indexSignatures.flatMap(({ type }) => placesOf(type, [...path, eachField], around, found))
   ]
+}
+
+/** Whether something that is not personal may stand at the end of a path. */
+const mayBePlain = (ast: SchemaAST.AST, path: ReadonlyArray<Step>): boolean => {
+  if (personalOf(ast) !== undefined) return false
+  const encoded = encodedOf(ast)
+  if (encoded !== ast) return mayBePlain(encoded, path)
+  if (SchemaAST.isUnion(ast)) return ast.types.some((member) => mayBePlain(member, path))
+  const [step, ...rest] = path
+  if (step === undefined) return !SchemaAST.isNull(ast) && !SchemaAST.isUndefined(ast)
+  if (SchemaAST.isArrays(ast)) {
+    return step === eachElement && [...ast.elements, ...ast.rest].some((element) => mayBePlain(element, rest))
+  }
+  if (!SchemaAST.isObjects(ast)) return SchemaAST.isUnknown(ast) || SchemaAST.isAny(ast) || SchemaAST.isSuspend(ast)
+  const named = step === eachField ? ast.propertySignatures : ast.propertySignatures.filter(({ name }) => name === step)
+  const others = step === eachField || (step !== eachElement && named.length === 0) ? ast.indexSignatures : []
+  return [...named, ...others].some(({ type }) => mayBePlain(type, rest))
 }
 
 const subjectOf = (name: string, enclosing: ReadonlyArray<Enclosing>): PersonalPlace["subject"] => {

@@ -14,6 +14,8 @@ export interface Field {
   readonly value: Schema.Json
   /** The way to it: JSON text of an array, without spaces. Part of what an encrypted value is bound to. */
   readonly path: string
+  /** Whether what is not personal may stand there too. */
+  readonly isShared: boolean
   /** Undefined: the message does not say. */
   readonly subject: string | undefined
 }
@@ -34,7 +36,7 @@ export const fieldsOf = (places: PersonalPlaces, data: Schema.Json): ReadonlyArr
  * encrypts nothing.
  */
 export const hasPlain = (places: PersonalPlaces | undefined, data: Schema.Json): boolean =>
-  places !== undefined && fieldsOf(places, data).some(({ value }) => !isWritten(value))
+  places !== undefined && fieldsOf(places, data).some(({ isShared, value }) => !isShared && !isWritten(value))
 
 const none: ReadonlyArray<never> = []
 
@@ -64,7 +66,14 @@ const follow = (
       if (isContainer(value)) follow(place, [...values, value], taken, found)
       continue
     }
-    found.push({ container, key, value, path: JSON.stringify(taken), subject: subjectOf(place, values) })
+    found.push({
+      container,
+      key,
+      value,
+      path: JSON.stringify(taken),
+      isShared: place.isShared,
+      subject: subjectOf(place, values)
+    })
   }
 }
 

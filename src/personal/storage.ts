@@ -19,8 +19,9 @@ import { Array as Arr, Effect, Result } from "effect"
 import type { Schema } from "effect"
 import type { SqlError } from "effect/sql/SqlError"
 import { PersonalDataError, SerializationError } from "../errors.ts"
+import { checkStreamName } from "../internal/checks.ts"
 import type { PersonalPlaces } from "../internal/personalPaths.ts"
-import { hasWritten, isWritten, writtenForgotten, writtenKnown } from "../Personal.ts"
+import { ciphertextPrefix, hasWritten, isWritten, writtenForgotten, writtenKnown } from "../Personal.ts"
 import {
   type AggregatedStorage,
   type AppendItem,
@@ -54,13 +55,19 @@ export const make = (backend: Backend, places: PersonalPlaces, keys: Keys, snaps
     const open: Array<Open<M>> = []
     const subjects = new Set<string>()
     for (const message of messages) {
-      if (!hasWritten(message.data)) {
+      if (!hasWritten(message.data) && !message.data.includes(`"${ciphertextPrefix}`)) {
         encoded.set(message, Result.succeed(message))
         continue
       }
       const json = JSON.parse(message.data)
-      const fields = fieldsOf(places, json).filter(({ value }) => isWritten(value) && value["~personal"] === "known")
-      const nobody = fields.find(({ subject }) => subject === undefined)
+      const found = fieldsOf(places, json)
+      const alike = found.find(({ value }) => isEncrypted(value))
+      if (alike !== undefined) {
+        encoded.set(message, Result.fail(looksEncrypted(message, alike)))
+        continue
+      }
+      const fields = found.filter(({ value }) => isWritten(value) && value["~personal"] === "known")
+      const nobody = fields.find(({ subject = "" }) => Result.isFailure(checkStreamName(subject)))
       if (nobody !== undefined) {
         encoded.set(message, refuse(message, new PersonalDataError({ reason: "noSubject", field: nobody.path })))
         continue
@@ -277,6 +284,14 @@ const encryptAll = async <M extends Content>(
     : Result.succeed({ ...message, data })
 }
 
+/** What is not personal, and would be taken for an encrypted value by whoever reads the message. */
+const looksEncrypted = ({ messageId }: Content, { path }: Field): SerializationError =>
+  new SerializationError({
+    operation: "serialize",
+    messageId,
+    reason: `the text at ${path} begins with "${ciphertextPrefix}", as encrypted values do that may stand there`
+  })
+
 const refuse = ({ messageId }: Content, cause: PersonalDataError): Encoded<never> =>
   Result.fail(new SerializationError({ operation: "serialize", reason: cause.message, messageId, cause }))
 
@@ -292,5 +307,8 @@ const itemOf = (
 
 /** Whatever was known of it, and whoever may know it. */
 const hide = (places: PersonalPlaces, data: Schema.Json): void => {
-  for (const { container, key } of fieldsOf(places, data)) container[key] = { ...writtenForgotten }
+  for (const { container, isShared, key, value } of fieldsOf(places, data)) {
+    if (isShared && !isEncrypted(value)) continue // what is not personal
+    container[key] = { ...writtenForgotten }
+  }
 }

@@ -141,12 +141,14 @@ export const shred = Effect.fnUntraced(function*<A>(
       freshness,
       notice,
       rewrap: keys.rewrap,
+      // In this order, or transactions that forget several would wait for each other.
       remove: (subject) =>
-        Effect.asVoid(stored.forget([subject, nobody].map((each) => ({
+        Effect.asVoid(stored.forget([nobody, subject].map((each) => ({
           subject: each,
           id: globalThis.crypto.randomUUID()
         })))),
-      expire: Effect.andThen(snapshots.observe, Effect.sync(() => keys.clear()))
+      // What is held goes first: whoever wraps the key of the next snapshots may be slow, or not there.
+      expire: Effect.andThen(Effect.sync(() => keys.clear()), snapshots.observe)
     }
   }
 })
