@@ -105,6 +105,23 @@ describe("PostgreSQL", () => {
         }
       }))
 
+    it.effect("two transactions that forget several do not deadlock", () =>
+      Effect.gen(function*() {
+        const store = yield* Customers
+        const outside = yield* outsider
+        const [first, second] = [newCustomer(), newCustomer()]
+        for (const customer of [first, second]) yield* store.write(customer, renamed(customer))
+        const other = yield* store.withTransaction(Effect.gen(function*() {
+          yield* store.forget(first)
+          const forgetting = yield* Effect.forkDetach(outside(store.forget(second)))
+          yield* waits(1)
+          yield* store.forget(second)
+          return forgetting
+        }))
+        yield* Fiber.join(other)
+        for (const customer of [first, second]) assert.deepStrictEqual(yield* emailsOf(store, customer), [null])
+      }))
+
     it.effect("two transactions that write for somebody who was forgotten do not deadlock", () =>
       Effect.gen(function*() {
         const store = yield* Returning
