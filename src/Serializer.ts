@@ -282,8 +282,12 @@ const refuse = (reason: string, cause?: unknown): Result.Result<never, Serializa
     new SerializationError({ operation: "serialize", reason, ...(cause === undefined ? {} : { cause }) })
   )
 
-/** Why PostgreSQL's json and jsonb do not both hold this text, if so. `JSON.stringify` writes a lone surrogate as an escape. */
-const unstorable = (text: string, maximumSize: number): string | undefined => {
+/**
+ * Why PostgreSQL's json and jsonb do not both hold this text, if so. `JSON.stringify` writes a lone surrogate as an escape.
+ *
+ * @internal
+ */
+export const unstorable = (text: string, maximumSize: number): string | undefined => {
   if (text.length * 3 > maximumSize && byteLength(text) > maximumSize) {
     return `its JSON has more than ${maximumSize} bytes`
   }
@@ -310,7 +314,7 @@ const printedLength = (text: string): number => {
     const code = text.charCodeAt(at)
     if (code === 0x22 /* " */) inString = !inString
     else if (inString && code === 0x5c /* \\ */) at++
-    else if (!inString && code === 0x65 /* e */) {
+    else if (!inString && (code === 0x65 || code === 0x45) /* e E */) {
       exponent.lastIndex = at + 1
       length += Math.abs(Number(exponent.exec(text)?.[0] ?? 0)) // none: it is that of "true" or "false"
     }
@@ -318,7 +322,7 @@ const printedLength = (text: string): number => {
   return length
 }
 
-const exponent = /[-+]\d+/y
+const exponent = /[-+]?\d+/y
 
 // An escape counts where an even number of backslashes comes before it.
 const unstorableEscape = /(?<!\\)(?:\\\\)*\\u(?:0000|d[89a-f])/

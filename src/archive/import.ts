@@ -1,9 +1,11 @@
 /** Messages of an archive into a store. */
 import { Array as Arr, Effect, Stream } from "effect"
 import type { SqlError } from "effect/sql/SqlError"
-import { ArchiveConflictError, type ArchiveError, type InvalidArgumentError } from "../errors.ts"
+import { ArchiveConflictError, type ArchiveError, type InvalidArgumentError, SerializationError } from "../errors.ts"
 import { invalid } from "../internal/checks.ts"
+import { isTimeText } from "../internal/timeText.ts"
 import { isPermanent } from "../internal/transient.ts"
+import { maximumMetadataSize, unstorable } from "../Serializer.ts"
 import type { Storage } from "../Storage.ts"
 import { type ArchivedMessage, type ImportOutcome, Refusal } from "../storage/archive.ts"
 import { progress } from "./progress.ts"
@@ -43,6 +45,12 @@ const importBlock = Effect.fnUntraced(function*(
   storage: Storage["Service"],
   { line, messages }: Block
 ): Effect.fn.Return<number, ArchiveConflictError | SqlError> {
+  for (const [i, message] of messages.entries()) {
+    const reason = whyNot(message)
+    if (reason === undefined) continue
+    const cause = new SerializationError({ operation: "serialize", reason })
+    return yield* Effect.fail(conflictOf(message, line + i, { reason: "refused", cause }))
+  }
   let skipped = 0
   let left: ReadonlyArray<ArchivedMessage> = messages
   while (Arr.isReadonlyArrayNonEmpty(left)) {
@@ -57,6 +65,17 @@ const importBlock = Effect.fnUntraced(function*(
   }
   return skipped
 })
+
+/** Values that are encrypted take more than `maximumMessageSize`; readers take no more than this. */
+const maximumSize = 15 * 1024 * 1024
+
+/** Why a message cannot be in a store, whatever the database says: nobody has written it so by this library, or could read it. */
+const whyNot = ({ addedAt, data, metadata, occurredAt = addedAt }: ArchivedMessage): string | undefined => {
+  if (!isTimeText(addedAt) || (occurredAt !== addedAt && !isTimeText(occurredAt))) return "it has a time that is none"
+  if (metadata !== "null" && !metadata.startsWith("{")) return "its metadata is no object"
+  const fault = unstorable(metadata, maximumMetadataSize)
+  return fault === undefined ? unstorable(data, maximumSize) : `in its metadata: ${fault}`
+}
 
 /** If the database refuses them, fewer of them, down to the one that it refuses. */
 const importSome = (

@@ -1,5 +1,6 @@
 /** Times as PostgreSQL reads and writes them. */
-import { DateTime } from "effect"
+import { DateTime, Result } from "effect"
+import { checkTime } from "./checks.ts"
 
 /** In it, years before the first, and behind 9999, are written in another way than in ISO 8601. */
 export const timeText = (time: DateTime.Utc): string => {
@@ -7,6 +8,18 @@ export const timeText = (time: DateTime.Utc): string => {
   return Number(year) > 0
     ? `${Number(year)}`.padStart(4, "0") + rest
     : `${1 - Number(year)}`.padStart(4, "0") + `${rest} BC`
+}
+
+/** Whether it is a time that {@link parseTimeText} reads, and no other one: not 30 February, or in the year 0. */
+export const isTimeText = (text: string): boolean => {
+  try {
+    const [, seconds = "", era = ""] = /^(.*?:\d\d:\d\d).*?( BC)?$/.exec(text) ?? []
+    const time = parseTimeText(text)
+    const again = timeText(time)
+    return again.startsWith(seconds) && again.endsWith(" BC") === (era !== "") && Result.isSuccess(checkTime(time))
+  } catch {
+    return false
+  }
 }
 
 /** What {@link timeText} has written; of microseconds, milliseconds are left. */

@@ -2,6 +2,7 @@
 import { assert } from "@effect/vitest"
 import { Array as Arr, DateTime, Effect, Stream } from "effect"
 import * as Archive from "../../Archive.ts"
+import * as Format from "../../archive/format.ts"
 import { Accounts, deposits, failsWith, newStream, type Part } from "../fixture.ts"
 import { elsewhere, exported, imported, stored } from "./archives.ts"
 import { canary, Customers, emailsOf, newCustomer, onCustomers, renamed } from "./personalFixture.ts"
@@ -51,6 +52,56 @@ export const archivesKept: Part = (it) => {
         yield* accounts.delete(stream)
       }
       assert.deepInclude(yield* Archive.verify(Stream.succeed(text)), { messages: 1200, streams: 1 })
+    }))
+
+  it.effect("that somebody has made by hand bring nothing in that could not be written, or not be read", () =>
+    Effect.gen(function*() {
+      const accounts = yield* Accounts
+      const stream = newStream()
+      const good = {
+        stream,
+        version: 1,
+        messageId: globalThis.crypto.randomUUID(),
+        globalPosition: 1,
+        addedAt: "0044-03-15T12:00:00.000001Z BC",
+        occurredAt: "12026-02-28T23:59:59.9Z",
+        metadata: "{\"a\":1}",
+        data: "{\"_tag\":\"Noted\"}"
+      }
+      const archived = Effect.fnUntraced(function*(change: Partial<typeof good>) {
+        const bounds = { messages: 1, streams: 1, firstGlobalPosition: 1, lastGlobalPosition: 1 }
+        const manifest = { format: 1, store: "hand", pattern: "%", ...bounds, exportedAt: "" } as const
+        const start = Format.checkStart("end", 1)
+        const text = Format.manifestLine(manifest) + Format.messageLine({ ...good, ...change }) + start
+        return text.slice(0, -start.length) + Format.checkLine(start, yield* Format.hashOf("", text))
+      })
+      const text = (json: string) => ({ data: `{"_tag":"Noted","text":${json}}` })
+      const refused = [
+        text("\"\\u0000\""),
+        text("\"\\ud800\""),
+        text(`${"[".repeat(501)}${"]".repeat(501)}`),
+        text(`"${"x".repeat(15 * 1024 * 1024)}"`),
+        text(`[${"1e308,".repeat(60_000)}1E308]`),
+        ...["5", "[]", "\"x\"", "{\"a\":\"\\u0000\"}", `{"a":"${"x".repeat(64 * 1024)}"}`].map((metadata) => ({
+          metadata
+        })),
+        ...[
+          "2026-02-30T00:00:00Z",
+          "2026-13-01T00:00:00Z",
+          "2026-01-01T24:00:00Z",
+          "0000-01-01T00:00:00Z",
+          "290000-01-01T00:00:00Z",
+          "5000-01-01T00:00:00Z BC"
+        ].flatMap((time) => [{ addedAt: time }, { occurredAt: time }])
+      ]
+      for (const change of refused) {
+        const error = { _tag: "ArchiveConflictError", reason: "refused", line: 2 }
+        yield* failsWith(imported(accounts, yield* archived(change)), error, JSON.stringify(change).slice(0, 100))
+      }
+      assert.strictEqual((yield* accounts.head(stream)).version, 0)
+      yield* imported(accounts, yield* archived({}))
+      assert.strictEqual((yield* accounts.head(stream)).version, 1)
+      yield* accounts.delete(stream)
     }))
 
   it.effect("have personal fields as they are stored, and they stay forgotten", () =>
