@@ -1,7 +1,7 @@
 /** Given, when, then for deciders and decisions: what holds passes, and what does not says what it was given. */
 import { assert, describe, it } from "@effect/vitest"
-import { Cause, Context, Effect, Exit, Schema } from "effect"
-import { Decider, Decision, Fold, Message, MessageStore } from "effect-message-store"
+import { Cause, Context, Effect, Exit, Layer, Schema } from "effect"
+import { Decider, Decision, Fold, KeyEncryption, Message, MessageStore, Personal } from "effect-message-store"
 import { Scenario } from "effect-message-store/testing"
 
 class SeatBooked extends Schema.TaggedClass<SeatBooked>()("SeatBooked", {
@@ -178,4 +178,41 @@ describe("a scenario on a store", () => {
       const late = onCourses.given(opened).when("a", "late")
       yield* fails(limited(late.thenFails(new Refused({ reason: "late" }))), "\"writes\":[{\"stream\":\"student-late\"")
     }))
+})
+
+describe("a scenario with personal fields", () => {
+  class Registered extends Schema.TaggedClass<Registered>()("Registered", {
+    ...Message.fields,
+    customer: Schema.String,
+    email: Message.personal(Schema.String, { subject: "customer" })
+  }) {}
+  class Customers extends MessageStore.Service<Customers>()("test/ScenarioCustomers", {
+    name: "customers",
+    schema: Registered
+  }) {}
+  const registered = (email: string) => ({
+    stream: "ada",
+    messages: new Registered({ customer: "ada", email: Personal.known(email) })
+  })
+  const register = Effect.fn("register")(function*(email: string) {
+    const customers = yield* Customers
+    yield* customers.write("ada", registered(email).messages)
+  })
+  const encryption = Layer.unwrap(Effect.map(KeyEncryption.generate("test"), KeyEncryption.layer))
+  const onCustomers = Scenario.on(Customers, register).given(registered("old")).when("new")
+
+  it.effect("asks for what encrypts them, and compares their values", () =>
+    Effect.gen(function*() {
+      const scenario: Effect.Effect<void, never, KeyEncryption.KeyEncryption> = onCustomers.thenWrites(
+        registered("new")
+      )
+      yield* Effect.provide(scenario, encryption)
+    }))
+
+  it.effect("says that values differ which it does not print", () =>
+    fails(
+      Effect.orDie(Effect.provide(onCustomers.thenWrites(registered("another")), encryption)),
+      "\"email\":\"<redacted>\"",
+      "They differ in what is not printed: personal values, or classes."
+    ))
 })

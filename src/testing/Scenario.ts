@@ -42,11 +42,13 @@ export class ScenarioError extends Error {
   readonly actual: unknown
 
   constructor(given: ReadonlyArray<unknown>, command: unknown, expected: unknown, actual: unknown) {
+    const [before, after] = [Formatter.format(expected), Formatter.format(actual)]
     super([
       `given    ${given.length === 0 ? "nothing" : Formatter.format(given)}`,
       `when     ${Formatter.format(command)}`,
-      `expected ${Formatter.format(expected)}`,
-      `got      ${Formatter.format(actual)}`
+      `expected ${before}`,
+      `got      ${after}`,
+      ...before === after ? ["They differ in what is not printed: personal values, or classes."] : []
     ].join("\n"))
     this.expected = expected
     this.actual = actual
@@ -103,7 +105,8 @@ export interface StoreScenarios<Args extends ReadonlyArray<unknown>, A, E, R> {
  * **Details**
  *
  * `thenWrites` expects what was written to the streams, in the order of global positions; ids, times and metadata do not
- * count. `thenFails` and `thenNothing` expect that nothing was. Services beside the store are required by the scenario.
+ * count. `thenFails` and `thenNothing` expect that nothing was. Services beside the store are required by the scenario: so
+ * is a `KeyEncryption`, if messages have personal fields.
  *
  * **Example**
  *
@@ -116,10 +119,10 @@ export interface StoreScenarios<Args extends ReadonlyArray<unknown>, A, E, R> {
  *     .thenWrites({ stream: "course-c1", messages: new Subscribed({ course: "c1", student: "Ada" }) }))
  * ```
  */
-export const on = <Self, Id extends string, A, P extends Path, Args extends ReadonlyArray<unknown>, E, R>(
-  store: ServiceClass<Self, Id, A, P>,
+export const on = <Self, Id extends string, A, P extends Path, N, Args extends ReadonlyArray<unknown>, E, R>(
+  store: ServiceClass<Self, Id, A, P, N>,
   decide: (...args: Args) => Effect.Effect<unknown, E, R>
-): StoreScenarios<Args, A, E, Exclude<R, Self>> => ({
+): StoreScenarios<Args, A, E, Exclude<R, Self> | N> => ({
   given: (...written) => ({
     when: (...args) => {
       const decided = Effect.gen(function*() {
@@ -134,7 +137,7 @@ export const on = <Self, Id extends string, A, P extends Path, Args extends Read
       }).pipe(
         Effect.scoped,
         Effect.provide(Layer.fresh(Layer.orDie(store.layerMemory)))
-      ) as Effect.Effect<Outcome, never, Exclude<R, Self>> // less the scope
+      ) as Effect.Effect<Outcome, never, Exclude<R, Self> | N> // less the scope
       const ends = endsOf(written.flatMap(contentsOf), args.length === 1 ? args[0] : args, decided)
       return {
         thenWrites: (...expected) => ends({ writes: expected.flatMap(contentsOf) }),
