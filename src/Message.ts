@@ -175,7 +175,7 @@ export interface PersonalField<S extends Schema.Constraint> extends
 export interface PersonalOptions {
   /**
    * The field that names the subject, as it is stored: a string or a number, beside the personal field, or in one of the objects
-   * around it, the innermost of which counts. It is stored as it is, with its key: an id that says nothing of the person.
+   * around it, the innermost of which counts. A store whose schema has no such field there throws a `TypeError` where it is defined. It is stored as it is, with its key: an id that says nothing of the person.
    */
   readonly subject: string
 }

@@ -176,7 +176,8 @@ export class SerializationError extends Schema.TaggedError<SerializationError>(
  * - `wrappingKey`: this process does not have the key that wraps the data key, or has another one under its id;
  * - `unavailable`: what wraps data keys, or keeps them, cannot be reached;
  * - `tampered`: what is stored was not encrypted for this field of this message, or was changed since;
- * - `lost`: the data key is not where keys are kept, though nobody has forgotten it: an older backup was restored, say;
+ * - `lost`: the data key is not where keys are kept, though nobody has forgotten it: an older backup was restored, say, or an archive
+ *   was imported without them;
  * - `forgotten`: the subject is forgotten, and nothing is written for it;
  * - `noSubject`: the message does not say whose data it has.
  */
@@ -205,9 +206,10 @@ export class PersonalDataError extends Schema.TaggedError<PersonalDataError>(
       case "tampered":
         return `${field} was not encrypted for this message and this field, or was changed since`
       case "lost":
-        return `${field} is encrypted by a key that is not kept any more, and was not forgotten: restore the keys`
+        return `${field} is encrypted by a key that is not where keys are kept, though nobody has forgotten it: restore the ` +
+          "keys, or copy them from the store that the message was imported from"
       case "forgotten":
-        return `${subject} is forgotten: nothing personal is written for it`
+        return `${subject} is forgotten: nothing personal is written for it, unless the store has whenForgotten: "newKey"`
       case "noSubject":
         return `the message does not say whose ${field} is: its subject must be a string of 1 to 255 characters, or a number`
     }

@@ -26,6 +26,7 @@ import {
   MessageStore,
   Partitioner,
   Personal,
+  PersonalDataError,
   Storage,
   SubjectKeys
 } from "effect-message-store"
@@ -120,7 +121,10 @@ describe("a schema", () => {
     children: Schema.Array(Schema.suspend(() => tree))
   }) as never // it needs what encrypts it
   const cases: Record<string, readonly [Schema.Struct.Fields, string]> = {
-    "whose subject is missing": [{ email }, "has the subject \"id\", which is no field beside it"],
+    "whose subject is missing": [
+      { email },
+      "the personal field \"email\" has the subject \"id\", which is no field beside it"
+    ],
     "whose subject is no text": [{ id: Schema.Struct({}), email }, "must be a string or a number"],
     "whose subject is personal": [{ id: email, email }, "must be a string or a number"],
     "with a personal tag": [
@@ -355,6 +359,17 @@ describe("keys", () => {
       assert.strictEqual((yield* elsewhere.current(["c1"]))[0]?.wrapped, undefined)
       yield* TestClock.adjust("1 minute")
       assert.deepStrictEqual(yield* emailsOf(other, "s"), [null])
+    }).pipe(Effect.provide(MemoryStorage.layer), Effect.scoped))
+
+  it.effect("are given up where what keeps them elsewhere does not keep them", () =>
+    Effect.gen(function*() {
+      const keys = (yield* Storage.Storage).subjectKeys
+      const forgetful = Layer.succeed(SubjectKeys.SubjectKeys, { ...keys, add: () => Effect.void })
+      const layer = Layer.provide(Layer.fresh(Customers.layerMemory), [encryption, forgetful])
+      const store = yield* Effect.provide(Customers, yield* Layer.build(layer))
+      const error = yield* Effect.flip(store.write("s", renamed("c1")))
+      assert.isTrue(error._tag === "SerializationError" && error.cause instanceof PersonalDataError)
+      assert.include(inspect(error.cause), "does not give, as `current`, the keys that were added to it")
     }).pipe(Effect.provide(MemoryStorage.layer), Effect.scoped))
 
   it.effect("are not in archives, which are forgotten with the rest wherever they are imported", () =>

@@ -92,7 +92,7 @@ const placesOf = (
   const own = personalOf(ast)
   if (own !== undefined) {
     found.add(own)
-    return [{ path, subject: subjectOf(own.subject, enclosing) }]
+    return [{ path, subject: subjectOf(own.subject, path, enclosing) }]
   }
   const encoded = encodedOf(ast)
   if (encoded !== ast) return placesOf(encoded, path, enclosing, found)
@@ -130,16 +130,25 @@ const mayBePlain = (ast: SchemaAST.AST, path: ReadonlyArray<Step>): boolean => {
   return [...named, ...others].some(({ type }) => mayBePlain(type, rest))
 }
 
-const subjectOf = (name: string, enclosing: ReadonlyArray<Enclosing>): PersonalPlace["subject"] => {
+const subjectOf = (
+  name: string,
+  path: ReadonlyArray<Step>,
+  enclosing: ReadonlyArray<Enclosing>
+): PersonalPlace["subject"] => {
+  const field = `the personal field "${path.map((step) => typeof step === "string" ? step : "*").join(".")}"`
   for (const { depth, object } of enclosing) {
-    const field = object.propertySignatures.find((each) => each.name === name)
-    if (field === undefined) continue
-    if (personalOf(field.type) !== undefined || !isText(field.type)) {
-      throw new TypeError(`the subject "${name}" of a personal field must be a string or a number, in its encoded form`)
+    const named = object.propertySignatures.find((each) => each.name === name)
+    if (named === undefined) continue
+    if (personalOf(named.type) !== undefined || !isText(named.type)) {
+      throw new TypeError(
+        `${field} has the subject "${name}", which must be a string or a number, in its encoded form, and not personal`
+      )
     }
     return { depth, name }
   }
-  throw new TypeError(`a personal field has the subject "${name}", which is no field beside it, or around it`)
+  throw new TypeError(
+    `${field} has the subject "${name}", which is no field beside it, or around it, by the names that are stored`
+  )
 }
 
 const isText = (ast: SchemaAST.AST): boolean => {

@@ -33,6 +33,8 @@ export interface KeysOptions {
 /** How many keys are asked for at a time, and how many are unwrapped at once. */
 const atATime = 1000
 const atOnce = 32
+/** How often a key is added before it is given up; each time, another one was faster and is forgotten by now. */
+const maximumRounds = 16
 
 interface Held {
   readonly found: Key | "forgotten"
@@ -118,7 +120,11 @@ export class Keys {
       let open = subjects.toSorted()
       /** By their subjects, keys that are added here. Whoever is faster may give another one the same name. */
       const added = new Map<string, Made>()
-      while (open.length > 0) {
+      for (let round = 0; open.length > 0; round++) {
+        if (round === maximumRounds) {
+          for (const subject of open) found.set(subject, notKept)
+          break
+        }
         const asked = yield* unlessUnavailable(inTransaction ? this.currentOf(open) : this.currentTogether(open))
         if (Result.isFailure(asked)) return new Map(subjects.map((subject) => [subject, asked.failure]))
         const current = new Map(asked.success.map((key) => [key.subject, key]))
@@ -246,6 +252,11 @@ export class Keys {
 export const isRefused = (found: unknown): found is PersonalDataError => found instanceof PersonalDataError
 
 const lost = new PersonalDataError({ reason: "lost" })
+
+const notKept = new PersonalDataError({
+  reason: "unavailable",
+  cause: new Error("the SubjectKeys service does not give, as `current`, the keys that were added to it")
+})
 
 /** Failures of the database are the caller's; that keys are out of reach is told of each message. */
 const unlessUnavailable = <A>(

@@ -108,7 +108,7 @@ export const make = (backend: Backend, places: PersonalPlaces, keys: Keys, snaps
         Promise.all(jobs.map(async ({ encrypted: value, field, name, row }) => {
           const key = found.get(name)
           const { container, key: at, path } = field
-          if (key === undefined || isRefused(key)) unreadable.set(row, key ?? new PersonalDataError({ reason: "lost" }))
+          if (key === undefined || isRefused(key)) unreadable.set(row, inField(key, path))
           else if (key === "forgotten") container[at] = { ...writtenForgotten }
           else {
             try {
@@ -264,7 +264,7 @@ const encryptAll = async <M extends Content>(
     const { container, key: at, subject, value } = field
     const key = keys.get(subject ?? "")
     if (key === undefined || isRefused(key)) {
-      return refuse(message, new PersonalDataError({ ...key, reason: key?.reason ?? "lost", field: field.path }))
+      return refuse(message, inField(key, field.path))
     }
     const text = JSON.stringify(isWritten(value) ? value.value : value)
     encrypting.push(async () => {
@@ -290,6 +290,15 @@ const looksEncrypted = ({ messageId }: Content, { path }: Field): SerializationE
     operation: "serialize",
     messageId,
     reason: `the text at ${path} begins with "${ciphertextPrefix}", as encrypted values do that may stand there`
+  })
+
+/** Why the key of a field cannot be had. A cause is copied by name: that of an error is not enumerable. */
+const inField = (error: PersonalDataError | undefined, field: string): PersonalDataError =>
+  new PersonalDataError({
+    ...error,
+    reason: error?.reason ?? "lost",
+    ...error?.cause !== undefined && { cause: error.cause },
+    field
   })
 
 const refuse = ({ messageId }: Content, cause: PersonalDataError): Encoded<never> =>

@@ -41,7 +41,7 @@ export interface SubjectKeyStorage {
   readonly current: (subjects: ReadonlyArray<string>) => Effect.Effect<ReadonlyArray<SubjectKey>, SubjectKeyError>
   /**
    * Adds keys: the first ones of their subjects, or those of the generation behind one that is forgotten. One that another is
-   * faster than is left out.
+   * faster than is left out. `current` gives what has been added at once, or another one that was faster.
    */
   readonly add: (keys: ReadonlyArray<SubjectKey>) => Effect.Effect<void, SubjectKeyError>
   /** Removes the keys of subjects, and remembers that; answers what they are now. Of a subject without one that is remembered, too. */
