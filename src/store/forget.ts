@@ -57,9 +57,9 @@ export interface Forgetting {
    *
    * **Example**
    *
-   * \`\`\`ts
+   * ```ts
    * yield* customers.forget("customer-7")
-   * \`\`\`
+   * ```
    */
   readonly forget: (subject: string) => Effect.Effect<void, ForgetError>
   /**
