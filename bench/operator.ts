@@ -144,7 +144,7 @@ const program = Effect.gen(function*() {
   const level = yield* Level
   yield* level.drain(() => Effect.void)
   yield* Effect.raceFirst(
-    fails.run(({ messageId }) => Effect.fail(new Error(`no order for ${messageId}`))),
+    fails.run(({ messageId }) => Effect.fail(`no order for ${messageId}`)),
     fails.waitUntilProcessed(globalPosition, "1 minute")
   )
   yield* measure
@@ -158,13 +158,12 @@ const Services = Layer.mergeAll(Level.layer, Behind.layer, Fails.layer, Operator
 const main = Effect.gen(function*() {
   const server = yield* startServer()
   yield* program.pipe(
-    Effect.provide(Services),
-    Effect.provide(PgClient.layer({ url: Redacted.make(server.url) })),
+    Effect.provide(Layer.provideMerge(Services, PgClient.layer({ url: Redacted.make(server.url) }))),
     Effect.provideService(References.MinimumLogLevel, "None")
   )
   if (!process.argv.includes("--stay")) return
   yield* Console.log(`DATABASE_URL='${server.url}'`)
-  yield* Effect.never
+  return yield* Effect.never
 })
 
 NodeRuntime.runMain(Effect.scoped(main))

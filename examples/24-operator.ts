@@ -29,11 +29,17 @@ class Invoices extends Subscription.Service<Invoices>()("examples/OperatedInvoic
   retry: Schedule.recurs(0)
 }) {}
 
+class NoPaper extends Schema.TaggedError<NoPaper>()("NoPaper", { order: Schema.Int }) {
+  override get message() {
+    return `order ${this.order} cannot be printed`
+  }
+}
+
 /** What the application does, until the printer is out of paper. */
 let paper = false
 const print = (id: number) =>
   Effect.gen(function*() {
-    if (!paper) return yield* Effect.fail(new Error(`order ${id} cannot be printed: no paper`))
+    if (!paper) return yield* new NoPaper({ order: id })
     yield* (yield* Orders).write(`invoice-${id}`, new Invoiced({}))
   })
 

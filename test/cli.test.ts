@@ -50,7 +50,7 @@ const prepared = Effect.gen(function*() {
   yield* orders.write("invoice-1", invoice, { metadata: { causationId: first.messageId } })
   yield* orders.write(hostile, new Ordered({ note: "" }))
   yield* (yield* All).projector.runOnce
-  yield* (yield* Invoices).drain((_, { stream }) => Effect.fail(new Error(`no paper for ${stream}`)))
+  yield* (yield* Invoices).drain((_, { stream }) => Effect.fail({ _tag: "NoPaper", message: `no paper for ${stream}` }))
   return { first, invoice }
 }).pipe(Effect.provideService(References.MinimumLogLevel, "None"))
 
@@ -173,7 +173,7 @@ describe("effect-message-store", () => {
       ])
       assert.deepStrictEqual(
         JSON.parse(errors.out).map(({ count, tag }: { readonly count: number; readonly tag: string }) => [count, tag]),
-        [[1, "Error"], [1, "Error"]]
+        [[1, "NoPaper"], [1, "NoPaper"]]
       )
     })
   )

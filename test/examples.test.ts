@@ -179,7 +179,7 @@ describe("examples", () => {
     assertSucceeded(finished)
     assert.deepStrictEqual(finished.lines, [
       "invoices: 2 messages are parked, of which 0 are requeued",
-      "2 × Error: order # cannot be printed: no paper",
+      "2 × NoPaper: order # cannot be printed",
       "requeued: 2",
       "all is well",
       "Ordered in order-2 → Invoiced in invoice-2"

@@ -1,6 +1,6 @@
 /** The operator on PostgreSQL: time limits, transactions of others, other stores, and objects of another version. */
 import { assert, describe, it } from "@effect/vitest"
-import { Deferred, Effect, Fiber, Layer, Schema } from "effect"
+import { Deferred, Effect, Fiber, Layer, Schedule, Schema, Stream } from "effect"
 import { Message, MessageStore, Operator, Partitioner } from "effect-message-store"
 import { SqlClient } from "effect/sql"
 import { databaseLayer } from "./support/database.ts"
@@ -98,6 +98,38 @@ describe("an operator", () => {
           const refused = yield* Effect.flip(operator.pause("consumer"))
           assert.deepInclude({ ...refused }, { _tag: "SetupError", identifier: "consumer" })
         })
+      )
+    })
+  )
+
+  test(
+    "follows what is committed late, behind what was committed meanwhile",
+    Effect.gen(function*() {
+      yield* prepared
+      yield* Effect.provide(
+        Effect.gen(function*() {
+          const transfers = yield* Transfers
+          const operator = yield* Operator.Operator
+          const shown: Array<string> = []
+          const following = yield* operator.follow({ pollInterval: "20 millis", after: 1 }).pipe(
+            Stream.take(2),
+            Stream.runForEach(({ stream }) => Effect.sync(() => shown.push(stream))),
+            Effect.forkChild
+          )
+          yield* during(
+            transfers.write("late", moved()),
+            Effect.gen(function*() {
+              yield* transfers.write("soon", moved())
+              yield* Effect.repeat(Effect.sync(() => shown.length > 0), {
+                until: (isShown) => isShown,
+                schedule: Schedule.spaced("5 millis")
+              })
+            })
+          )
+          yield* Effect.timeout(Fiber.join(following), "10 seconds")
+          assert.deepStrictEqual(shown, ["soon", "late"])
+        }),
+        Layer.fresh(Layer.provideMerge(Operator.layerOf(Transfers), Transfers.layer))
       )
     })
   )

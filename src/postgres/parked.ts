@@ -39,7 +39,7 @@ export const toFailure = (text: string): Failure => {
     : { tag: "Error", message: text }
 }
 
-const isFailure = (row: string) => `${row}.error like '{"tag":%'`
+const isFailure = (row: string) => `${row}.error operator(pg_catalog.~~) '{"tag":%'::text`
 
 /** SQL for the tag of the error of a parked message, as {@link toFailure} has it. */
 export const errorTag = (row: string): string =>

@@ -61,7 +61,7 @@ export const checking: Part = (it) => {
       const subscription = yield* make()
       const { name } = subscription
       yield* during(
-        subscription.run(() => Effect.fail(new Error("no\nway \u202e"))),
+        subscription.run(() => Effect.fail({ _tag: "Jam", message: "no\nway \u202e" })),
         until(Effect.map(operator.partitions(name), ({ items }) => items[0]?.halted !== undefined))
       )
       yield* operator.pause(name, { reason: "lunch" })
@@ -70,7 +70,7 @@ export const checking: Part = (it) => {
       const [paused, halted, ...others] = problems.filter(({ of }) => of === name)
       assert.deepStrictEqual(others, [])
       assert.deepInclude(halted, { kind: "halted", partition: 0, severity: "error" })
-      assert.include(halted?.message, "Error: no\\u000away \\u202e")
+      assert.include(halted?.message, "Jam: no\\u000away \\u202e")
       assert.isDefined(halted?.since)
       assert.deepInclude(paused, { kind: "paused", severity: "warning", message: "is paused (lunch): 1 messages wait" })
       assert.deepStrictEqual(problems.flatMap(({ kind, of }) => of === parked.name ? [kind] : []), ["parked"])
