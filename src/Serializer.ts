@@ -287,16 +287,23 @@ const refuse = (reason: string, cause?: unknown): Result.Result<never, Serializa
  *
  * @internal
  */
-export const unstorable = (text: string, maximumSize: number): string | undefined => {
+export const unstorable = (text: string, maximumSize: number): string | undefined =>
+  text.includes("\\u") && unstorableEscape.test(text)
+    ? "a string in it holds NUL or a lone surrogate, which PostgreSQL cannot store"
+    : unreadable(text, maximumSize)
+
+/**
+ * Why readers do not take this text, if so.
+ *
+ * @internal
+ */
+export const unreadable = (text: string, maximumSize: number): string | undefined => {
   if (text.length * 3 > maximumSize && byteLength(text) > maximumSize) {
     return `its JSON has more than ${maximumSize} bytes`
   }
   // jsonb prints numbers without exponents: `1e+308` with 309 digits.
   if (text.length * mostDigits > maximumSize && printedLength(text) > maximumSize) {
     return `its numbers make it more than ${maximumSize} bytes, printed without exponents as jsonb does`
-  }
-  if (text.includes("\\u") && unstorableEscape.test(text)) {
-    return "a string in it holds NUL or a lone surrogate, which PostgreSQL cannot store"
   }
   if (text.length > 2 * maximumDepth && depth(text) > maximumDepth) {
     return `it nests more than ${maximumDepth} arrays and objects`

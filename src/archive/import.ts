@@ -5,7 +5,7 @@ import { ArchiveConflictError, type ArchiveError, type InvalidArgumentError, Ser
 import { invalid } from "../internal/checks.ts"
 import { isTimeText } from "../internal/timeText.ts"
 import { isPermanent } from "../internal/transient.ts"
-import { maximumMetadataSize, unstorable } from "../Serializer.ts"
+import { maximumMetadataSize, unreadable, unstorable } from "../Serializer.ts"
 import type { Storage } from "../Storage.ts"
 import { type ArchivedMessage, type ImportOutcome, Refusal } from "../storage/archive.ts"
 import { progress } from "./progress.ts"
@@ -45,16 +45,12 @@ const importBlock = Effect.fnUntraced(function*(
   storage: Storage["Service"],
   { line, messages }: Block
 ): Effect.fn.Return<number, ArchiveConflictError | SqlError> {
-  for (const [i, message] of messages.entries()) {
-    const reason = whyNot(message)
-    if (reason === undefined) continue
-    const cause = new SerializationError({ operation: "serialize", reason })
-    return yield* Effect.fail(conflictOf(message, line + i, { reason: "refused", cause }))
-  }
+  const faults = messages.map(whyNot)
+  const end = faults.findIndex((fault) => fault !== undefined)
   let skipped = 0
-  let left: ReadonlyArray<ArchivedMessage> = messages
+  let left: ReadonlyArray<ArchivedMessage> = messages.slice(0, end < 0 ? messages.length : end)
+  let first = line
   while (Arr.isReadonlyArrayNonEmpty(left)) {
-    const first = line + messages.length - left.length
     const outcome = yield* importSome(storage, left, first)
     if (outcome._tag === "Refused") {
       const message = left[outcome.index] as ArchivedMessage // it is of these
@@ -62,19 +58,23 @@ const importBlock = Effect.fnUntraced(function*(
     }
     skipped += outcome.skipped
     left = left.slice(outcome.messages)
+    first += outcome.messages
   }
-  return skipped
+  const [refused, reason] = [messages[end], faults[end]]
+  if (refused === undefined || reason === undefined) return skipped
+  const cause = new SerializationError({ operation: "serialize", reason })
+  return yield* Effect.fail(conflictOf(refused, first, { reason: "refused", cause }))
 })
 
 /** Values that are encrypted take more than `maximumMessageSize`; readers take no more than this. */
 const maximumSize = 15 * 1024 * 1024
 
-/** Why a message cannot be in a store, whatever the database says: nobody has written it so by this library, or could read it. */
+/** Why a message cannot be in a store, whatever the database says: nobody could read it. */
 const whyNot = ({ addedAt, data, metadata, occurredAt = addedAt }: ArchivedMessage): string | undefined => {
   if (!isTimeText(addedAt) || (occurredAt !== addedAt && !isTimeText(occurredAt))) return "it has a time that is none"
   if (metadata !== "null" && !metadata.startsWith("{")) return "its metadata is no object"
   const fault = unstorable(metadata, maximumMetadataSize)
-  return fault === undefined ? unstorable(data, maximumSize) : `in its metadata: ${fault}`
+  return fault === undefined ? unreadable(data, maximumSize) : `in its metadata: ${fault}`
 }
 
 /** If the database refuses them, fewer of them, down to the one that it refuses. */

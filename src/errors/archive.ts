@@ -28,8 +28,8 @@ export class ArchiveError extends Schema.TaggedError<ArchiveError>("effect-messa
  * - `differs`: its stream has another message (`storedMessageId`) at its version;
  * - `elsewhere`: its id is stored in `storedStream` at `storedVersion`;
  * - `notArchived`: its stream has messages before it, from version `firstVersion` on, that the archive does not have;
- * - `refused`: no store can have it, or the database refuses it, for the reason of `cause`: its text has NUL in it, or it lacks a tag
- *   that is declared, say.
+ * - `refused`: no store can have it, or the database refuses it, for the reason of `cause`: its metadata is no object, or it lacks
+ *   a tag that is declared, say.
  */
 export class ArchiveConflictError extends Schema.TaggedError<ArchiveConflictError>(
   "effect-message-store/errors/ArchiveConflictError"
