@@ -1,5 +1,5 @@
 /** Personal values: what they print, what a schema may declare, how long they are known, and wrapping keys. */
-import { assert, describe, it } from "@effect/vitest"
+import { assert, describe, expect, it } from "@effect/vitest"
 import {
   Array as Arr,
   Cause,
@@ -31,6 +31,7 @@ import {
   SubjectKeys
 } from "effect-message-store"
 import { TestClock } from "effect/testing"
+import * as nodeAssert from "node:assert"
 import { inspect } from "node:util"
 import * as MemoryStorage from "../src/memory/storage.ts"
 import { gathering } from "../src/personal/gathering.ts"
@@ -51,6 +52,23 @@ const ofId = { subject: "id" } as const
 const email = Message.personal(Schema.String, ofId)
 
 describe("a personal value", () => {
+  it("is compared by what it has, by whatever compares it", () => {
+    const messageOf = (value: unknown) => ({ email: Personal.known(value) })
+    const same = (actual: unknown, expected: unknown): ReadonlyArray<() => void> => [
+      () => assert.deepStrictEqual(actual, expected),
+      () => nodeAssert.deepStrictEqual(actual, expected),
+      () => expect(actual).toEqual(expected),
+      () => expect(actual).toStrictEqual(expected)
+    ]
+    for (const value of ["a", 1, null, { a: [1, "x"] }, [Personal.known("a")]]) {
+      for (const check of same(messageOf(value), messageOf(Array.isArray(value) ? [...value] : value))) check()
+      for (const other of ["b", 2, undefined, { a: [1, "y"] }, [Personal.known("b")], [Personal.forgotten]]) {
+        for (const check of same(messageOf(value), messageOf(other))) assert.throws(check)
+      }
+    }
+    for (const check of same(messageOf("a"), { email: Personal.forgotten })) assert.throws(check)
+  })
+
   it("prints nothing of itself, whatever prints it", () => {
     const known = Personal.known({ name: canary })
     const message = renamed("c1")
@@ -62,6 +80,7 @@ describe("a personal value", () => {
         String(value),
         JSON.stringify(value),
         inspect(value, { depth: 9, showHidden: true, getters: true }),
+        Object.prototype.toString.call(value),
         Formatter.format(value),
         Formatter.formatJson(value),
         JSON.stringify({ ...Object(value) }),
