@@ -162,6 +162,10 @@ describe("a schema", () => {
       { id: Schema.String, email: Personal.schema(Schema.String) },
       "Personal.schema encrypts nothing"
     ],
+    "with a personal field within a personal one": [
+      { id: Schema.String, email: Message.personal(Schema.Struct({ email }), ofId) },
+      "is part of another personal field"
+    ],
     "that refers to itself": [{ tree }, "neither in a type that refers to itself"]
   }
   for (const [what, [fields, says]] of Object.entries(cases)) {

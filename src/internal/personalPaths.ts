@@ -165,6 +165,11 @@ const declaredIn = (ast: SchemaAST.AST): ReadonlySet<PersonalOptions> => {
   const visit = (node: SchemaAST.AST, tag: string | undefined, isInside: boolean): void => {
     const own = personalOf(node)
     const within = tag ?? tagOf(node)
+    if (own !== undefined && isInside) {
+      throw new TypeError(
+        `a personal field of the subject "${own.subject}" is part of another personal field: make one of them personal`
+      )
+    }
     if (own !== undefined) declared.add(own)
     else if (isPlain(node) === true) {
       throw new TypeError("Personal.schema encrypts nothing: in messages a field is made personal by Message.personal")
