@@ -278,7 +278,8 @@ describe("effect-message-store", () => {
         ["postgres://nobody@127.0.0.1:1/x", ["status"], /the database cannot be reached .* look whether it runs/],
         [url, ["status"], /this database has no store .* `effect-message-store migrate --store <name>` makes one/],
         [url, ["status", "--store", "orders"], /"orders" does not exist: .* run `effect-message-store migrate`/],
-        [url, ["show"], /Missing required argument: what: see `effect-message-store show --help`/]
+        [url, ["show"], /Missing required argument: what: see `effect-message-store show --help`/],
+        [url, ["shwo"], /Unknown subcommand "shwo" for "effect-message-store" Did you mean this\? show: see/]
       ]
       const results = yield* Effect.forEach(cases, ([given, args]) => run(given, ...args), { concurrency: 2 })
       for (const [i, { code, errors, out }] of results.entries()) {

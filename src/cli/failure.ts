@@ -48,5 +48,6 @@ export const toLine = (error: unknown): string => {
       "run `effect-message-store migrate`"
     )
   }
-  return printable(Predicate.hasProperty(error, "message") ? String(error.message) : String(error))
+  const said = Predicate.hasProperty(error, "message") ? String(error.message) : String(error)
+  return printable(said.replaceAll(/\s*\n\s*/g, " "))
 }
