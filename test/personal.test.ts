@@ -12,8 +12,10 @@ import {
   Hash,
   Latch,
   Layer,
+  Logger,
   Option,
   Redacted,
+  References,
   Schema,
   Stream
 } from "effect"
@@ -308,6 +310,35 @@ describe("what a process holds", () => {
     schema: Renamed,
     personal: { cachedKeys: 2 }
   }) {}
+
+  it.effect("of states is not logged, whatever their schema says of those that it refuses", () =>
+    Effect.gen(function*() {
+      let refuses = false
+      const logged: Array<unknown> = []
+      const logger = Logger.make(({ cause, message }) => logged.push(message, cause))
+      const Email = Schema.String.check(Schema.makeFilter((text) => refuses ? `${text} is refused` : undefined))
+      const emails = Fold.withSnapshot(
+        Fold.make<CustomerEvent>()({
+          initial: "",
+          EmailChanged: (_, { email: given }) => Personal.getOrElse(given, () => "")
+        }),
+        { name: "emails", schema: Email, every: 1 }
+      )
+      const updated = (times: number) =>
+        onCustomers(Customers, (customers) => {
+          const update = customers.update("s", emails, () => renamed("c"))
+          return Effect.forEach(Arr.range(1, times), () => update)
+        })
+      yield* updated(3)
+      refuses = true
+      yield* updated(1).pipe(
+        Effect.provide(Logger.layer([logger])),
+        Effect.provideService(References.MinimumLogLevel, "All")
+      )
+      const text = inspect(logged, { depth: 9 })
+      assert.include(text, "was not saved")
+      assert.notInclude(text, canary)
+    }).pipe(Effect.provide(MemoryStorage.layer)))
 
   it.effect("is as many keys as it may be", () =>
     Effect.gen(function*() {

@@ -62,6 +62,10 @@ export const make = Effect.fnUntraced(function*(
   const states = new Map<string, { readonly known: unknown; readonly stamp: Stamp | undefined }>()
   const writer = yield* Writer.make(storage, store)
 
+  /** Why a state cannot be used is logged: what a check of its schema says of it may be personal. */
+  const told = (reason: unknown): unknown =>
+    freshness === undefined ? reason : new Error("its schema says why, and may say personal data with it")
+
   const codecOf = <S>(fold: Fold<S, never>, snapshot: Snapshot<S>): Effect.Effect<Codec> => {
     const made = codecs.get(snapshot)
     if (made !== undefined) return Effect.succeed(made)
@@ -103,7 +107,10 @@ export const make = Effect.fnUntraced(function*(
             writer.save(name, {
               ...key,
               ...standsAt(known),
-              encode: () => isFresh() ? encode(known.state) : Result.fail(new Error("it is not to be kept any more"))
+              encode: () =>
+                isFresh()
+                  ? Result.mapError(encode(known.state), told)
+                  : Result.fail(new Error("it is not to be kept any more"))
             })
           }
           states.delete(name)
@@ -117,7 +124,7 @@ export const make = Effect.fnUntraced(function*(
         stateOf: (stored) => {
           const state = decode(stored.state)
           if (Result.isSuccess(state)) return { state: state.success as S } // as the codec says
-          writer.unusable(key, state.failure)
+          writer.unusable(key, told(state.failure))
           return undefined
         }
       }
