@@ -1,18 +1,22 @@
 /** Forgetting on PostgreSQL: forced interleavings of writers and `forget`, what is in the database and its files, and roles. */
 import { assert, describe, layer } from "@effect/vitest"
-import { DateTime, Deferred, Effect, Exit, Fiber, Layer, Result, Schedule, Schema } from "effect"
-import { Fold, Personal } from "effect-message-store"
+import { DateTime, Deferred, Effect, Exit, Fiber, Layer, Option, Result, Schedule, Schema, Stream } from "effect"
+import { Archive, Fold, MessageStore, Personal } from "effect-message-store"
 import { SqlClient } from "effect/sql"
 import { outsider } from "../src/testing/fixture.ts"
 import {
+  canary,
   type CustomerEvent,
   Customers,
   emailsOf,
   encryption,
+  Renamed,
   renamed,
   Returning
 } from "../src/testing/messageStore/personalFixture.ts"
 import { type As, Clients, createRole, sharedDatabaseLayer } from "./support/sharedDatabase.ts"
+
+class Elsewhere extends MessageStore.Service<Elsewhere>()("test/Elsewhere", { name: "moved", schema: Renamed }) {}
 
 const live = { excludeTestServices: true, timeout: "1 minute" } as const
 const database = Layer.mergeAll(Customers.layer, Returning.layer).pipe(
@@ -216,6 +220,33 @@ describe("PostgreSQL", () => {
         assert.isAbove(found.filter(({ has_name }) => has_name).length, 0)
         assert.deepStrictEqual(found.filter(({ has_name }) => !has_name), [])
       }))
+
+    it.effect("is read where an archive of it is imported, once its keys are there, as docs/forgetting.md copies them", () =>
+      Effect.gen(function*() {
+        const sql = yield* SqlClient.SqlClient
+        const [store, elsewhere] = [yield* Customers, yield* Elsewhere]
+        const [known, forgotten] = [newCustomer(), newCustomer()]
+        const streamOf = (customer: string) => `moving ${customer}`
+        for (const customer of [known, forgotten]) yield* store.write(streamOf(customer), renamed(customer))
+        yield* store.forget(forgotten)
+        const archive = yield* Stream.runCollect(Archive.of(store).export({ pattern: "moving %" }))
+        yield* Stream.runDrain(Archive.of(elsewhere).import(Stream.fromIterable(archive)))
+        const emailOf = (customer: string) =>
+          Effect.map(
+            Stream.runHead(elsewhere.read(streamOf(customer))),
+            (found) => Option.map(found, ({ message }) => Personal.toOption(message.email))
+          )
+        for (const customer of [known, forgotten]) {
+          const error = yield* Effect.flip(emailOf(customer))
+          assert.isTrue(error._tag === "SerializationError" && String(error.cause).includes("copy them from the store"))
+        }
+        yield* sql`insert into effect_message_store_keys_moved
+          select * from effect_message_store_keys_contract where subject <> ''`
+        assert.deepStrictEqual(yield* emailOf(known), Option.some(Option.some(canary)))
+        assert.deepStrictEqual(yield* emailOf(forgotten), Option.some(Option.none()))
+        const refused = yield* Effect.flip(elsewhere.write(streamOf(forgotten), renamed(forgotten)))
+        assert.include(String(refused.cause), "is forgotten")
+      }).pipe(Effect.provide(Layer.provide(Elsewhere.layer, encryption))))
 
     it.effect("that is restored without the keys says that they are lost, and knows nothing", () =>
       Effect.gen(function*() {
