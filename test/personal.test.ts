@@ -471,9 +471,14 @@ describe("keys", () => {
         const forgetting = yield* Effect.forkChild(customers.forget("c"))
         yield* isStuck.await
         const held = yield* emailsOf(customers, "s")
+        // Nobody has to wait for it.
+        const interrupting = yield* Effect.forkChild(Fiber.interrupt(forgetting))
+        yield* Effect.forEach(Arr.range(1, 20), () => Effect.yieldNow, { discard: true })
+        const isOver = interrupting.pollUnsafe() !== undefined
         yield* wraps.open
-        yield* Fiber.join(forgetting)
+        yield* Fiber.join(interrupting)
         assert.deepStrictEqual(held, [null])
+        assert.isTrue(isOver)
       }).pipe(Effect.provide(Layer.provide(Customers.layerMemory, slow)))
     }).pipe(Effect.provide(encryption)))
 

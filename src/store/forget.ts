@@ -147,8 +147,8 @@ export const shred = Effect.fnUntraced(function*<A>(
           subject: each,
           id: globalThis.crypto.randomUUID()
         })))),
-      // What is held goes first: whoever wraps the key of the next snapshots may be slow, or not there.
-      expire: Effect.andThen(Effect.sync(() => keys.clear()), snapshots.observe)
+      // The subject is forgotten by now: whoever wraps the key of the next snapshots may be slow, or not there.
+      expire: Effect.andThen(Effect.sync(() => keys.clear()), Effect.exit(Effect.interruptible(snapshots.observe)))
     }
   }
 })
