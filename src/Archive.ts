@@ -54,8 +54,8 @@ export interface Archive {
    *
    * **Details**
    *
-   * Each thousand goes in on its own, in one transaction or a few, and is left out where it is there already: the same ids at the
-   * same versions. Fails with an `ArchiveError` where the archive is not what was written, and with an `ArchiveConflictError`
+   * What is there already, the same ids at the same versions, is left out. The next messages are read and checked while others go
+   * in, up to four thousand in a transaction. Fails with an `ArchiveError` where the archive is not what was written, and with an `ArchiveConflictError`
    * where a message has no place: its stream has other messages, or lacks those before it. A stream without messages may begin
    * with any version.
    */

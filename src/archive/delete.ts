@@ -39,7 +39,7 @@ export const make = (storage: Storage["Service"]) =>
       return yield* Effect.fromResult(invalid("delete", "must not be called inside a transaction"))
     }
     yield* Stream.runDrain(read(source)) // all of it is whole
-    return progress(read(source), (block) => deleteBlock(storage, block)).pipe(
+    return progress(Stream.map(read(source), Arr.of), ([block]) => deleteBlock(storage, block)).pipe(
       Stream.map(({ counted, messages, total }) => ({ messages, deleted: counted, total }))
     )
   }))

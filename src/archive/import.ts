@@ -34,37 +34,57 @@ export const make = (storage: Storage["Service"]) =>
     (inTransaction): Stream.Stream<ImportProgress, ImportError | E, R> =>
       inTransaction
         ? Stream.fromEffect(Effect.fromResult(invalid("import", "must not be called inside a transaction")))
-        // The next block is read and checked while this one goes in.
-        : progress(Stream.buffer(read(source), { capacity: 1 }), (block) => importBlock(storage, block)).pipe(
+        // The next blocks are read and checked while these go in.
+        : progress(
+          Stream.chunks(Stream.buffer(read(source), { capacity: blocksAtATime })),
+          (blocks) => importBlocks(storage, blocks)
+        ).pipe(
           Stream.map(({ counted, messages, total }) => ({ messages, skipped: counted, total }))
         )
   ))
 
-/** Answers how many messages of the block were there before. */
-const importBlock = Effect.fnUntraced(function*(
+type Blocks = Arr.NonEmptyReadonlyArray<Block>
+
+/** How many blocks wait at most, and go in with one transaction: its round trips and its way to the disk cost each a part. */
+const blocksAtATime = 4
+
+/** How many characters go in with one transaction; a block goes in whatever it has. */
+const mostText = 8 * 1024 * 1024
+
+/** Answers how many of the messages were there before. */
+const importBlocks = Effect.fnUntraced(function*(
   storage: Storage["Service"],
-  { line, messages }: Block
+  blocks: Blocks
 ): Effect.fn.Return<number, ArchiveConflictError | SqlError> {
-  const faults = messages.map(whyNot)
-  const end = faults.findIndex((fault) => fault !== undefined)
+  const { fault, sound } = untilFault(blocks)
   let skipped = 0
-  let left: ReadonlyArray<ArchivedMessage> = messages.slice(0, end < 0 ? messages.length : end)
-  let first = line
+  let left = sound
   while (Arr.isReadonlyArrayNonEmpty(left)) {
-    const outcome = yield* importSome(storage, left, first)
-    if (outcome._tag === "Refused") {
-      const message = left[outcome.index] as ArchivedMessage // it is of these
-      return yield* conflict(message, first + outcome.index, outcome.refusal)
-    }
+    const outcome = yield* importSome(storage, withFewCharacters(left))
     skipped += outcome.skipped
-    left = left.slice(outcome.messages)
-    first += outcome.messages
+    left = without(left, outcome.messages)
   }
-  const [refused, reason] = [messages[end], faults[end]]
-  if (refused === undefined || reason === undefined) return skipped
-  const cause = new SerializationError({ operation: "serialize", reason })
-  return yield* Effect.fail(conflictOf(refused, first, { reason: "refused", cause }))
+  return fault === undefined ? skipped : yield* Effect.fail(fault)
 })
+
+/** What comes before the first message that cannot be in a store, and why that cannot. */
+const untilFault = (
+  blocks: Blocks
+): { readonly sound: ReadonlyArray<Block>; readonly fault: ArchiveConflictError | undefined } => {
+  for (const [n, block] of blocks.entries()) {
+    for (const [i, message] of block.messages.entries()) {
+      const reason = whyNot(message)
+      if (reason === undefined) continue
+      const cause = new SerializationError({ operation: "serialize", reason })
+      const messages = block.messages.slice(0, i)
+      return {
+        sound: [...blocks.slice(0, n), ...Arr.isReadonlyArrayNonEmpty(messages) ? [{ ...block, messages }] : []],
+        fault: conflictOf(message, block.line + i, { reason: "refused", cause })
+      }
+    }
+  }
+  return { sound: blocks, fault: undefined }
+}
 
 /** Values that are encrypted take more than `maximumMessageSize`; readers take no more than this. */
 const maximumSize = 15 * 1024 * 1024
@@ -77,16 +97,51 @@ const whyNot = ({ addedAt, data, metadata, occurredAt = addedAt }: ArchivedMessa
   return fault === undefined ? unreadable(data, maximumSize) : `in its metadata: ${fault}`
 }
 
-/** If the database refuses them, fewer of them, down to the one that it refuses. */
+/** The first of them. */
+const withFewCharacters = ([first, ...others]: Blocks): Blocks => {
+  let { size } = first
+  return [first, ...Arr.takeWhile(others, (block) => (size += block.size) <= mostText)]
+}
+
+/** What is left of them when so many messages are in. */
+const without = ([first, ...others]: Blocks, count: number): ReadonlyArray<Block> => {
+  const messages = first.messages.slice(count)
+  if (Arr.isReadonlyArrayNonEmpty(messages)) return [{ ...first, messages, line: first.line + count }, ...others]
+  return Arr.isReadonlyArrayNonEmpty(others) ? without(others, count - first.messages.length) : []
+}
+
+/** If one of them has no place, or the database refuses it, the first block goes in by itself: those before its own have to be in. */
 const importSome = (
   storage: Storage["Service"],
-  messages: Arr.NonEmptyReadonlyArray<ArchivedMessage>,
-  line: number
-): Effect.Effect<ImportOutcome, ArchiveConflictError | SqlError> =>
-  Effect.catchIf(storage.importStored(messages), isPermanent, (error) =>
-    messages.length === 1
-      ? Effect.fail(conflictOf(messages[0], line, { reason: "refused", cause: error.reason.cause }))
-      : importSome(storage, [messages[0], ...messages.slice(1, messages.length >> 1)], line))
+  blocks: Blocks
+): Effect.Effect<Imported, ArchiveConflictError | SqlError> => {
+  const [first, ...others] = blocks
+  if (others.length === 0) return importBlock(storage, first)
+  return Effect.matchEffect(storage.importStored(Arr.flatMap(blocks, ({ messages }) => messages)), {
+    onSuccess: (outcome) => outcome._tag === "Imported" ? Effect.succeed(outcome) : importBlock(storage, first),
+    onFailure: (error) => isPermanent(error) ? importBlock(storage, first) : Effect.fail(error)
+  })
+}
+
+/** If the database refuses them, fewer of them, down to the one that it refuses. */
+const importBlock = (
+  storage: Storage["Service"],
+  { line, messages }: Pick<Block, "line" | "messages">
+): Effect.Effect<Imported, ArchiveConflictError | SqlError> =>
+  Effect.matchEffect(storage.importStored(messages), {
+    onSuccess: (outcome) =>
+      outcome._tag === "Imported"
+        ? Effect.succeed(outcome)
+        : conflict(messages[outcome.index] as ArchivedMessage, line + outcome.index, outcome.refusal), // it is of these
+    onFailure: (error) => {
+      if (!isPermanent(error)) return Effect.fail(error)
+      return messages.length === 1
+        ? Effect.fail(conflictOf(messages[0], line, { reason: "refused", cause: error.reason.cause }))
+        : importBlock(storage, { line, messages: [messages[0], ...messages.slice(1, messages.length >> 1)] })
+    }
+  })
+
+type Imported = Extract<ImportOutcome, { readonly _tag: "Imported" }>
 
 type Conflict = Pick<ArchiveConflictError, "reason"> & Partial<ArchiveConflictError>
 

@@ -1,5 +1,5 @@
-/** What is done with the blocks of an archive, one after the other. */
-import { Effect, Stream } from "effect"
+/** What is done with the blocks of an archive, some at a time. */
+import { Array as Arr, Effect, Stream } from "effect"
 import { type Block, type End, isBlock } from "./read.ts"
 
 /** How far it has come. */
@@ -11,18 +11,20 @@ export interface Progress {
   readonly counted: number
 }
 
-/** Tells how far it has come behind each block; of an archive without messages, once. */
+/** Tells how far it has come behind the blocks that were done together; of an archive without messages, once. */
 export const progress = <E, R, E2>(
-  archive: Stream.Stream<Block | End, E, R>,
-  count: (block: Block) => Effect.Effect<number, E2>
+  archive: Stream.Stream<Arr.NonEmptyReadonlyArray<Block | End>, E, R>,
+  count: (blocks: Arr.NonEmptyReadonlyArray<Block>) => Effect.Effect<number, E2>
 ): Stream.Stream<Progress, E | E2, R> =>
   Stream.mapAccumEffect(
     archive,
     (): Progress => ({ messages: 0, total: 0, counted: 0 }),
-    Effect.fnUntraced(function*(before, one) {
-      if (!isBlock(one)) return [before, before.messages === 0 ? [before] : []] as const
-      const counted = before.counted + (yield* count(one))
-      const now = { messages: before.messages + one.messages.length, total: one.manifest.messages, counted }
+    Effect.fnUntraced(function*(before, some) {
+      const blocks = some.filter(isBlock)
+      if (!Arr.isReadonlyArrayNonEmpty(blocks)) return [before, before.messages === 0 ? [before] : []] as const
+      const counted = before.counted + (yield* count(blocks))
+      const messages = blocks.reduce((sum, block) => sum + block.messages.length, before.messages)
+      const now = { messages, total: blocks[0].manifest.messages, counted }
       return [now, [now]] as const
     })
   )

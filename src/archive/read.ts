@@ -13,6 +13,8 @@ export interface Block {
   readonly messages: Arr.NonEmptyReadonlyArray<ArchivedMessage>
   /** The line of the first of them, from 1. */
   readonly line: number
+  /** How many characters their lines have. */
+  readonly size: number
 }
 
 /** Whether an archive has come to its end; what it is of. */
@@ -115,7 +117,7 @@ class Checks {
       this.hash = hash
       this.isEnded = check.kind === "end"
       return Effect.fromResult(
-        isFirst ? this.parse(lines.slice(1), line + 1, check) : this.parse(lines, line, check)
+        isFirst ? this.parse(lines.slice(1), line + 1, check, text.length) : this.parse(lines, line, check, text.length)
       )
     })
   }
@@ -136,7 +138,8 @@ class Checks {
   private parse(
     lines: ReadonlyArray<string>,
     line: number,
-    check: Format.Check
+    check: Format.Check,
+    size: number
   ): Result.Result<ReadonlyArray<Block>, ArchiveError> {
     const { manifest } = this
     this.messages += lines.length
@@ -154,7 +157,7 @@ class Checks {
       messages.push(message.success)
     }
     return Result.succeed(
-      manifest !== undefined && Arr.isReadonlyArrayNonEmpty(messages) ? [{ manifest, messages, line }] : []
+      manifest !== undefined && Arr.isReadonlyArrayNonEmpty(messages) ? [{ manifest, messages, line, size }] : []
     )
   }
 }

@@ -43,6 +43,9 @@ interface Tag {
 /** Each stream and each tag of an import has a lock in the database until its commit. */
 const maximumLocks = 500
 
+/** Where there are tags, locks are used up soon: those of more messages would be looked for in vain. */
+const taggedAtATime = 1000
+
 /** Time without its zone, as JSON: in it, no setting of the session has a say. */
 const utc = (column: string): string => `pg_catalog.to_json(${column} at time zone 'UTC')::text`
 
@@ -109,16 +112,19 @@ export const make = (sql: SqlClient, store: Store, wakeup: Wakeup["Service"]): A
       ({ more, rows }) => ({ messages: rows.map(toExported), more })
     )
 
-  /** What is declared, of each message. */
-  const tagsOf = Effect.fnUntraced(function*(messages: ReadonlyArray<ArchivedMessage>) {
-    const [settings] = yield* sql<{ readonly declared: Int8 | null }>`
+  /** Whether messages have tags. */
+  const isTagged = Effect.map(
+    sql<{ readonly declared: Int8 | null }>`
       select pg_catalog.set_config('enable_seqscan', 'off', true),
-        pg_catalog.pg_sequence_last_value(${store.declaredSequence}::text::regclass) as declared`
-    if (Number(settings?.declared ?? 0) === 1) return []
-    return yield* sql<Tag>`select m.i::int - 1 as index, d.type, d.tag
+        pg_catalog.pg_sequence_last_value(${store.declaredSequence}::text::regclass) as declared`,
+    ([settings]) => Number(settings?.declared ?? 0) !== 1
+  )
+
+  /** What is declared, of each message. */
+  const tagsOf = (messages: ReadonlyArray<ArchivedMessage>) =>
+    sql<Tag>`select m.i::int - 1 as index, d.type, d.tag
       from pg_catalog.unnest(${messages.map(({ data }) => data)}::text[]) with ordinality m(data, i)
       cross join lateral ${sql(store.deriveFunction)}(m.data) d order by m.i`
-  })
 
   const lock = (streams: ReadonlyArray<string>, tags: ReadonlyArray<string>) =>
     sql`select pg_catalog.count(locked.done)::int as locks, pg_catalog.pg_current_xact_id()::text as tx from (
@@ -156,46 +162,49 @@ export const make = (sql: SqlClient, store: Store, wakeup: Wakeup["Service"]): A
 
   /** Answers the last message of each stream. */
   const insert = (messages: ReadonlyArray<ArchivedMessage>, tags: ReadonlyArray<Tag>) => {
-    const last = new Map(messages.map(({ stream }, i) => [stream, i + 1]))
+    const last = new Map(messages.map(({ messageId, stream }) => [stream, messageId]))
     // As in the append function: who has the same new ids waits in one order.
     const isAscending = messages.every(({ messageId }, i) => messageId > (messages[i - 1]?.messageId ?? ""))
     const byId = sql.literal(isAscending ? "" : "order by g.id")
     // Who writes no tags needs no rights on them.
     const tagging = tags.length === 0 ? sql.literal("") : sql`, tagged as (
         insert into ${sql(store.tagsTable)} (tag, global_position, type)
-        select t.tag, g.position, t.type
+        select t.tag, w.global_position, t.type
         from unnest(${tags.map(({ tag }) => tag)}::text[], ${tags.map(({ type }) => type)}::text[],
-          ${tags.map(({ index }) => index + 1)}::int[]) t(tag, type, i)
-        join given g on g.i = t.i::bigint
+          ${tags.map(({ index }) => (messages[index] as ArchivedMessage).messageId)}::uuid[]) t(tag, type, id)
+        join written w on w.message_id operator(pg_catalog.=) t.id
       )`
+    // What calls a volatile function is not merged with what sorts it: positions are given in the order of the messages.
     return sql<OfStream & Pick<Row, "version" | "global_position" | "message_id">>`
-      with given as materialized (
-        select g.*, pg_catalog.nextval(${store.sequence}::text::regclass) as position
-        from unnest(${messages.map(({ messageId }) => messageId)}::uuid[], ${
-      messages.map(({ stream }) => stream)
-    }::text[],
-          ${messages.map(({ version }) => version)}::int[], ${messages.map(({ addedAt }) => addedAt)}::timestamptz[],
-          ${messages.map(({ occurredAt = "" }) => occurredAt)}::text[],
-          ${messages.map(({ metadata }) => metadata === "null" ? "" : metadata)}::text[],
-          ${messages.map(({ data }) => data)}::text[])
-          with ordinality g(id, stream, version, added, occurred, metadata, data, i)
-      ), written as (
+      with written as (
         insert into ${table}
           (message_id, global_position, added_at, recorded_at, stream, version, message, metadata, occurred_at, tx)
         select g.id, g.position, g.added at time zone ${store.timeZone}::text, g.added, g.stream, g.version, g.data::json,
           nullif(g.metadata, ''::text)::jsonb, nullif(g.occurred, ''::text)::timestamptz, pg_catalog.pg_current_xact_id()
-        from given g ${byId}
+        from (
+          select u.*, pg_catalog.nextval(${store.sequence}::text::regclass) as position
+          from unnest(${messages.map(({ messageId }) => messageId)}::uuid[], ${
+      messages.map(({ stream }) => stream)
+    }::text[],
+            ${messages.map(({ version }) => version)}::int[], ${messages.map(({ addedAt }) => addedAt)}::timestamptz[],
+            ${messages.map(({ occurredAt = "" }) => occurredAt)}::text[],
+            ${messages.map(({ metadata }) => metadata === "null" ? "" : metadata)}::text[],
+            ${messages.map(({ data }) => data)}::text[])
+            u(id, stream, version, added, occurred, metadata, data)
+        ) g ${byId}
+        returning stream, version, global_position, message_id
       )${tagging}
-      select g.stream, g.version, g.position as global_position, g.id as message_id
-      from given g where g.i operator(pg_catalog.=) any(${Array.from(last.values(), int8)}::int8[])`
+      select w.* from written w
+      join pg_catalog.unnest(${Array.from(last.values())}::uuid[]) l(id) on l.id operator(pg_catalog.=) w.message_id`
   }
 
   const importSome = (
     messages: Arr.NonEmptyReadonlyArray<ArchivedMessage>
   ): Effect.Effect<{ readonly outcome: ImportOutcome; readonly signals: ReadonlyArray<Signal> }, SqlError> =>
     transaction(Effect.gen(function*() {
-      const allTags = yield* tagsOf(messages)
-      const { count, streams, tagNames } = withFewLocks(messages, allTags)
+      const tagged = (yield* isTagged) ? messages.slice(0, taggedAtATime) : []
+      const allTags = tagged.length === 0 ? [] : yield* tagsOf(tagged)
+      const { count, streams, tagNames } = withFewLocks(tagged.length === 0 ? messages : tagged, allTags)
       const some = messages.slice(0, count)
       yield* lock(streams, tagNames)
       const versions = yield* versionsOf(streams)

@@ -129,7 +129,9 @@ export const archives: Part = (it, { concurrentTransactions }) => {
       const accounts = yield* Accounts
       const other = yield* elsewhere
       const prefix = newStream()
-      for (let i = 0; i < 5; i++) yield* other.write(`${prefix}-${i % 2}`, deposits(500))
+      for (let i = 0; i < 4; i++) yield* other.write(`${prefix}-${i % 2}`, deposits(500))
+      const last = deposits(500)
+      yield* other.write(`${prefix}-0`, last)
       const text = yield* exported(other)
       // In pieces of any size; ended after the first thousand.
       const bytes = new TextEncoder().encode(text)
@@ -138,6 +140,22 @@ export const archives: Part = (it, { concurrentTransactions }) => {
       )
       const [first] = yield* Stream.runCollect(Stream.take(Archive.of(accounts).import(pieces), 1))
       assert.deepStrictEqual(first, { messages: 1000, skipped: 0, total: 2500 })
+      // One of the last thousand has no place: the thousand before is in, though both are there at once.
+      const [inTheWay] = last.slice(250)
+      if (inTheWay === undefined) return assert.fail()
+      yield* accounts.write(`${prefix}-2`, inTheWay)
+      yield* failsWith(imported(accounts, text), {
+        _tag: "ArchiveConflictError",
+        reason: "elsewhere",
+        line: 2254,
+        stream: `${prefix}-0`,
+        version: 1251,
+        storedStream: `${prefix}-2`
+      })
+      for (const stream of [`${prefix}-0`, `${prefix}-1`]) {
+        assert.strictEqual((yield* accounts.head(stream)).version, 1000)
+      }
+      yield* accounts.delete(`${prefix}-2`)
       yield* Stream.runDrain(Archive.of(accounts).import(pieces))
       assert.deepStrictEqual(yield* imported(accounts, text), { messages: 2500, skipped: 2500, total: 2500 })
       for (const stream of [`${prefix}-0`, `${prefix}-1`]) {
