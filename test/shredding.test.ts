@@ -1,7 +1,20 @@
 /** Forgetting on PostgreSQL: forced interleavings of writers and `forget`, what is in the database and its files, and roles. */
 import { assert, describe, layer } from "@effect/vitest"
-import { DateTime, Deferred, Effect, Exit, Fiber, Layer, Option, Result, Schedule, Schema, Stream } from "effect"
-import { Archive, Fold, MessageStore, Personal } from "effect-message-store"
+import {
+  Array as Arr,
+  DateTime,
+  Deferred,
+  Effect,
+  Exit,
+  Fiber,
+  Layer,
+  Option,
+  Result,
+  Schedule,
+  Schema,
+  Stream
+} from "effect"
+import { Archive, Fold, KeyEncryption, MessageStore, Personal } from "effect-message-store"
 import { SqlClient } from "effect/sql"
 import { outsider } from "../src/testing/fixture.ts"
 import {
@@ -12,7 +25,8 @@ import {
   encryption,
   Renamed,
   renamed,
-  Returning
+  Returning,
+  wrappingKeys
 } from "../src/testing/messageStore/personalFixture.ts"
 import { type As, Clients, createRole, sharedDatabaseLayer } from "./support/sharedDatabase.ts"
 
@@ -142,6 +156,52 @@ describe("PostgreSQL", () => {
         assert.deepStrictEqual(yield* emailsOf(store, `${customer} first`), ["first"])
         assert.deepStrictEqual(yield* emailsOf(store, `${customer} second`), ["second"])
         assert.deepStrictEqual(yield* emailsOf(store, customer), [null])
+      }))
+
+    it.effect("keys of several subjects are locked in one order, whatever characters these have", () =>
+      Effect.gen(function*() {
+        const [sql, store] = [yield* SqlClient.SqlClient, yield* Returning]
+        const customer = newCustomer()
+        // In the order of code points, which is not that of the units of UTF-16.
+        const [first, second] = [`\uff61${customer}`, `\u{1f600}${customer}`]
+        for (const subject of [first, second]) {
+          yield* store.write(customer, renamed(subject))
+          yield* store.forget(subject)
+        }
+        const holder = yield* held(store, store.write(`${customer} first`, renamed(first)))
+        const both = yield* Effect.forkChild(
+          store.withTransaction(store.write(`${customer} both`, [renamed(first), renamed(second)]))
+        )
+        yield* waits(1)
+        const free = yield* sql`select subject from effect_message_store_keys_contract
+          where subject = ${second} for update skip locked`
+        yield* holder.commit
+        yield* Fiber.join(both)
+        assert.deepStrictEqual(free, [{ subject: second }])
+      }))
+
+    it.effect("who wraps keys anew waits for transactions that use them in any order, and does not deadlock", () =>
+      Effect.gen(function*() {
+        const [sql, store] = [yield* SqlClient.SqlClient, yield* Customers]
+        const outside = yield* outsider
+        const stream = newCustomer()
+        const several = Arr.makeBy(8, newCustomer)
+        for (const customer of several) yield* store.write(stream, renamed(customer))
+        const rewrap = (...ids: ReadonlyArray<string>) =>
+          Effect.flatMap(Customers, ({ rewrapKeys }) => rewrapKeys).pipe(
+            Effect.provide(Layer.provide(Layer.fresh(Customers.layer), KeyEncryption.layer(wrappingKeys(...ids)))),
+            Effect.provideService(SqlClient.SqlClient, sql)
+          )
+        const rewrapping = yield* store.withTransaction(Effect.gen(function*() {
+          yield* store.write(stream, renamed(several[4] ?? ""))
+          const other = yield* Effect.forkDetach(outside(rewrap("r2", "k1")))
+          yield* waits(1)
+          yield* store.forget(several[0] ?? "")
+          for (const customer of several.slice(1)) yield* store.write(stream, renamed(customer))
+          return other
+        }))
+        assert.isAtLeast(yield* Fiber.join(rewrapping), 7)
+        assert.isAtLeast(yield* rewrap("k1", "r2"), 7)
       }))
 
     it.effect("under repeatable read a key that was forgotten meanwhile can be retried", () =>

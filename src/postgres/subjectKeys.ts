@@ -3,12 +3,14 @@
  *
  * In a transaction, who encrypts under a key locks its row, shared with others who do (`for share`, which needs the right to
  * update); who forgets it locks the row alone. A row that another transaction has added, and not committed, is waited for at
- * the unique index.
+ * the unique index. Rows are locked in the order of their subjects, as the index has it; who wraps keys anew has many, and waits
+ * for one at a time, holding none.
  */
 import { Effect, Option } from "effect"
 import type { SqlClient } from "effect/sql/SqlClient"
 import type { SqlError } from "effect/sql/SqlError"
-import type { SubjectKey, SubjectKeyStorage } from "../Storage.ts"
+import type * as Statement from "effect/sql/Statement"
+import type { Rewrapped, SubjectKey, SubjectKeyStorage } from "../Storage.ts"
 import type { Store } from "./objects.ts"
 
 interface Row {
@@ -31,6 +33,24 @@ const toKeys = (rows: Effect.Effect<ReadonlyArray<Row>, SqlError>) => Effect.map
 export const make = (sql: SqlClient, store: Store): SubjectKeyStorage => {
   const table = sql(store.keysTable)
   const columns = sql.literal("k.subject, k.id::text as id, k.generation, k.wrapped, k.wrapped_by")
+
+  /** Answers the ids of those that it has replaced. */
+  const replace = (keys: ReadonlyArray<Rewrapped>, locking: Statement.Fragment) =>
+    Effect.map(
+      sql<Pick<Row, "id">>`with free as materialized (
+          select k.id, n.wrapped, n.wrapped_by from ${table} k
+          join unnest(${keys.map(({ id }) => id)}::uuid[], ${keys.map(({ generation }) => generation)}::int[], ${
+        keys.map(({ before }) => before.data)
+      }::text[], ${keys.map(({ wrapped }) => wrapped.data)}::text[], ${
+        keys.map(({ wrapped }) => wrapped.keyId)
+      }::text[]) n(id, generation, before, wrapped, wrapped_by)
+            on k.id = n.id and k.generation = n.generation and k.wrapped = n.before
+          ${locking}
+        )
+        update ${table} k set wrapped = f.wrapped, wrapped_by = f.wrapped_by from free f where k.id = f.id
+        returning k.id::text as id`,
+      (rows) => rows.map(({ id }) => id)
+    )
 
   return {
     get: (ids) => toKeys(sql<Row>`select ${columns} from ${table} k where k.id = any(${ids}::uuid[])`),
@@ -57,8 +77,8 @@ export const make = (sql: SqlClient, store: Store): SubjectKeyStorage => {
         keys.map(({ generation }) => generation)
       }::int[], ${keys.map(({ wrapped }) => wrapped?.data ?? "")}::text[], ${
         keys.map(({ wrapped }) => wrapped?.keyId ?? "")
-      }::text[]) with ordinality n(subject, id, generation, wrapped, wrapped_by, i)
-        order by n.i
+      }::text[]) n(subject, id, generation, wrapped, wrapped_by)
+        order by n.subject collate "C"
         on conflict (subject) do update set generation = excluded.generation, wrapped = excluded.wrapped,
           wrapped_by = excluded.wrapped_by, created_at = pg_catalog.now(), forgotten_at = null
           where k.wrapped is null and k.generation = excluded.generation - 1`),
@@ -78,17 +98,15 @@ export const make = (sql: SqlClient, store: Store): SubjectKeyStorage => {
       toKeys(sql<Row>`select ${columns} from ${table} k
         where k.id > ${after}::uuid and k.wrapped_by <> ${keyId}::text order by k.id limit ${limit}`),
 
+    // Transactions lock keys in whatever order they use them: those that are locked are waited for one by one.
     rewrap: (keys) =>
-      Effect.map(
-        sql`update ${table} k set wrapped = n.wrapped, wrapped_by = n.wrapped_by
-          from unnest(${keys.map(({ id }) => id)}::uuid[], ${keys.map(({ generation }) => generation)}::int[], ${
-          keys.map(({ before }) => before.data)
-        }::text[], ${keys.map(({ wrapped }) => wrapped.data)}::text[], ${
-          keys.map(({ wrapped }) => wrapped.keyId)
-        }::text[]) n(id, generation, before, wrapped, wrapped_by)
-          where k.id = n.id and k.generation = n.generation and k.wrapped = n.before
-          returning 1 as done`,
-        (rows) => rows.length
-      )
+      Effect.flatMap(replace(keys, sql`for update of k skip locked`), (replaced) => {
+        const ids = new Set(replaced)
+        const others = keys.filter(({ id }) => !ids.has(id))
+        return Effect.map(
+          Effect.forEach(others, (key) => replace([key], sql`for update of k`)),
+          (found) => replaced.length + found.flat().length
+        )
+      })
   }
 }
