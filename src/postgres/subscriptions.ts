@@ -82,11 +82,13 @@ export const make = (
     select o.numbering is null or o.numbering = n.numbering as is_current from ${origin} o, ${projection} n limit 1
   ) s`
 
-  /** After the commit, with a payload that depeche_db's listeners understand. */
+  /** After the commit, with a payload that depeche_db's listeners understand: a link that is there, of whichever partition. */
   const wakeWorkers = Effect.flatMap(
     sql<PartitionHead & { readonly message_id: string }>`
-      select l.partition, l.position, l.message_id from ${heads} h
-      join ${sql(stream.table)} l on l.partition = h.partition and l.position = h.max_position limit 1`,
+      select h.partition, l.position, l.message_id from ${heads} h cross join lateral (
+        select l.position, l.message_id from ${sql(stream.table)} l where l.partition = h.partition
+        order by l.position desc limit 1
+      ) l limit 1`,
     (latest) =>
       wakeup.signal(
         stream.channel,

@@ -138,6 +138,29 @@ export const deleting: Part = (it) => {
       assert.deepStrictEqual(yield* subscription.parked, [])
     }))
 
+  it.effect("wake who runs to handle what is requeued, though the last message of every partition was deleted", () =>
+    Effect.gen(function*() {
+      const { accounts, make, origin, stream, write } = yield* subscribe({ pollInterval: "1 day" })
+      const subscription = yield* make({ onFailure: "park" })
+      yield* write(0, 2)
+      yield* during(subscription.run(() => Effect.fail("no")), caughtUp(subscription))
+      const last = `${origin(1)}-0`
+      const record = recorder()
+      yield* during(
+        subscription.run(record.handler),
+        Effect.gen(function*() {
+          yield* accounts.write(last, deposit())
+          yield* stream.projector.runOnce
+          yield* Effect.timeout(record.take(1), "10 seconds")
+          yield* caughtUp(subscription)
+          yield* accounts.delete(last)
+          assert.strictEqual(yield* subscription.requeue(), 2)
+          yield* Effect.timeout(record.take(2), "10 seconds")
+        })
+      )
+      assert.deepStrictEqual(record.seen(0), [2, 0, 1])
+    }))
+
   it.effect("goes on behind a message at which it was halted, once that is deleted", () =>
     Effect.gen(function*() {
       const { accounts, make, origin, write } = yield* subscribe({ onFailure: "haltPartition" })
