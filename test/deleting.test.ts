@@ -1,6 +1,6 @@
 /** Deleting and redacting on PostgreSQL: rights, isolation levels, rows of tags that cannot be found by what a message says. */
 import { assert, describe, it } from "@effect/vitest"
-import { type Context, Effect, Fiber, Layer, Result, Schema } from "effect"
+import { type Context, Deferred, Effect, Fiber, Layer, Result, Schedule, Schema, Stream } from "effect"
 import { Message, MessageStore } from "effect-message-store"
 import { SqlClient } from "effect/sql"
 import { databaseLayer } from "./support/database.ts"
@@ -17,6 +17,11 @@ const said = (result: Result.Result<unknown, unknown>): string => {
 class Joined extends Schema.TaggedClass<Joined>()("Joined", {
   ...Message.fields,
   club: Message.tag("club", Schema.String)
+}) {}
+class JoinedBefore extends Schema.TaggedClass<JoinedBefore>()("Joined", { ...Message.fields, club: Schema.String }) {}
+class ClubsBefore extends MessageStore.Service<ClubsBefore>()("test/ClubsBefore", {
+  name: "clubs",
+  schema: JoinedBefore
 }) {}
 class Clubs extends MessageStore.Service<Clubs>()("test/Clubs", { name: "clubs", schema: Joined }) {}
 
@@ -113,4 +118,33 @@ describe("PostgreSQL", () => {
         select t.tag, m.stream from effect_message_store_tags_clubs t left join depeche_msgs_clubs m using (global_position)`
       assert.deepStrictEqual(left.map(({ stream, tag }) => [stream, tag]), [["t", "club:chess"]])
     }).pipe(Effect.provide(Layer.fresh(Layer.provideMerge(Clubs.layer, databaseLayer())))))
+
+  it.live("a message that is deleted while it is tagged leaves no tags behind", () =>
+    Effect.gen(function*() {
+      const sql = yield* SqlClient.SqlClient
+      const joined = [new JoinedBefore({ club: "chess" }), new JoinedBefore({ club: "go" })] as const
+      yield* Effect.provide(ClubsBefore.use((before) => before.write("s", joined)), Layer.fresh(ClubsBefore.layer))
+      const deleted = Effect.gen(function*() {
+        const clubs = yield* Clubs
+        const [isDeleted, release] = [yield* Deferred.make<void>(), yield* Deferred.make<void>()]
+        const deleting = yield* Effect.forkChild(clubs.withTransaction(Effect.gen(function*() {
+          yield* clubs.delete("s", { toVersion: 1 })
+          yield* Deferred.succeed(isDeleted, undefined)
+          yield* Deferred.await(release)
+        })))
+        yield* Deferred.await(isDeleted)
+        const tagging = yield* Effect.forkChild(Stream.runDrain(clubs.tagging()))
+        const waits = Effect.repeat(
+          sql`select from pg_locks where locktype = 'advisory' and not granted`,
+          { until: (rows) => rows.length > 0, schedule: Schedule.spaced("2 millis") }
+        )
+        yield* Effect.raceFirst(waits, Fiber.join(tagging))
+        yield* Deferred.succeed(release, undefined)
+        yield* Fiber.join(deleting)
+        yield* Fiber.join(tagging)
+      })
+      yield* Effect.provide(deleted, Layer.fresh(Clubs.layer))
+      const left = yield* sql<{ readonly tag: string }>`select tag from effect_message_store_tags_clubs`
+      assert.deepStrictEqual(left, [{ tag: "club:go" }])
+    }).pipe(Effect.provide(Layer.fresh(databaseLayer()))))
 })

@@ -13,7 +13,7 @@ import { type Deletion, DeletionOutcome, type MessageStorage } from "../Storage.
 import { withTransaction } from "./client/transaction.ts"
 import type { Int8 } from "./client/values.ts"
 import { withLock } from "./locks.ts"
-import { type Store, streamLockKey, tagLockKey } from "./objects.ts"
+import { type Store, streamLockKey, taggingLockKey, tagLockKey } from "./objects.ts"
 import { qualified } from "./views.ts"
 
 /** How many messages a statement deletes. */
@@ -147,6 +147,9 @@ export const make = (sql: SqlClient, store: Store): Pick<MessageStorage, "delete
         const last = Math.min(toVersion, version)
         const count = version === 0 ? 0 : Math.max(last - first + 1, 0)
         if (count > 0) {
+          if (has_tags) {
+            yield* sql`select pg_catalog.pg_advisory_xact_lock_shared(${sql.literal(taggingLockKey(store))})`
+          }
           const links = yield* lockLinks
           const tagKeys = new Set<string>()
           for (let from = first; from <= last; from += pageSize) {

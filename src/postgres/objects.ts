@@ -107,6 +107,10 @@ export const streamLockKey = ({ lockPrefix }: Store, stream: string): string =>
 export const tagLockKey = ({ schema, tagsTable }: Store, tag: string): string =>
   `hashtextextended(${literal(`${schema}.${tagsTable}:`)}::text operator(pg_catalog.||) ${tag}, 0::bigint)`
 
+/** The key that who tags stored messages has alone, and who deletes messages with tags shares. */
+export const taggingLockKey = ({ taggedTypesTable }: Objects): string =>
+  `${literal(taggedTypesTable)}::text::regclass::oid::int8`
+
 /** The edition of the stream or tag that a lock has this key of. */
 export const editionOf = ({ editionsTable }: Store, key: string): string =>
   `coalesce((select e.edition from ${editionsTable} e where e.key = ${key}), 0)`

@@ -15,7 +15,7 @@ import type { Declarations, DeclaredTag, TaggingStorage, TagPath } from "../Stor
 import { withTransaction } from "./client/transaction.ts"
 import { type Int8, int8 } from "./client/values.ts"
 import { arrayLiteral } from "./decide.ts"
-import type { Objects } from "./objects.ts"
+import { type Objects, taggingLockKey } from "./objects.ts"
 
 interface Row {
   readonly type: string
@@ -135,9 +135,12 @@ export const make = (sql: SqlClient, objects: Objects): TaggingStorage => {
     return 0
   })
 
+  // Who deletes is waited for, and waits: or a message that is deleted meanwhile would leave its tags behind.
   const tagStored: TaggingStorage["tagStored"] = ({ from, places, tags: found, to }) =>
-    Effect.map(
-      sql<{ readonly moved: number }>`
+    withTransaction(sql)(Effect.map(
+      Effect.andThen(
+        sql`select pg_catalog.pg_advisory_xact_lock(${sql.literal(taggingLockKey(objects))})`,
+        sql<{ readonly moved: number }>`
         with mine as materialized (
           select t.type, t.tag, t.path from ${tagged} t
           where t.position = ${int8(from)}::int8 and not t.is_complete and ${among(places)}
@@ -152,16 +155,18 @@ export const make = (sql: SqlClient, objects: Objects): TaggingStorage => {
           insert into ${tags} (tag, global_position, type)
           select f.tag, f.position, f.type
           from unnest(${found.map(({ tag }) => tag)}::text[], ${
-        found.map(({ globalPosition }) => int8(globalPosition))
-      }::int8[],
+          found.map(({ globalPosition }) => int8(globalPosition))
+        }::int8[],
             ${found.map(({ type }) => type)}::text[]) f(tag, position, type)
           where (select pg_catalog.count(*) from moved) > 0
+            and exists (select from ${table} m where m.global_position = f.position)
           order by 1, 2
           on conflict do nothing
         )
-        select pg_catalog.count(*)::int as moved from moved`,
+        select pg_catalog.count(*)::int as moved from moved`
+      ),
       ([row]) => (row?.moved ?? 0) > 0
-    )
+    ))
 
   return { declareTags, declaredTags, settleTags, tagStored }
 }
