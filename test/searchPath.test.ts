@@ -15,6 +15,7 @@ import {
   Projection
 } from "effect-message-store"
 import { SqlClient } from "effect/sql"
+import { forgotten, operated, toBeOperated } from "./support/forgottenAndOperated.ts"
 import { moved } from "./support/links.ts"
 import { Clients, createRole, sharedDatabaseLayer } from "./support/sharedDatabase.ts"
 import { Moved } from "./support/transfers.ts"
@@ -329,6 +330,7 @@ describe("PostgreSQL", () => {
       })
       yield* Effect.provide(opened, Layer.fresh(Hosts.layer))
       yield* Effect.provide(modelled, Layer.fresh(DecidingHosts.layer))
+      yield* toBeOperated
       yield* Effect.provide(trap, layer({ role: "hostile_creator" }))
 
       yield* Effect.gen(function*() {
@@ -390,5 +392,7 @@ describe("PostgreSQL", () => {
       // The message that was added is folded on the snapshot of its stream, and on that of its tags.
       assert.deepStrictEqual(yield* decidedOnSnapshots, [true, 2])
       yield* Effect.provide(archived, Layer.fresh(DecidingHosts.layer))
+      yield* forgotten
+      yield* operated
     }).pipe(Effect.scoped, Effect.provide(Layer.fresh(sharedDatabaseLayer))))
 })

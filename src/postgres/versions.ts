@@ -207,7 +207,7 @@ export const make = (
         if (yield* isMade) return
         const objects = yield* subscriptionObjects(version)
         const physical = tables.map((each) => tableOf(each, version))
-        const [taken] = yield* sql<{ readonly name: string }>`select given.name from unnest(
+        const [taken] = yield* sql<{ readonly name: string }>`select given.name from pg_catalog.unnest(
           ${[objects.table, ...physical]}::text[]) given(name) where to_regclass(given.name) is not null`
         if (taken !== undefined) {
           const reason = `is there already, and a table of version ${version} of "${name}" is to have that name`
@@ -215,7 +215,7 @@ export const make = (
         }
         yield* create
         const places = yield* sql<{ readonly name: string; readonly place: string | null }>`
-          select given.name, n.nspname::text as place from unnest(${physical}::text[]) given(name)
+          select given.name, n.nspname::text as place from pg_catalog.unnest(${physical}::text[]) given(name)
           left join pg_class c on c.oid = to_regclass(given.name)::oid and c.relkind::text in ('r', 'p')
           left join pg_namespace n on n.oid = c.relnamespace`
         const place = places[0]?.place ?? null

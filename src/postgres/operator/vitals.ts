@@ -30,7 +30,7 @@ export const make = (
   const scheduled = sql(store.scheduledTable)
 
   const size = sql<SizeRow>`
-    select case when c.reltuples >= 0 then c.reltuples::float8 end as messages,
+    select case when c.reltuples operator(pg_catalog.>=) 0::float4 then c.reltuples::float8 end as messages,
       (select m.global_position from ${sql(store.table)} m order by m.global_position desc limit 1) as last_position,
       pg_catalog.pg_total_relation_size(c.oid) as bytes,
       ${sql.literal(milliseconds("pg_catalog.clock_timestamp()"))} as now,
