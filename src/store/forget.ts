@@ -20,6 +20,8 @@ export interface PersonalOptions<in out A> {
   /**
    * What becomes of a message that is written for a subject which was forgotten: it is refused with a `SerializationError` (its cause
    * is a `PersonalDataError` of reason `forgotten`), or gets a new key, under which nothing older can be read. Default `"refuse"`.
+   * With `"newKey"`, a decision or a handler that was under way when the subject was forgotten, and writes a value that it has read
+   * before, makes that readable again.
    */
   readonly whenForgotten?: "refuse" | "newKey" | undefined
   /**
