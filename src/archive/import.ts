@@ -2,7 +2,7 @@
 import { Array as Arr, Effect, Stream } from "effect"
 import type { SqlError } from "effect/sql/SqlError"
 import { ArchiveConflictError, type ArchiveError, type InvalidArgumentError, SerializationError } from "../errors.ts"
-import { invalid } from "../internal/checks.ts"
+import { invalid, maximumVersion } from "../internal/checks.ts"
 import { isTimeText } from "../internal/timeText.ts"
 import { isPermanent } from "../internal/transient.ts"
 import { maximumMetadataSize, unreadable, unstorable } from "../Serializer.ts"
@@ -89,8 +89,9 @@ const untilFault = (
 /** Values that are encrypted take more than `maximumMessageSize`; readers take no more than this. */
 const maximumSize = 15 * 1024 * 1024
 
-/** Why a message cannot be in a store, whatever the database says: nobody could read it. */
-const whyNot = ({ addedAt, data, metadata, occurredAt = addedAt }: ArchivedMessage): string | undefined => {
+/** Why a message cannot be in a store, whatever the database says: nobody could read it, or write behind it. */
+const whyNot = ({ addedAt, data, metadata, occurredAt = addedAt, version }: ArchivedMessage): string | undefined => {
+  if (version >= maximumVersion) return "its version is the last one that there is"
   if (!isTimeText(addedAt) || (occurredAt !== addedAt && !isTimeText(occurredAt))) return "it has a time that is none"
   if (metadata !== "null" && !metadata.startsWith("{")) return "its metadata is no object"
   const fault = unstorable(metadata, maximumMetadataSize)

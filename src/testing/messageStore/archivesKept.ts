@@ -54,7 +54,7 @@ export const archivesKept: Part = (it) => {
       assert.deepInclude(yield* Archive.verify(Stream.succeed(text)), { messages: 1200, streams: 1 })
     }))
 
-  it.effect("that somebody has made by hand bring nothing in that nobody could read", () =>
+  it.effect("that somebody has made by hand bring nothing in that nobody could read, or write behind", () =>
     Effect.gen(function*() {
       const accounts = yield* Accounts
       const stream = newStream()
@@ -77,6 +77,7 @@ export const archivesKept: Part = (it) => {
       })
       const text = (json: string) => ({ data: `{"_tag":"Noted","text":${json}}` })
       const refused = [
+        { version: 2_147_483_647 }, // the last one that there is
         text(`${"[".repeat(501)}${"]".repeat(501)}`),
         text(`"${"x".repeat(15 * 1024 * 1024)}"`),
         text(`[${"1e308,".repeat(60_000)}1E308]`),
