@@ -118,4 +118,20 @@ describe("PostgreSQL", () => {
         }))
       }).pipe(Effect.provide(PostgresStorage.layer("counts")))
     }).pipe(Effect.provide(Layer.provideMerge(Counts.layer, databaseLayer({ maxConnections: 4 })))))
+
+  it.live("what may not scan tables is not compiled either: a scan of a table of one row would be dear enough", () =>
+    Effect.gen(function*() {
+      const counts = yield* Counts
+      yield* (yield* counts.aggregatedStream({
+        name: "compiled",
+        patterns: "%",
+        partitioner: Partitioner.constant(0)
+      })).subscription({ name: "compiled" })
+      const sql = yield* SqlClient.SqlClient
+      const functions = yield* sql<{ readonly name: string; readonly compiled: boolean }>`
+        select proname as name, not 'jit=off' = any(proconfig) as compiled from pg_proc
+        where pronamespace = 'public'::regnamespace and 'enable_seqscan=off' = any(proconfig)`
+      assert.isAtLeast(functions.length, 5)
+      assert.deepStrictEqual(functions.filter(({ compiled }) => compiled), [])
+    }).pipe(Effect.provide(Counts.layer), Effect.provide(Layer.fresh(databaseLayer()))))
 })

@@ -94,7 +94,8 @@ export const make = (sql: SqlClient, store: Store, wakeup: Wakeup["Service"]): A
 
   /** Or each page would look at all that is behind it. */
   const byIndex = sql`select pg_catalog.set_config('enable_seqscan', 'off', true),
-    pg_catalog.set_config('enable_bitmapscan', 'off', true), pg_catalog.set_config('enable_sort', 'off', true)`
+    pg_catalog.set_config('enable_bitmapscan', 'off', true), pg_catalog.set_config('enable_sort', 'off', true),
+    pg_catalog.set_config('jit', 'off', true)`
 
   const readStored: ArchiveStorage["readStored"] = ({ fromPosition, limit, ...range }) =>
     Effect.map(
@@ -115,7 +116,7 @@ export const make = (sql: SqlClient, store: Store, wakeup: Wakeup["Service"]): A
   /** Whether messages have tags. */
   const isTagged = Effect.map(
     sql<{ readonly declared: Int8 | null }>`
-      select pg_catalog.set_config('enable_seqscan', 'off', true),
+      select pg_catalog.set_config('enable_seqscan', 'off', true), pg_catalog.set_config('jit', 'off', true),
         pg_catalog.pg_sequence_last_value(${store.declaredSequence}::text::regclass) as declared`,
     ([settings]) => Number(settings?.declared ?? 0) !== 1
   )

@@ -80,7 +80,7 @@ const appendFunction = (objects: Objects): string =>
   _item int[], _ids uuid[], _occurred timestamptz[], _data text[],
   _atomic boolean, _wait boolean, _ascending boolean, _known bigint, _seen bigint[], _editions bigint[]
 ) returns table (outcome text, version int, global_position bigint, duplicate uuid)
-language plpgsql set enable_seqscan to off as $function$
+language plpgsql set enable_seqscan to off set jit to off as $function$
 #variable_conflict use_column
 declare
   _items constant int := pg_catalog.cardinality(_streams);
@@ -279,7 +279,7 @@ const pythonFunction = (objects: Objects): string =>
   `create or replace function <schema>.${objects.writeFunction}(
   message_id uuid, stream varchar, message json, expected_version bigint default null,
   out version bigint, out global_position bigint
-) language plpgsql set enable_seqscan to off as $function$
+) language plpgsql set enable_seqscan to off set jit to off as $function$
 #variable_conflict use_column
 declare
   _stream constant text := ${objects.writeFunction}.stream::text;

@@ -118,7 +118,7 @@ const decideFunction = (objects: Objects): string =>
   _last_query int[], _asked text[], _asked_earlier boolean[], _after bigint[], _asked_types text[], _asked_tags text[],
   _known bigint, _seen bigint[], _editions bigint[], _asked_editions bigint[]
 ) returns table (outcome text, version int, global_position bigint, message_id uuid, query int)
-language plpgsql set enable_seqscan to off set plan_cache_mode to force_generic_plan as $function$
+language plpgsql set enable_seqscan to off set jit to off set plan_cache_mode to force_generic_plan as $function$
 #variable_conflict use_column
 declare
   _items constant int := pg_catalog.cardinality(_streams);

@@ -19,7 +19,7 @@ $function$`
 /** When a message occurred that Python, or version 0.1, has linked; null: nobody can tell any more. */
 export const occurredFunction = (store: Objects, stream: StreamObjects): string =>
   `create or replace function ${stream.occurredFunction}(_id uuid, _time_path text[]) returns timestamptz
-language plpgsql stable ${searchPath} set enable_seqscan to off as $function$
+language plpgsql stable ${searchPath} set enable_seqscan to off set jit to off as $function$
 declare
   _unreadable constant boolean := true;
 begin
