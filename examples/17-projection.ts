@@ -92,9 +92,11 @@ const program = Effect.gen(function*() {
       Array.from({ length: count }, (_, i) => i),
       (i) => payments.write(`account-${i % 2}`, new Paid({ cents: 100 + i }))
     )
-  yield* pay(20)
+  const paid = yield* pay(20)
   const before = yield* Yesterday
   yield* Stream.runDrain(before.progress)
+  // It is promoted as soon as it has what was there when its process began.
+  yield* before.waitUntilProcessed(Math.max(...paid.map(({ globalPosition }) => globalPosition)), "10 seconds")
   yield* Console.log("version 1 is what readers see")
   yield* report
 
