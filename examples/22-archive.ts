@@ -54,7 +54,6 @@ const program = Effect.gen(function*() {
 
 await program.pipe(
   Effect.scoped,
-  Effect.provide(Layer.mergeAll(Payments.layer, Past.layer).pipe(Layer.provide(layerDatabase()))),
-  Effect.provide(NodeServices.layer),
+  Effect.provide([Layer.mergeAll(Payments.layer, Past.layer).pipe(Layer.provide(layerDatabase())), NodeServices.layer]),
   Effect.runPromise
 )

@@ -133,5 +133,5 @@ describe("PostgreSQL", () => {
         where pronamespace = 'public'::regnamespace and 'enable_seqscan=off' = any(proconfig)`
       assert.isAtLeast(functions.length, 5)
       assert.deepStrictEqual(functions.filter(({ compiled }) => compiled), [])
-    }).pipe(Effect.provide(Counts.layer), Effect.provide(Layer.fresh(databaseLayer()))))
+    }).pipe(Effect.provide(Layer.provideMerge(Counts.layer, Layer.fresh(databaseLayer())))))
 })

@@ -64,7 +64,7 @@ const importBlocks = Effect.fnUntraced(function*(
     skipped += outcome.skipped
     left = without(left, outcome.messages)
   }
-  return fault === undefined ? skipped : yield* Effect.fail(fault)
+  return fault === undefined ? skipped : yield* fault
 })
 
 /** What comes before the first message that cannot be in a store, and why that cannot. */

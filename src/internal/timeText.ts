@@ -15,7 +15,7 @@ export const isTimeText = (text: string): boolean => {
   // Nearly all are of years that ISO 8601 writes as PostgreSQL does: this is more than twice as fast.
   if (text.charAt(4) === "-" && text.endsWith("Z") && !text.startsWith("0000")) {
     const time = Date.parse(text)
-    return Number.isFinite(time) && new Date(time).toISOString().startsWith(text.slice(0, 19))
+    return Number.isFinite(time) && DateTime.formatIso(DateTime.makeUnsafe(time)).startsWith(text.slice(0, 19))
   }
   try {
     const [, seconds = "", era = ""] = /^(.*?:\d\d:\d\d).*?( BC)?$/.exec(text) ?? []
