@@ -17,6 +17,7 @@ import type { SqlClient } from "effect/sql/SqlClient"
 import type { SqlError } from "effect/sql/SqlError"
 import { wasRefused } from "../internal/transient.ts"
 import type { Ends, MessageStorage } from "../Storage.ts"
+import { sharedSpan } from "./client/sharedSpan.ts"
 
 /** What is asked, by a fiber that waits for the answer. */
 interface Question {
@@ -70,7 +71,12 @@ export const make = Effect.fnUntraced(function*(
 
   const put = (questions: ReadonlyArray<Question>): Effect.Effect<void> =>
     Effect.matchCauseEffect(
-      traced(questions, ends(questions.flatMap(({ streams }) => streams), questions.flatMap(({ tags }) => tags))),
+      sharedSpan(
+        ends(questions.flatMap(({ streams }) => streams), questions.flatMap(({ tags }) => tags)),
+        "MessageStore.ends",
+        "questions",
+        questions
+      ),
       {
         onFailure: (cause) =>
           questions.length > 1 && wasRefused(cause)
@@ -152,20 +158,3 @@ export const make = Effect.fnUntraced(function*(
       })
     )
 })
-
-/** A statement of several questions has a span of its own, linked to theirs; that of one is part of its own. */
-const traced = (
-  questions: ReadonlyArray<Question>,
-  asking: Effect.Effect<Ends, SqlError>
-): Effect.Effect<Ends, SqlError> => {
-  if (questions.length > 1) {
-    return Effect.withSpan(asking, "MessageStore.ends", {
-      root: true,
-      attributes: { questions: questions.length },
-      links: questions.flatMap(({ span }) => span === undefined ? [] : [{ span, attributes: {} }]),
-      captureStackTrace: false
-    })
-  }
-  const [only] = questions
-  return only?.span === undefined ? asking : Effect.provideService(asking, Tracer.ParentSpan, only.span)
-}

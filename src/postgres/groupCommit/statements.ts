@@ -5,10 +5,11 @@
  * a batch, its items are appended one by one, so that only the culprit fails: each in a statement of its own, unless it
  * was withdrawn meanwhile. If the stream of an item is held, the later items of that stream wait behind it.
  */
-import { Array as Arr, Effect, Exit, Fiber, Tracer } from "effect"
+import { Array as Arr, Effect, Exit, Fiber } from "effect"
 import type { SqlError } from "effect/sql/SqlError"
 import { wasRefused } from "../../internal/transient.ts"
 import type { AppendItem, AppendOutcome } from "../../Storage.ts"
+import { sharedSpan } from "../client/sharedSpan.ts"
 import type { Entry, Statement } from "./queues.ts"
 
 /** Appends items; one whose stream is held has no outcome. */
@@ -71,20 +72,9 @@ export const setOut = (entries: ReadonlyArray<Entry>, fiber: Statement["fiber"])
   for (const entry of entries) entry.statement = statement
 }
 
-/** A statement of several items has a span of its own, linked to theirs; that of one is part of the item's. */
+/** Appends items in the span of their statement. */
 export const traced = (
   entries: Arr.NonEmptyReadonlyArray<Entry>,
   append: Append
-): Effect.Effect<Outcomes, SqlError> => {
-  const appended = append(Arr.map(entries, (entry) => entry.item))
-  if (entries.length > 1) {
-    return Effect.withSpan(appended, "MessageStore.batch", {
-      root: true,
-      attributes: { items: entries.length },
-      links: entries.flatMap(({ span }) => span === undefined ? [] : [{ span, attributes: {} }]),
-      captureStackTrace: false
-    })
-  }
-  const { span } = entries[0]
-  return span === undefined ? appended : Effect.provideService(appended, Tracer.ParentSpan, span)
-}
+): Effect.Effect<Outcomes, SqlError> =>
+  sharedSpan(append(Arr.map(entries, (entry) => entry.item)), "MessageStore.batch", "items", entries)
