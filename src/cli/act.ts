@@ -93,6 +93,17 @@ const meant = Effect.fnUntraced(function*(
   return flags.all ? undefined : chosen
 })
 
+/** Asks about them; answers which. */
+const confirmed = Effect.fnUntraced(function*(
+  flags: Parameters<typeof meant>[0] & { readonly yes: boolean; readonly subscription: string },
+  todo: readonly [verb: string, how: string]
+) {
+  const chosen = yield* meant(flags)
+  const all = chosen === undefined ? "all" : "these"
+  yield* confirm(flags.yes, `${todo[0]} ${all} parked messages of ${cell(flags.subscription).text} ${todo[1]}?`)
+  return chosen
+})
+
 const counted = (count: number, what: string) => show({ count }, line(`${count} messages ${what}`, "green"))
 
 const requeue = Command.make(
@@ -100,13 +111,7 @@ const requeue = Command.make(
   { subscription, ...which, yes },
   (flags) =>
     withOperator(Effect.fnUntraced(function*(operator) {
-      const chosen = yield* meant(flags)
-      yield* confirm(
-        flags.yes,
-        `Have ${chosen === undefined ? "all" : "these"} parked messages of ${
-          cell(flags.subscription).text
-        } handled again?`
-      )
+      const chosen = yield* confirmed(flags, ["Have", "handled again"])
       yield* counted(
         yield* operator.requeue(flags.subscription, chosen),
         "are handled again by whoever runs the subscription"
@@ -131,13 +136,7 @@ const discard = Command.make(
   { subscription, ...which, yes },
   (flags) =>
     withOperator(Effect.fnUntraced(function*(operator) {
-      const chosen = yield* meant(flags)
-      yield* confirm(
-        flags.yes,
-        `Discard ${chosen === undefined ? "all" : "these"} parked messages of ${
-          cell(flags.subscription).text
-        } for good?`
-      )
+      const chosen = yield* confirmed(flags, ["Discard", "for good"])
       const count = chosen === undefined
         ? yield* discardAll(operator, flags.subscription)
         : yield* operator.discard(flags.subscription, chosen)
