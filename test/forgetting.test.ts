@@ -5,25 +5,16 @@
  * `FORGETTING_SEED` sets another seed than the fixed one, `FORGETTING_RUNS` how many sequences run, in memory and on PostgreSQL; a
  * failure tells the shortest sequence that differs, and its seed.
  */
-import { assert, describe, it, layer } from "@effect/vitest"
-import { Context, Effect, Equal, Layer, Queue } from "effect"
-import { PgliteClient } from "effect-message-store/pglite"
-import type { SqlClient } from "effect/sql"
+import { describe, it } from "@effect/vitest"
+import { Effect } from "effect"
+import { agrees, assertSame, openedInMemory } from "./support/agreeing.ts"
 import { databaseLayer } from "./support/database.ts"
-import { ForgettingSequence, material, type Mixed, perform, storeNamed } from "./support/mixing.ts"
+import { ForgettingSequence, material, perform } from "./support/mixing.ts"
 import { makeNaive } from "./support/naiveStore.ts"
+import { pgliteLayer } from "./support/pglite.ts"
 
 const seed = Number(process.env["FORGETTING_SEED"] ?? 1)
 const runs = process.env["FORGETTING_RUNS"]
-
-const openedInMemory = Effect.gen(function*() {
-  const Store = storeNamed("forgetting")
-  return yield* Effect.provide(Store, yield* Layer.build(Layer.fresh(Store.layerMemory)))
-})
-const opened = Effect.fnUntraced(function*(name: string) {
-  const Store = storeNamed(name)
-  return yield* Effect.provide(Store, yield* Layer.build(Store.layer))
-})
 
 /** Without what errors say to people. */
 const withoutReasons = (value: unknown): unknown =>
@@ -35,48 +26,7 @@ const withoutReasons = (value: unknown): unknown =>
     )
     : value
 
-const assertSame = (actual: unknown, expected: unknown, where: string) => {
-  if (!Equal.equals(actual, expected)) {
-    assert.fail(`${JSON.stringify(actual)}\n${where}: ${JSON.stringify(expected)}`)
-  }
-}
-
-/** Stores that no sequence has at the moment. */
-class Free extends Context.Service<Free, Queue.Queue<Mixed>>()("test/Free") {}
-
-const agrees = <E>(
-  name: string,
-  sql: Layer.Layer<SqlClient.SqlClient, E>,
-  options: { readonly runs: number; readonly stores: number }
-) => {
-  const free = Layer.effect(
-    Free,
-    Effect.gen(function*() {
-      const queue = yield* Queue.unbounded<Mixed>()
-      for (let i = 0; i < options.stores; i++) yield* Queue.offer(queue, yield* opened(`forgetting_${i}`))
-      return queue
-    })
-  )
-  layer(Layer.provide(free, sql), { excludeTestServices: true, timeout: "1 minute" })(name, (database) => {
-    database.effect.prop(
-      `agrees with memory on ${options.runs} sequences, from seed ${seed} on`,
-      [ForgettingSequence],
-      ([sequence]) =>
-        Effect.gen(function*() {
-          const queue = yield* Free
-          const given = material()
-          const inMemory = yield* perform(yield* openedInMemory, sequence, given)
-          const stored = yield* Effect.acquireUseRelease(
-            Queue.take(queue),
-            (store) => perform(store, sequence, given),
-            (store) => Queue.offer(queue, store)
-          )
-          assertSame(stored, inMemory, "in memory")
-        }).pipe(Effect.scoped),
-      { arbitrary: { runs: options.runs, seed, concurrency: options.stores, maxShrinks: 400 }, timeout: 1_200_000 }
-    )
-  })
-}
+const options = { sequences: ForgettingSequence, seed, timeout: 1_200_000 }
 
 const inMemoryRuns = Number(runs ?? 1000)
 
@@ -92,9 +42,9 @@ describe("a sequence with deletions and redactions", () => {
         const inMemory = yield* perform(yield* openedInMemory, sequence, given)
         assertSame(withoutReasons(inMemory), withoutReasons(expected), "in a naive store")
       }).pipe(Effect.scoped),
-    { arbitrary: { runs: inMemoryRuns, seed, maxShrinks: 400 }, timeout: 1_200_000 }
+    { arbitrary: { runs: inMemoryRuns, seed, maxShrinks: 400 }, timeout: options.timeout }
   )
 
-  agrees("PostgreSQL", databaseLayer(), { runs: Number(runs ?? 150), stores: 4 })
-  agrees("PGlite", PgliteClient.layer(), { runs: 30, stores: 1 })
+  agrees("PostgreSQL", databaseLayer(), { ...options, runs: Number(runs ?? 150), stores: 4 })
+  agrees("PGlite", pgliteLayer, { ...options, runs: 30, stores: 1 })
 })

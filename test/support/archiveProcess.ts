@@ -1,5 +1,6 @@
 /** Imports an archive from a file, until it is killed. `archiveProcess.ts CONFIG` */
-import { NodeRuntime, NodeServices } from "@effect/platform-node"
+import * as NodeRuntime from "@effect/platform-node/NodeRuntime"
+import * as NodeServices from "@effect/platform-node/NodeServices"
 import { PgClient } from "@effect/sql-pg"
 import { Effect, Layer, Redacted, Stream } from "effect"
 import { Archive } from "effect-message-store"
