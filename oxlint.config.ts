@@ -32,7 +32,9 @@ const modules = [
   "archive/",
   "Archive",
   "operator/",
-  "Operator"
+  "Operator",
+  "dashboard/",
+  "Dashboard"
 ]
 
 /** What else a module or a folder may import. */
@@ -57,6 +59,7 @@ const packages: Readonly<Record<string, ReadonlyArray<string>>> = {
   "postgres/": ["node:*", "@effect/sql-pg"],
   "pglite/": ["node:*", "@effect/sql-pg", "@electric-sql/pglite"],
   "testing/": ["@effect/vitest", "vitest"],
+  "dashboard/": ["node:*", "idiomorph", "uplot"],
   "cli/": ["node:*", "@effect/platform-node-shared", "@effect/sql-pg"]
 }
 

@@ -6,6 +6,7 @@ import process from "node:process"
 
 const steps = [
   "tsc",
+  "tsc -p src/dashboard/assets",
   "effect-tsgo diagnostics --project tsconfig.json --strict",
   "oxlint",
   "dprint check",

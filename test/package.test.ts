@@ -33,6 +33,8 @@ beforeAll(() => {
       "effect",
       "@effect/platform-node-shared",
       "ws",
+      "idiomorph",
+      "uplot",
       "@effect/sql-pg",
       "@electric-sql/pglite",
       "@types/node",
@@ -75,6 +77,12 @@ describe("the package", () => {
     const program = path.join(modules, "effect-message-store", bin["effect-message-store"] ?? "")
     assert.match(fs.readFileSync(program, "utf8"), /^#!\/usr\/bin\/env node\n/)
     assert.include(run(process.execPath, [program, "--version"]), version)
+  })
+
+  it("has what its dashboard sends to browsers", () => {
+    const assets = path.join(modules, "effect-message-store/dist/dashboard/assets.js")
+    const print = `const { load } = await import(${JSON.stringify(assets)}); console.log(load().files.size)`
+    assert.strictEqual(run(process.execPath, ["--input-type=module", "--eval", print]).trim(), "6")
   })
 
   const quickStart = (env: NodeJS.ProcessEnv) => {

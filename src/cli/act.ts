@@ -1,13 +1,15 @@
 /** Commands that change something: they ask first, or are told `--yes`. */
 import { DateTime, Effect, Option } from "effect"
 import { Argument, Command, Flag } from "effect/cli"
+import { time } from "../internal/readable.ts"
 import * as Operator from "../Operator.ts"
-import type { OperatorService, WhichParked } from "../Operator.ts"
+import type { WhichParked } from "../Operator.ts"
+import { discardAll } from "../operator/discardAll.ts"
 import { confirm, yes } from "./ask.ts"
 import { Json, storeName, withDatabase, withOperator } from "./connect.ts"
 import { CommandError } from "./failure.ts"
 import { more, paging, show } from "./look.ts"
-import { cell, line, table, time } from "./output.ts"
+import { cell, line, table } from "./output.ts"
 
 const subscription = Argument.String("subscription").pipe(Argument.withDescription("The name of a subscription"))
 const orUndefined = Option.getOrUndefined
@@ -118,18 +120,6 @@ const requeue = Command.make(
       )
     }))
 ).pipe(Command.withDescription("Has parked messages handled again, by the processes of the subscription"))
-
-/** All, page by page. */
-const discardAll = (operator: OperatorService, name: string) =>
-  Effect.gen(function*() {
-    let count = 0
-    while (true) {
-      const { items } = yield* operator.parked(name, { limit: 500 })
-      const discarded = items.length === 0 ? 0 : yield* operator.discard(name, { places: items })
-      if (discarded === 0) return count
-      count += discarded
-    }
-  })
 
 const discard = Command.make(
   "discard",

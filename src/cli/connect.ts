@@ -31,9 +31,9 @@ export const Json = GlobalFlag.Setting("json")({
 const isServer = (url: string): boolean => /^postgres(ql)?:\/\//.test(url)
 
 /** A client of the database, few connections wide. */
-const client = (url: Redacted.Redacted) =>
+const client = (url: Redacted.Redacted, maxConnections: number) =>
   isServer(Redacted.value(url))
-    ? PgClient.layer({ url, maxConnections: 3, applicationName: "effect-message-store" })
+    ? PgClient.layer({ url, maxConnections, applicationName: "effect-message-store" })
     : PgliteClient.layer({ dataDir: Redacted.value(url).replace(/^(file|pglite):(\/\/)?/, "") })
 
 const given = Effect.gen(function*() {
@@ -50,8 +50,8 @@ const given = Effect.gen(function*() {
 })
 
 /** Runs an effect with the database. */
-export const withDatabase = <A, E, R>(effect: Effect.Effect<A, E, R | SqlClient.SqlClient>) =>
-  Effect.flatMap(given, (url) => Effect.provide(effect, client(url)))
+export const withDatabase = <A, E, R>(effect: Effect.Effect<A, E, R | SqlClient.SqlClient>, connections = 3) =>
+  Effect.flatMap(given, (url) => Effect.provide(effect, client(url, connections)))
 
 /** The store that is meant. */
 export const storeName = Effect.gen(function*() {
@@ -71,10 +71,14 @@ export const storeName = Effect.gen(function*() {
 })
 
 /** Runs an effect with the operator of the store. */
-export const withOperator = <A, E, R>(use: (operator: Operator.OperatorService) => Effect.Effect<A, E, R>) =>
+export const withOperator = <A, E, R>(
+  use: (operator: Operator.OperatorService) => Effect.Effect<A, E, R>,
+  { connections }: { readonly connections?: number } = {}
+) =>
   withDatabase(
     Effect.flatMap(
       storeName,
       (name) => Effect.provide(Effect.flatMap(Operator.Operator, use), Layer.fresh(Operator.layer(name)))
-    )
+    ),
+    connections
   )

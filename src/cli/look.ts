@@ -3,10 +3,11 @@ import { DateTime, Effect, Option, Result, Stream } from "effect"
 import type { Duration } from "effect"
 import { Argument, Command, Flag } from "effect/cli"
 import { checkMessageId } from "../internal/checks.ts"
+import { ago, duration, time } from "../internal/readable.ts"
 import type { Health, Message, OperatorService, Page, Problem, SubscriptionStatus, Trace } from "../Operator.ts"
 import { Json, withOperator } from "./connect.ts"
 import { CommandError, Unhealthy } from "./failure.ts"
-import { ago, cell, type Colour, duration, hint, json, line, table, time, toText } from "./output.ts"
+import { cell, type Colour, hint, json, line, table, toText } from "./output.ts"
 
 /** Flags of lists. */
 export const paging = {

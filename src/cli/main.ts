@@ -13,12 +13,13 @@ import process from "node:process"
 import * as Act from "./act.ts"
 import * as Archive from "./archive.ts"
 import { Json, Store, Url } from "./connect.ts"
+import * as Dashboard from "./dashboard.ts"
 import { toLine } from "./failure.ts"
 import * as Look from "./look.ts"
 
 const root = Command.make("effect-message-store").pipe(
   Command.withDescription("Looks at message stores, and puts right what is wrong"),
-  Command.withSubcommands([...Look.commands, ...Act.commands, ...Archive.commands]),
+  Command.withSubcommands([...Look.commands, ...Act.commands, ...Archive.commands, ...Dashboard.commands]),
   Command.withGlobalFlags([Url, Store, Json])
 )
 

@@ -2,7 +2,7 @@
  * What commands print: tables on a terminal, lines with tabs where the output is read by something else, and JSON for who asks
  * for it. Whatever comes from the database is printed so that a terminal shows it, and does nothing else with it.
  */
-import { Console, DateTime, Duration, Effect } from "effect"
+import { Console, Duration, Effect } from "effect"
 import { CliOutput, TerminalCapabilities } from "effect/cli"
 import { printable } from "../internal/printable.ts"
 
@@ -85,21 +85,3 @@ export const toText = (value: unknown, space?: number): string =>
 
 export const json = (value: unknown): Effect.Effect<void> =>
   Effect.flatMap(isTerminal, (on) => Console.log(toText(value, on ? 2 : undefined)))
-
-/** `3 min`, or `2 d`. */
-export const duration = (value: Duration.Duration | undefined): string => {
-  if (value === undefined) return ""
-  const seconds = Duration.toSeconds(value)
-  if (seconds < 1) return `${Math.round(seconds * 1000)} ms`
-  if (seconds < 120) return `${Math.round(seconds)} s`
-  if (seconds < 7200) return `${Math.round(seconds / 60)} min`
-  return seconds < 172_800 ? `${Math.round(seconds / 3600)} h` : `${Math.round(seconds / 86_400)} d`
-}
-
-/** How long ago that was. */
-export const ago = (time: DateTime.Utc | undefined, now: DateTime.Utc): string =>
-  time === undefined
-    ? "never"
-    : `${duration(Duration.millis(Math.max(0, now.epochMilliseconds - time.epochMilliseconds)))} ago`
-
-export const time = (at: DateTime.Utc | undefined): string => at === undefined ? "" : DateTime.formatIso(at)

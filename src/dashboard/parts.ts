@@ -1,0 +1,175 @@
+/** What pages are put together from. */
+import { DateTime, Duration, Effect } from "effect"
+import * as Readable from "../internal/readable.ts"
+import type { Message } from "../Operator.ts"
+import type { Asked, PageError } from "./asked.ts"
+import { toldOf } from "./failure.ts"
+import { attributes, type Content, type Html, html } from "./html.ts"
+
+export type Tone = "good" | "warn" | "bad" | "quiet" | "info"
+
+/** A state in a word or two. */
+export const badge = (tone: Tone, text: Content): Html => html`<span class="badge ${tone}">${text}</span>`
+
+/** Some lines that stand out: something is wrong, or has to be known. */
+export const notice = (tone: Tone, title: Content, text: Content = undefined): Html =>
+  html`<div class="notice ${tone}"><p><strong>${title}</strong></p>${text && html`<p>${text}</p>`}</div>`
+
+export const number = (value: number | undefined): Content => value === undefined ? "" : Readable.count(value)
+
+/** How long something has been, or takes. */
+export const span = (value: Duration.Duration | undefined): Content =>
+  value === undefined ? "" : Readable.duration(value)
+
+/** When that was: how long ago, and exactly where one points at it. */
+export const when = (at: DateTime.Utc | undefined, now: DateTime.Utc): Content => {
+  if (at === undefined) return html`<span class="faint">never</span>`
+  const iso = DateTime.formatIso(at)
+  const left = at.epochMilliseconds - now.epochMilliseconds
+  return html`<time datetime="${iso}" title="${iso}">${
+    left > 1000 ? `in ${Readable.duration(Duration.millis(left))}` : Readable.ago(at, now)
+  }</time>`
+}
+
+/** A moment, exactly. */
+export const exactly = (at: DateTime.Utc): Html => {
+  const iso = DateTime.formatIso(at)
+  return html`<time datetime="${iso}">${iso.slice(0, 10)} <b>${iso.slice(11, 19)}</b>${iso.slice(19, 23)} UTC</time>`
+}
+
+/** Names and what they are. */
+export const facts = (all: ReadonlyArray<readonly [name: string, value: Content]>): Html =>
+  html`<dl class="facts">${
+    all.flatMap(([name, value]) =>
+      value === undefined || value === "" || value === false ? [] : [html`<div><dt>${name}</dt><dd>${value}</dd></div>`]
+    )
+  }</dl>`
+
+/** A part of a page, with a heading of its own. */
+export const panel = (title: string, body: Content, aside: Content = undefined): Html => {
+  const id = `p-${title.toLowerCase().replaceAll(/[^a-z]+/g, "-")}`
+  return html`<section class="panel" aria-labelledby="${id}"><header><h2 id="${id}">${title}</h2>${
+    aside && html`<div class="aside">${aside}</div>`
+  }</header>${body}</section>`
+}
+
+export interface Column {
+  readonly label: string
+  /** `"number"`: at the right. `"name"`: may be long, and takes what is left. `"act"`: buttons. */
+  readonly kind?: "number" | "name" | "act" | undefined
+}
+
+export interface Row {
+  readonly id?: string | undefined
+  readonly isMeant?: boolean | undefined
+  readonly cells: ReadonlyArray<Content>
+}
+
+/** A table; on narrow screens each row is a card. */
+export const table = (name: string, columns: ReadonlyArray<Column>, rows: ReadonlyArray<Row>, empty: Content): Html =>
+  rows.length === 0
+    ? html`<p class="empty">${empty}</p>`
+    : html`<div class="scroll"><table aria-label="${name}"><thead><tr>${
+      columns.map(({ kind, label }) => html`<th scope="col"${attributes({ class: kind })}>${label}</th>`)
+    }</tr></thead><tbody>${
+      rows.map(({ cells, id, isMeant }) =>
+        html`<tr${attributes({ id, class: isMeant === true ? "meant" : undefined })}>${
+          cells.map((cell, i) =>
+            html`<td${attributes({ class: columns[i]?.kind, "data-label": columns[i]?.label })}>${cell}</td>`
+          )
+        }</tr>`
+      )
+    }</tbody></table></div>`
+
+/** Links to other pages of a list; those without a target are not there. */
+export const pager = (all: ReadonlyArray<readonly [label: string, href: string | undefined]>): Content => {
+  const there = all.filter(([, href]) => href !== undefined)
+  return there.length > 0 &&
+    html`<nav class="pager" aria-label="Pages of this list">${
+      there.map(([label, href]) => html`<a class="button" href="${href}">${label}</a>`)
+    }</nav>`
+}
+
+/** Choices, one of which is the present one. */
+export const tabs = (
+  name: string,
+  all: ReadonlyArray<readonly [label: Content, href: string, isHere: boolean]>
+): Html =>
+  html`<nav class="tabs" aria-label="${name}">${
+    all.map(([label, href, isHere]) =>
+      html`<a href="${href}"${attributes({ "aria-current": isHere && "page" })}>${label}</a>`
+    )
+  }</nav>`
+
+/** How much of something is done. */
+export const progress = (name: string, done: number, total: number): Html => {
+  const part = total === 0 ? 100 : Math.floor((100 * Math.min(done, total)) / total)
+  return html`<span class="progress"><progress aria-label="${name}" max="100" value="${part}"></progress> ${part} %</span>`
+}
+
+/** A line that is drawn by what the server tells meanwhile. */
+export const chart = (what: "rate" | "lag" | "age", of: string, label: string, isLarge = false): Html =>
+  html`<div class="chart ${
+    isLarge ? "large" : "small"
+  }" role="img" aria-label="${label}" data-chart="${what}" data-of="${of}"></div>`
+
+/** Runs a part of a page: where it fails, the page says so in its place. */
+export const part = <A>(
+  effect: Effect.Effect<A, PageError>,
+  show: (value: A) => Content
+): Effect.Effect<Content> =>
+  effect.pipe(
+    Effect.map(show),
+    Effect.catch((error) => {
+      const { advice, reason, title } = toldOf(error)
+      return Effect.succeed(notice("warn", title, `${reason}. ${advice}`))
+    })
+  )
+
+/** The links between things. */
+export const streamLink = ({ link }: Asked, stream: string): Html =>
+  html`<a href="${link("/stream", { name: stream })}">${stream}</a>`
+
+export const messageLink = ({ link }: Asked, id: string, text: Content = id): Html =>
+  html`<a class="id" href="${link(`/messages/${encodeURIComponent(id)}`)}">${text}</a>`
+
+export const subscriptionLink = ({ link }: Asked, name: string): Html =>
+  html`<a href="${link("/subscription", { name })}">${name}</a>`
+
+export const aggregatedLink = ({ link }: Asked, name: string): Html =>
+  html`<a href="${link("/aggregated-stream", { name })}">${name}</a>`
+
+/** The name of a message's type. */
+export const typeOf = ({ type }: Pick<Message, "type">): Content =>
+  type === undefined ? html`<span class="faint">no type</span>` : type
+
+/** Messages, one a row. */
+export const messageTable = (
+  asked: Asked,
+  messages: ReadonlyArray<Message>,
+  empty: Content,
+  { withStream }: { readonly withStream: boolean }
+): Html =>
+  table(
+    "Messages",
+    [
+      { label: withStream ? "Position" : "Version", kind: "number" },
+      { label: "Type", kind: "name" },
+      ...withStream ? [{ label: "Stream", kind: "name" } as const, { label: "Version", kind: "number" } as const] : [
+        { label: "Position", kind: "number" } as const
+      ],
+      { label: "Message id" },
+      { label: "Added" }
+    ],
+    messages.map((each) => ({
+      id: `m-${each.messageId}`,
+      cells: [
+        number(withStream ? each.globalPosition : each.version),
+        messageLink(asked, each.messageId, typeOf(each)),
+        ...withStream ? [streamLink(asked, each.stream), number(each.version)] : [number(each.globalPosition)],
+        html`<code>${each.messageId}</code>`,
+        when(each.addedAt, asked.now)
+      ]
+    })),
+    empty
+  )
