@@ -206,8 +206,8 @@ export const make = Effect.fnUntraced(function*<A>(
         storeGlobalPosition: stored
       }
     }),
-    subscription: (subscriptionOptions) => Subscription.make(storage, stream, codec, subscriptionOptions),
-    projection: (projectionOptions) => Projection.make(storage, stream, codec, projectionOptions),
+    subscription: (subscriptionOptions) => Subscription.make(storage, stream, codec, name, subscriptionOptions),
+    projection: (projectionOptions) => Projection.make(storage, stream, codec, name, projectionOptions),
     rebuild: Effect.andThen(outsideTransaction("rebuild"), Effect.andThen(stream.reset, projector.runOnce)),
     drop: Effect.andThen(outsideTransaction("drop"), stream.drop)
   }

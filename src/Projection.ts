@@ -159,6 +159,7 @@ export const make = Effect.fnUntraced(function*<A, M, E, R>(
   storage: Storage["Service"],
   stream: AggregatedStorage,
   codec: MessageCodec<A>,
+  streamName: string,
   options: Options<M, E, R>
 ): Effect.fn.Return<Projection<A, M>, MakeError | E, R> {
   const { kept } = options.model
@@ -191,7 +192,7 @@ export const make = Effect.fnUntraced(function*<A, M, E, R>(
   )
   const modelOf = (of: number): M => (kept._tag === "Tables" ? namesIn(of) : projected.state?.(of, kept.initial)) as M // what its maker said
   const model = modelOf(version)
-  const subscription = yield* Subscription.make(storage, stream, codec, {
+  const subscription = yield* Subscription.make(storage, stream, codec, streamName, {
     ...options,
     name: subscriptionOf(name, version),
     start: "beginning",

@@ -9,7 +9,7 @@
  * - Any number of projectors may run, in any number of processes, Python's included. One works at a time; another waits,
  *   and fails after 5 seconds with an `SqlError` that is retryable (`run` tries again).
  */
-import { DateTime, Effect, Fiber, Option, Result, Stream } from "effect"
+import { DateTime, Effect, Fiber, Metric, Option, Result, Stream } from "effect"
 import type { Duration, Schedule } from "effect"
 import type { SqlError } from "effect/sql/SqlError"
 import {
@@ -20,6 +20,7 @@ import {
   type StreamDefinitionError
 } from "./errors.ts"
 import { checkPollInterval, invalid, maximumPartition } from "./internal/checks.ts"
+import { attribute, attributesOf, counter, metric, system } from "./internal/telemetry.ts"
 import { isTransient, retryTransient } from "./internal/transient.ts"
 import type { StoredMessage } from "./Message.ts"
 import { type BuiltIn, type Partitioner, partitionOf as partitionOfBuiltIn } from "./Partitioner.ts"
@@ -107,11 +108,18 @@ export const make = <A>(
     ? decideHere(stream, byBuiltIn(partitioner))
     : Stream.fromEffectRepeat(stream.project(pageSize))
 
+  const attributes = attributesOf(name, "project", undefined)
+  const linkedTotal = counter(
+    metric.linked,
+    { description: "Messages that were linked to an aggregated stream", unit: "{message}" },
+    { [attribute.system]: system, [attribute.destination]: name }
+  )
   const pages: Projector["pages"] = Stream.unwrap(
     Effect.map(storage.inTransaction, (inTransaction) =>
       inTransaction
         ? Stream.fromEffect(Effect.fromResult(invalid("projector", "must not run inside a transaction")))
         : source.pipe(
+          Stream.tap((page) => Metric.update(linkedTotal, page.linked)),
           Stream.mapAccum(() => ({ linked: 0, hasBegun: false }), ({ hasBegun, linked }, page: ProjectedPage) => {
             const progress = { linked: linked + page.linked, position: page.position, target: page.target }
             // A round that began before this call may have missed what was committed since: another one follows.
@@ -129,7 +137,7 @@ export const make = <A>(
 
   return {
     pages,
-    runOnce: Effect.withSpan(runOnce, "Projector.runOnce"),
+    runOnce: Effect.withSpan(runOnce, `project ${name}`, { attributes }),
     run: (runOptions = {}) =>
       Effect.scoped(Effect.gen(function*() {
         const pollInterval = yield* Effect.fromResult(checkPollInterval(runOptions.pollInterval))

@@ -79,6 +79,7 @@ export const make = Effect.fnUntraced(function*<A>(
   storage: Storage["Service"],
   stream: AggregatedStorage,
   codec: MessageCodec<A>,
+  streamName: string,
   options: Options<A>
 ): Effect.fn.Return<Subscription<A>, MakeError> {
   const name = yield* Effect.fromResult(checkName("subscription", options.name))
@@ -96,7 +97,7 @@ export const make = Effect.fnUntraced(function*<A>(
   const initialise = (start: Start) => subscribed.initialise(positionsOf(stream, start))
   yield* initialise(options.start ?? "beginning")
 
-  const metrics = Metrics.make(name)
+  const metrics = Metrics.make(name, streamName)
   const delivery: DeliveryOptions = {
     name,
     delivery: options.delivery ?? "atLeastOnce",
@@ -155,7 +156,7 @@ export const make = Effect.fnUntraced(function*<A>(
           })
         })
       )
-    )
+    ).pipe(Effect.annotateLogs({ subscription: name }))
 
   const consume = <R>(
     makeConsumer: (isTraced: boolean) => Consumer<A, R>,
@@ -181,13 +182,13 @@ export const make = Effect.fnUntraced(function*<A>(
   return {
     name,
     handlers: Handlers.make<A>(),
-    run: (handler) => consume((isTraced) => each(name, handler, isTraced)),
-    runBatches: (handler) => consume((isTraced) => batches(name, handler, isTraced)),
-    drain: (handler, drainOptions) => drain((isTraced) => each(name, handler, isTraced), drainOptions),
+    run: (handler) => consume((isTraced) => each(metrics, handler, isTraced)),
+    runBatches: (handler) => consume((isTraced) => batches(metrics, handler, isTraced)),
+    drain: (handler, drainOptions) => drain((isTraced) => each(metrics, handler, isTraced), drainOptions),
     messages: Stream.callback<Unacknowledged<A>, RunError>((queue) =>
       consume(
         () =>
-          each(name, (_, delivered: Delivery<A>) =>
+          each(metrics, (_, delivered: Delivery<A>) =>
             Effect.gen(function*() {
               const acknowledged = yield* Deferred.make<void>()
               const acknowledge = Effect.asVoid(Deferred.succeed(acknowledged, undefined))
@@ -208,7 +209,10 @@ export const make = Effect.fnUntraced(function*<A>(
     parked: Parked.list(subscribed, codec),
     readParked: (range) => Parked.read(subscribed, codec, range),
     requeue: (which) => Parked.requeue(subscribed, which),
-    replay: (handler, places) => Parked.replay(storage, subscribed, codec, delivery, metrics, handler, places),
+    replay: (handler, places) =>
+      Effect.annotateLogs(Parked.replay(storage, subscribed, codec, delivery, metrics, handler, places), {
+        subscription: name
+      }),
     discard: (place) => Parked.discard(storage, subscribed, place),
     pause: (pauseOptions) => Control.pause(subscribed, pauseOptions),
     resume: (of) => Control.resume(subscribed, of),

@@ -18,9 +18,13 @@ const documents = [...list("*.md"), ...list("docs/**/*.md"), ...list("bench/*.md
 const isTested = (file: string): boolean =>
   file.startsWith("test/") ||
   file.startsWith("examples/shop/") || // by the programs that test/shop.test.ts starts
-  ["test/cluster.test.ts", "test/examples.test.ts", "test/operating.test.ts", "test/package.test.ts"].some((test) =>
-    read(test).includes(path.basename(file))
-  )
+  [
+    "test/cluster.test.ts",
+    "test/examples.test.ts",
+    "test/operating.test.ts",
+    "test/package.test.ts",
+    "test/telemetry.test.ts"
+  ].some((test) => read(test).includes(path.basename(file)))
 
 const blocksOf = (document: string) =>
   Array.from(

@@ -35,7 +35,7 @@ const make = Effect.gen(function*() {
     })
   const transactionService = SqlClient.TransactionConnection(-1)
   const scope = yield* Scope.make()
-  const ends = yield* Effect.provideService(GatheredEnds.make({ transactionService }, put), Scope.Scope, scope)
+  const ends = yield* Effect.provideService(GatheredEnds.make({ transactionService }, put, "test"), Scope.Scope, scope)
   const settle = Effect.repeat(Effect.yieldNow, { times: 20 })
   const fork = (streams: ReadonlyArray<string>, tags: ReadonlyArray<string>) =>
     Effect.tap(Effect.forkChild(ends(streams, tags)), settle)

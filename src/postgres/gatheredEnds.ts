@@ -15,6 +15,7 @@ import { Context, Deferred, Effect, FiberSet, Tracer } from "effect"
 import type { Scope } from "effect"
 import type { SqlClient } from "effect/sql/SqlClient"
 import type { SqlError } from "effect/sql/SqlError"
+import { attribute, attributesOf } from "../internal/telemetry.ts"
 import { wasRefused } from "../internal/transient.ts"
 import type { Ends, MessageStorage } from "../Storage.ts"
 import { sharedSpan } from "./client/sharedSpan.ts"
@@ -36,8 +37,10 @@ const maximumNames = 1000
 /** When the scope closes, all fibers that wait are interrupted. */
 export const make = Effect.fnUntraced(function*(
   { transactionService }: Pick<SqlClient, "transactionService">,
-  ends: MessageStorage["ends"]
+  ends: MessageStorage["ends"],
+  store: string
 ): Effect.fn.Return<MessageStorage["ends"], never, Scope.Scope> {
+  const attributes = attributesOf(store, "ends", undefined)
   const unanswered = new Set<Question>()
   /** Those of them that no statement under way asks. */
   const waiting = new Set<Question>()
@@ -73,8 +76,7 @@ export const make = Effect.fnUntraced(function*(
     Effect.matchCauseEffect(
       sharedSpan(
         ends(questions.flatMap(({ streams }) => streams), questions.flatMap(({ tags }) => tags)),
-        "MessageStore.ends",
-        "questions",
+        () => ({ name: `ends ${store}`, attributes: { ...attributes, [attribute.questions]: questions.length } }),
         questions
       ),
       {

@@ -33,7 +33,8 @@ const maximumLanes = 2
  */
 export const make = Effect.fnUntraced(function*(
   append: Statements.Append,
-  locks: Held.Locks
+  locks: Held.Locks,
+  store: string
 ): Effect.fn.Return<(item: AppendItem) => Effect.Effect<AppendOutcome, SqlError>, never, Scope.Scope> {
   const unanswered = new Set<Entry>()
   let isClosed = false
@@ -52,7 +53,8 @@ export const make = Effect.fnUntraced(function*(
   )
 
   const queues = new Queues()
-  const statements = Statements.make(run, append)
+  const traced = Statements.makeTraced(store)
+  const statements = Statements.make(run, append, traced)
   /** Lanes that are open, and how many of them have a batch on its way: the others are about to take one. */
   let open = 0
   let busy = 0
@@ -68,7 +70,7 @@ export const make = Effect.fnUntraced(function*(
     wake()
   }
 
-  const held = Held.make(run, queues, locks, statements, settled)
+  const held = Held.make(run, queues, locks, statements, settled, traced)
 
   /** Sends batches until nothing is ready. */
   const lane = Effect.fnUntraced(function*(isFirst: boolean) {

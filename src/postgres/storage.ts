@@ -79,12 +79,12 @@ export const layer = (
       const forgetting = Forgetting.make(sql, store)
       const coalesced = options?.coalesce === false
         ? undefined
-        : yield* GroupCommit.make((items) => call(items, grouped), locks)
+        : yield* GroupCommit.make((items) => call(items, grouped), locks, name)
       const open = Opening.make(sql, store, claims, wakeup)
       const queries = Queries.make(sql, store)
       return Storage.of({
         ...queries,
-        ends: options?.coalesce === false ? queries.ends : yield* GatheredEnds.make(sql, queries.ends),
+        ends: options?.coalesce === false ? queries.ends : yield* GatheredEnds.make(sql, queries.ends, name),
         ...Scheduled.make(sql, store, call, wakeup),
         saveSnapshot: makeSave(sql, store),
         subjectKeys: SubjectKeys.make(sql, store),

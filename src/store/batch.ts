@@ -1,6 +1,7 @@
 /** Decisions that leave together: as one atomic append, on condition of everything they were made on. */
 import { Array as Arr, Context, Effect, type Fiber, Tracer } from "effect"
 import type { SqlError } from "effect/sql/SqlError"
+import { attribute, attributesOf } from "../internal/telemetry.ts"
 import type { MessagePosition } from "../Message.ts"
 import type { ReadError } from "../Reader.ts"
 import type { AppendOutcome, Storage } from "../Storage.ts"
@@ -83,6 +84,7 @@ export const sourcesOf = <A>(members: ReadonlyArray<Member<A>>): ReadonlyArray<E
  */
 export const send = <A>(
   storage: Storage["Service"],
+  store: string,
   read: ReadSources<A>,
   members: ReadonlyArray<Member<A>>
 ): Effect.Effect<Sent, SqlError | ReadError> => {
@@ -95,9 +97,14 @@ export const send = <A>(
     ? look(storage, read, sources)
     : Effect.map(storage.append(append.items, { atomic: true }), (outcomes) => ({ append, outcomes }))
   return Effect.provideContext(
-    members.length === 1 ? sent : Effect.withSpan(sent, "MessageStore.batch", {
+    members.length === 1 ? sent : Effect.withSpan(sent, `append ${store}`, {
+      kind: "client",
       root: true,
-      attributes: { decisions: members.length },
+      attributes: {
+        ...attributesOf(store, "append", "send"),
+        [attribute.decisions]: members.length,
+        [attribute.messageCount]: items.reduce((sum, { messages }) => sum + messages.length, 0)
+      },
       links: members.flatMap(({ context }) => {
         const span = Context.getOrUndefined(context, Tracer.ParentSpan)
         return span === undefined ? [] : [{ span, attributes: {} }]

@@ -13,6 +13,7 @@ import {
 import { typesOf } from "../Fold.ts"
 import { checkSources, checkStreamName, invalid } from "../internal/checks.ts"
 import { checkQueries } from "../internal/tags.ts"
+import type { Operations, Sending } from "../internal/telemetry.ts"
 import type { MessagePosition } from "../Message.ts"
 import type { RequireTags } from "../Reader.ts"
 import type { MessageCodec } from "../Serializer.ts"
@@ -22,6 +23,7 @@ import type { EncodeParts } from "./evolving.ts"
 import type { Snapshots } from "./snapshots.ts"
 import { type Named, withKept } from "./sources.ts"
 import type { DecideOn } from "./together.ts"
+import { sendingParts } from "./update.ts"
 
 /** Why a decision may fail, beside what it says itself. */
 export type DecideError =
@@ -46,6 +48,7 @@ export interface Decide<in out A> {
  */
 export const make = <A>(
   storage: Storage["Service"],
+  operation: Operations,
   codec: MessageCodec<A>,
   decideOn: DecideOn<A>,
   snapshots: Snapshots,
@@ -112,7 +115,8 @@ export const make = <A>(
       return Effect.die("no item was refused")
     }
 
-  return Effect.fn("MessageStore.decide")(
+  const { observe, spanName, spanOptions } = operation("decide", "send")
+  return Effect.fn(spanName, spanOptions)(
     function*<States, Given extends Answer<A>>(
       sources: { readonly [Name in keyof States]: Source<States[Name], A> },
       decide: (states: { readonly [Name in keyof States]: States[Name] }) => Given
@@ -126,17 +130,18 @@ export const make = <A>(
       yield* Effect.fromResult(checkSources(streams, queries.length))
       if (queries.length > 0) yield* requireTags(queries, storage.declaredTags)
       const sourced = yield* Effect.forEach(named, (one) => withKept(snapshots, one, codec.tags))
-      const { positions } = yield* decideOn(sourced, {
+      const sending: Sending = { items: [] }
+      const deciding = decideOn(sourced, {
         decide: (known) => {
           const given = decide(Object.fromEntries(named.map(({ name }, i) => [name, known[i]?.state])) as never)
           return Effect.flatMap(told<Given, Writes<A>>(given), (writes) => {
             const some = writesOf(writes)
-            return Arr.isReadonlyArrayNonEmpty(some) ? encoded(some) : Effect.succeed([])
+            return sendingParts(sending, Arr.isReadonlyArrayNonEmpty(some) ? encoded(some) : Effect.succeed([]))
           })
         },
         refused: refused(named)
       })
-      return positions
+      return (yield* observe(deciding, sending)).positions
     }
   )
 }

@@ -20,6 +20,7 @@ import {
 } from "../internal/checks.ts"
 import { printable } from "../internal/printable.ts"
 import { tagsAt } from "../internal/tags.ts"
+import type { Operations } from "../internal/telemetry.ts"
 import type { ExpectedVersion, Metadata, StoredMessage, StreamHead } from "../Message.ts"
 import { hasPlain } from "../personal/fields.ts"
 import { decodeRow } from "../Reader.ts"
@@ -128,6 +129,7 @@ const pageSize = 100
  */
 export const make = <A>(
   storage: Storage["Service"],
+  operation: Operations,
   codec: MessageCodec<A>,
   accessors: Accessors<A>,
   store: string
@@ -202,14 +204,16 @@ export const make = <A>(
       }
     })
 
+  const deleting = operation("delete")
+  const redacting = operation("redact")
   return {
-    delete: Effect.fn("MessageStore.delete")(function*(stream: string, options?: DeleteOptions) {
+    delete: Effect.fn(deleting.spanName, deleting.spanOptions)(function*(stream: string, options?: DeleteOptions) {
       yield* Effect.fromResult(checkStreamName(stream))
       const toVersion = yield* Effect.fromResult(
         checkWhole("toVersion", options?.toVersion ?? maximumVersion, 0, maximumVersion)
       )
       const expectedVersion = yield* Effect.fromResult(checkExpectedVersion(options?.expectedVersion))
-      return yield* Effect.flatMap(
+      const deleted = Effect.flatMap(
         storage.delete({ stream, toVersion, expectedVersion }),
         DeletionOutcome.$match({
           Deleted: ({ count, head }) => Effect.succeed({ ...head, deleted: count }),
@@ -219,9 +223,10 @@ export const make = <A>(
             )
         })
       )
+      return yield* deleting.observe(deleted)
     }),
 
-    redact: Effect.fn("MessageStore.redact")(function*(
+    redact: Effect.fn(redacting.spanName, redacting.spanOptions)(function*(
       messageIds: string | ReadonlyArray<string>,
       change: (message: A, stored: StoredMessage<A>) => A,
       options?: RedactOptions<A>
@@ -230,7 +235,7 @@ export const make = <A>(
       if (given.length === 0) return 0
       const pages = Arr.chunksOf(Arr.dedupe(given), pageSize)
       const metadataOf = options?.metadata ?? ((stored: StoredMessage<A>) => stored.metadata)
-      return yield* storage.withTransaction(Effect.gen(function*() {
+      return yield* redacting.observe(storage.withTransaction(Effect.gen(function*() {
         const streams = new Set<string>()
         for (const page of pages) for (const { stream } of yield* read(page)) streams.add(stream)
         const named = Array.from(streams, (stream) => ({ stream }))
@@ -250,7 +255,7 @@ export const make = <A>(
           if (Arr.isArrayNonEmpty(changed)) yield* storage.redact(changed)
         }
         return count
-      }))
+      })))
     })
   }
 }

@@ -4,6 +4,7 @@ import type { SqlError } from "effect/sql/SqlError"
 import { InvalidArgumentError, type PersonalDataError } from "../errors.ts"
 import { checkStreamName, checkWhole, invalid } from "../internal/checks.ts"
 import type { PersonalPlaces } from "../internal/personalPaths.ts"
+import type { Operations } from "../internal/telemetry.ts"
 import { KeyEncryption } from "../KeyEncryption.ts"
 import type { MessagePosition } from "../Message.ts"
 import { type Freshness, make as makeFreshness } from "../personal/freshness.ts"
@@ -160,6 +161,7 @@ export const shred = Effect.fnUntraced(function*<A>(
  */
 export const make = <A>(
   storage: Backend,
+  operation: Operations,
   shredding: Shredding<A> | undefined,
   append: (write: StreamWrite<A>) => Effect.Effect<MessagePosition, WriteError>
 ): Forgetting => {
@@ -169,8 +171,10 @@ export const make = <A>(
         ? invalid(call, "has nothing to do: the store's schema has no personal fields (Message.personal)")
         : Result.succeed(shredding)
     )
+  const forgetting = operation("forget")
+  const rewrapping = operation("rewrapKeys")
   return {
-    forget: Effect.fn("MessageStore.forget")(function*(subject) {
+    forget: Effect.fn(forgetting.spanName, forgetting.spanOptions)(function*(subject) {
       yield* Effect.fromResult(
         Result.mapError(
           checkStreamName(subject),
@@ -178,16 +182,17 @@ export const make = <A>(
         )
       )
       const { expire, notice, remove } = yield* required("forget")
-      yield* storage.withTransaction(Effect.gen(function*() {
+      yield* forgetting.observe(storage.withTransaction(Effect.gen(function*() {
         // In the order in which writers lock: keys, then streams.
         yield* remove(subject)
         if (notice !== undefined) yield* append(notice(subject))
         yield* storage.afterCommit(expire)
-      }))
+      })))
     }),
     rewrapKeys: Effect.withSpan(
-      Effect.flatMap(required("rewrapKeys"), ({ rewrap }) => rewrap),
-      "MessageStore.rewrapKeys"
+      rewrapping.observe(Effect.flatMap(required("rewrapKeys"), ({ rewrap }) => rewrap)),
+      rewrapping.spanName,
+      rewrapping.spanOptions
     )
   }
 }

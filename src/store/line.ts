@@ -62,6 +62,7 @@ export const idle = <A>(line: Line<A>): Effect.Effect<void> =>
  */
 export const makeJoin = <A>(
   storage: Storage["Service"],
+  store: string,
   read: ReadSources<A>,
   turns: Turns<A, Line<A>>,
   run: Run
@@ -111,7 +112,7 @@ export const makeJoin = <A>(
     }
     line.isAway = true
     // What a fold throws is the failure of those who decide on it.
-    const fiber = run(Effect.suspend(() => send(storage, read, batch.members)))
+    const fiber = run(Effect.suspend(() => send(storage, store, read, batch.members)))
     batch.fiber = fiber
     fiber.addObserver((exit) => {
       const answers = conclude(line, batch, exit)

@@ -2,6 +2,7 @@
 import { Array as Arr, Context, Effect, Result, Tracer } from "effect"
 import * as AggregatedStream from "../AggregatedStream.ts"
 import { Handled } from "../internal/handled.ts"
+import * as Telemetry from "../internal/telemetry.ts"
 import { type MessagePosition, toTraceparent } from "../Message.ts"
 import * as Reader from "../Reader.ts"
 import type { MessageCodec } from "../Serializer.ts"
@@ -49,6 +50,7 @@ export const make = <A>(
       declare(storage, name, codec.tags)
     ]),
     ([snapshots, { knownTags, requireTags }]) => {
+      const operation = Telemetry.operationsOf(name)
       const reader = Reader.make(storage, codec, requireTags)
       const toItems = makeItems(codec, accessors, knownTags)
 
@@ -67,27 +69,33 @@ export const make = <A>(
         })
 
       const append = (
-        writes: Arr.NonEmptyReadonlyArray<StreamWrite<A>>
+        writes: Arr.NonEmptyReadonlyArray<StreamWrite<A>>,
+        sending?: Telemetry.Sending
       ): Effect.Effect<ReadonlyArray<MessagePosition>, WriteError> =>
-        encoded(writes, (items) =>
-          Effect.flatMap(
+        encoded(writes, (items) => {
+          if (sending !== undefined) sending.items = items
+          return Effect.flatMap(
             storage.append(items, { atomic: true }),
             (outcomes) => Effect.fromResult(toPositions(items, outcomes))
-          ))
-
-      const appendOne = (one: StreamWrite<A>) => Effect.map(append([one]), firstPosition)
-
-      // What Effect.fn does, without the stack trace that it takes of each call.
-      const write = (stream: string, messages: OneOrMore<A>, options?: WriteOptions) =>
-        Effect.useSpan("MessageStore.write", (span) => {
-          const positions = append([{ ...options, stream, messages }])
-          // One item, one position.
-          return Effect.provideService(Effect.map(positions, ([at]) => at as MessagePosition), Tracer.ParentSpan, span)
+          )
         })
 
-      const writeAll = Effect.fn("MessageStore.writeAll")(function*(writes: ReadonlyArray<StreamWrite<A>>) {
-        return Arr.isReadonlyArrayNonEmpty(writes) ? yield* append(writes) : []
-      })
+      const appendOne = (one: StreamWrite<A>, sending?: Telemetry.Sending) =>
+        Effect.map(append([one], sending), firstPosition)
+
+      // What Effect.fn does, without the stack trace that it takes of each call.
+      const writing = operation("write", "send")
+      const write = (stream: string, messages: OneOrMore<A>, options?: WriteOptions) =>
+        writing.run((sending) => appendOne({ ...options, stream, messages }, sending))
+
+      const writingAll = operation("writeAll", "send")
+      const writeAll = Effect.fn(writingAll.spanName, writingAll.spanOptions)(
+        function*(writes: ReadonlyArray<StreamWrite<A>>) {
+          if (!Arr.isReadonlyArrayNonEmpty(writes)) return []
+          const sending: Telemetry.Sending = { items: [] }
+          return yield* writingAll.observe(append(writes, sending), sending)
+        }
+      )
 
       const encodeParts: EncodeParts<A> = (writes) =>
         encoded(writes, (items) =>
@@ -97,13 +105,13 @@ export const make = <A>(
           }))))
       const readSources = makeReadSources<A>(storage, makeReadStream<A>(reader), reader.readQueries)
 
-      return Effect.map(Together.make<A>(storage, readSources, shredding?.freshness), (decideOn) => ({
+      return Effect.map(Together.make<A>(storage, name, readSources, shredding?.freshness), (decideOn) => ({
         name,
         write,
         writeAll,
-        synchronize: makeSynchronize<A>(storage, accessors, appendOne),
-        update: makeUpdate<A>(decideOn, snapshots, encodeParts),
-        decide: makeDecide<A>(storage, codec, decideOn, snapshots, requireTags, encodeParts),
+        synchronize: makeSynchronize<A>(storage, operation, accessors, appendOne),
+        update: makeUpdate<A>(decideOn, operation, snapshots, encodeParts),
+        decide: makeDecide<A>(storage, operation, codec, decideOn, snapshots, requireTags, encodeParts),
         read: reader.read,
         readTagged: reader.readTagged,
         head: reader.head,
@@ -112,9 +120,9 @@ export const make = <A>(
         aggregatedStream: (options: AggregatedStream.Options<A>) =>
           AggregatedStream.make(storage, codec, accessors.time, name, options),
         withTransaction: storage.withTransaction,
-        ...makeSchedule<A>(storage, codec, name, encoded),
-        ...makeDeleting(storage, codec, accessors, name),
-        ...makeForget<A>(storage, shredding, appendOne)
+        ...makeSchedule<A>(storage, operation, codec, name, encoded),
+        ...makeDeleting(storage, operation, codec, accessors, name),
+        ...makeForget<A>(storage, operation, shredding, appendOne)
       }))
     }
   )

@@ -1,9 +1,21 @@
 /** Messages that are written later: what schedules them, and what moves them into their streams. */
-import { type Array as Arr, DateTime, Duration, Effect, Option, Result, Schedule, type Scope, Stream } from "effect"
+import {
+  type Array as Arr,
+  DateTime,
+  Duration,
+  Effect,
+  Metric,
+  Option,
+  Result,
+  Schedule,
+  type Scope,
+  Stream
+} from "effect"
 import type { SqlError } from "effect/sql/SqlError"
 import type { DuplicateMessageError, InvalidArgumentError, SerializationError } from "../errors.ts"
 import { checkKey, checkPollInterval, checkTime, checkWhole, invalid } from "../internal/checks.ts"
 import { printable } from "../internal/printable.ts"
+import { attributesOf, type Operations, type Sending, sentMessages } from "../internal/telemetry.ts"
 import { isTransient, retryTransient } from "../internal/transient.ts"
 import type { Metadata } from "../Message.ts"
 import type { MessageCodec } from "../Serializer.ts"
@@ -189,6 +201,7 @@ const toScheduled =
 /** @internal */
 export const make = <A>(
   storage: Storage["Service"],
+  operation: Operations,
   codec: MessageCodec<A>,
   name: string,
   encoded: <B, E>(
@@ -196,8 +209,12 @@ export const make = <A>(
     use: (items: Items) => Effect.Effect<B, E>
   ) => Effect.Effect<B, E | Invalid>
 ): Scheduling<A> => {
+  const creating = operation("schedule", "create")
+  const cancelling = operation("cancel")
+  const sent = sentMessages(attributesOf(name, "schedule", "send"))
   const moveDue = Effect.tap(storage.moveDue, (moved) =>
     Effect.all([
+      Metric.update(sent, moved?.moved ?? 0),
       Effect.forEach(moved?.duplicates ?? [], (messageId) =>
         Effect.logWarning(`The scheduler of ${name} has left out a message that is stored already`, messageId)),
       Effect.forEach(moved?.refused ?? [], ({ key, reason }) =>
@@ -210,10 +227,12 @@ export const make = <A>(
       : Effect.void)
 
   return {
-    schedule: Effect.fn("MessageStore.schedule")(function*(stream, message, { at, key, metadata }) {
+    schedule: Effect.fn(creating.spanName, creating.spanOptions)(function*(stream, message, { at, key, metadata }) {
       const time = yield* Effect.fromResult(checkTime(at, "at"))
       const given = key === undefined ? undefined : yield* Effect.fromResult(checkKey(key))
-      return yield* encoded([{ stream, messages: message, metadata }], ([item]) => {
+      const sending: Sending = { items: [] }
+      const scheduling = encoded([{ stream, messages: message, metadata }], ([item]) => {
+        sending.items = [item]
         // One message was given.
         const [only] = item.messages as typeof item.messages & readonly [typeof item.messages[number]]
         const entry = {
@@ -226,9 +245,10 @@ export const make = <A>(
         }
         return Effect.as(storage.schedule(entry), entry.key)
       })
+      return yield* creating.observe(scheduling, sending)
     }),
-    cancel: Effect.fn("MessageStore.cancel")(function*(key) {
-      return yield* storage.cancel(yield* Effect.fromResult(checkKey(key)))
+    cancel: Effect.fn(cancelling.spanName, cancelling.spanOptions)(function*(key) {
+      return yield* cancelling.observe(storage.cancel(yield* Effect.fromResult(checkKey(key))))
     }),
     scheduled: (options) => read(storage, codec, options),
     scheduler: {

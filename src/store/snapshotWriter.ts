@@ -4,6 +4,7 @@
  */
 import { Context, Effect, FiberSet, Metric, Tracer } from "effect"
 import type { Duration, Result, Scope } from "effect"
+import { attribute, counter, metric, system } from "../internal/telemetry.ts"
 import type { SavedSnapshot, SnapshotKey, Storage } from "../Storage.ts"
 
 /** A snapshot to be written. Encoding is left to the background. */
@@ -22,10 +23,6 @@ export interface Writer {
 const maximumWaiting = 1000
 
 const lastWait: Duration.Input = "1 second"
-
-const snapshotsTotal = Metric.counter("effect_message_store_snapshots", {
-  description: "Snapshots of folds: saved, failed to be saved, or found and unusable"
-})
 
 /**
  * @internal
@@ -46,8 +43,13 @@ export const make = Effect.fnUntraced(function*(
   )
   yield* Effect.addFinalizer(() => Effect.timeoutOption(FiberSet.awaitEmpty(fibers), lastWait))
 
-  const count = (outcome: "saved" | "failed" | "unusable") =>
-    Metric.update(Metric.withAttributes(snapshotsTotal, { store, outcome }), 1)
+  const counting = (outcome: string) =>
+    counter(metric.snapshots, {
+      description: "Snapshots of folds: saved, failed to be saved, or found and unusable",
+      unit: "{snapshot}"
+    }, { [attribute.system]: system, [attribute.destination]: store, outcome })
+  const counters = { saved: counting("saved"), failed: counting("failed"), unusable: counting("unusable") }
+  const count = (outcome: keyof typeof counters) => Metric.update(counters[outcome], 1)
 
   const write = Effect.fnUntraced(
     function*({ encode, ...snapshot }: Pending) {

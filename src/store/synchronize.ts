@@ -2,6 +2,7 @@
 import { Array as Arr, Effect, Predicate, Result } from "effect"
 import { MessageIdMismatchError, OptimisticConcurrencyError } from "../errors.ts"
 import { checkExpectedVersion, checkMessageId, checkStreamName } from "../internal/checks.ts"
+import type { Operations, Sending } from "../internal/telemetry.ts"
 import type { MessagePosition } from "../Message.ts"
 import type { Storage } from "../Storage.ts"
 import type { Accessors, StreamWrite, WriteOptions } from "./encode.ts"
@@ -14,8 +15,9 @@ const idPage = 10_000
  */
 export const make = <A>(
   storage: Storage["Service"],
+  operation: Operations,
   accessors: Accessors<A>,
-  append: (write: StreamWrite<A>) => Effect.Effect<MessagePosition, WriteError>
+  append: (write: StreamWrite<A>, sending: Sending) => Effect.Effect<MessagePosition, WriteError>
 ) => {
   /** How many of the messages are stored, or deleted, given that they are those the stream began with. */
   const countStored = Effect.fnUntraced(function*(stream: string, given: ReadonlyArray<string>) {
@@ -33,11 +35,13 @@ export const make = <A>(
     }
   })
 
-  return Effect.fn("MessageStore.synchronize")(
+  const synchronizing = operation("synchronize", "send")
+  const synchronize = Effect.fnUntraced(
     function*(
       stream: string,
       messages: ReadonlyArray<A>,
-      options?: WriteOptions
+      options: WriteOptions | undefined,
+      sending: Sending
     ): Effect.fn.Return<Appended, WriteError | MessageIdMismatchError> {
       yield* Effect.fromResult(checkStreamName(stream))
       const expected = yield* Effect.fromResult(checkExpectedVersion(options?.expectedVersion))
@@ -50,7 +54,7 @@ export const make = <A>(
           return yield* new OptimisticConcurrencyError({ stream, expectedVersion: expected, actualVersion: stored })
         }
         const written = yield* Effect.result(
-          append({ ...options, stream, messages: missing, expectedVersion: stored })
+          append({ ...options, stream, messages: missing, expectedVersion: stored }, sending)
         )
         if (Result.isSuccess(written)) {
           return { ...written.success, appended: missing.length }
@@ -59,6 +63,12 @@ export const make = <A>(
           return yield* written.failure
         }
       }
+    }
+  )
+  return Effect.fn(synchronizing.spanName, synchronizing.spanOptions)(
+    function*(stream: string, messages: ReadonlyArray<A>, options?: WriteOptions) {
+      const sending: Sending = { items: [] }
+      return yield* synchronizing.observe(synchronize(stream, messages, options, sending), sending)
     }
   )
 }

@@ -41,6 +41,7 @@ export interface DecideOn<A> {
  */
 export const make = Effect.fnUntraced(function*<A>(
   storage: Storage["Service"],
+  name: string,
   read: ReadSources<A>,
   freshness: Freshness | undefined
 ): Effect.fn.Return<DecideOn<A>, never, Scope.Scope> {
@@ -55,7 +56,7 @@ export const make = Effect.fnUntraced(function*<A>(
     })
   )
   const run = yield* FiberSet.runtime(fibers)()
-  const { join, withdraw } = Line.makeJoin(storage, read, turns, run)
+  const { join, withdraw } = Line.makeJoin(storage, name, read, turns, run)
 
   const find = (named: Sourced<A>): Evolving<A> | undefined => {
     for (const source of turns.place(named.keys[0] ?? "")?.sources ?? []) {

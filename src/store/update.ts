@@ -11,11 +11,12 @@ import type {
   SerializationError
 } from "../errors.ts"
 import type { Fold } from "../Fold.ts"
+import type { Operations, Sending } from "../internal/telemetry.ts"
 import type { MessagePosition, StreamHead } from "../Message.ts"
 import type { Internal, ReadError } from "../Reader.ts"
 import type { EncodedSnapshot } from "../Storage.ts"
 import { toPositions, type WriteOptions } from "./encode.ts"
-import type { EncodeParts } from "./evolving.ts"
+import type { EncodeParts, Part } from "./evolving.ts"
 import type { Kept, Snapshots, Standing } from "./snapshots.ts"
 import type { DecideOn } from "./together.ts"
 
@@ -177,8 +178,14 @@ export const expectedOf = ({ edition, head: { globalPosition, version } }: Known
 /**
  * @internal
  */
-export const make = <A>(decideOn: DecideOn<A>, snapshots: Snapshots, encoded: EncodeParts<A>): Update<A> =>
-  Effect.fn("MessageStore.update")(
+export const make = <A>(
+  decideOn: DecideOn<A>,
+  operation: Operations,
+  snapshots: Snapshots,
+  encoded: EncodeParts<A>
+): Update<A> => {
+  const updating = operation("update", "send")
+  return Effect.fn(updating.spanName, updating.spanOptions)(
     function*<S, Given extends Decision.StreamAnswer<A>>(
       stream: string,
       fold: Fold<S, A>,
@@ -189,25 +196,41 @@ export const make = <A>(decideOn: DecideOn<A>, snapshots: Snapshots, encoded: En
       const source = Decision.stream(stream, fold as Fold<unknown, A>)
       const kept = yield* keptOf(snapshots, source.fold, stream)
       const sourced = { name: stream, source, kept, keys: [`stream ${stream}`] }
-      const { known, positions } = yield* decideOn([sourced], {
+      const sending: Sending = { items: [] }
+      const deciding = decideOn([sourced], {
         decide: ([given]) => {
           const { head, state } = given as Known<S>
           const answer = Decision.told<Given, A | ReadonlyArray<A>>(decide(state, head.version))
           return Effect.flatMap(answer, (decided) => {
             const messages = Arr.ensure(decided)
             appended = messages.length
-            return Arr.isReadonlyArrayNonEmpty(messages)
-              ? encoded([{ ...options, stream, messages }])
-              : Effect.succeed([])
+            return sendingParts(
+              sending,
+              Arr.isReadonlyArrayNonEmpty(messages)
+                ? encoded([{ ...options, stream, messages }])
+                : Effect.succeed([])
+            )
           })
         },
         refused: ({ items }, outcomes) =>
           Effect.flatMap(Effect.fromResult(toPositions(items, outcomes)), () => Effect.die("no item was refused"))
       })
+      const { known, positions } = yield* updating.observe(deciding, sending)
       const [position = (known[0] as Known<S>).head] = positions
       return { ...position, appended }
     }
   )
+}
+
+/** What was decided last is what leaves. */
+export const sendingParts = <A, E, R>(
+  sending: Sending,
+  parts: Effect.Effect<ReadonlyArray<Part<A>>, E, R>
+): Effect.Effect<ReadonlyArray<Part<A>>, E, R> =>
+  Effect.map(parts, (decided) => {
+    sending.items = decided.map(({ item }) => item)
+    return decided
+  })
 
 /**
  * @internal

@@ -12,7 +12,7 @@ import type { Delivery } from "../Handlers.ts"
 import type { EncodedLinkedMessage, Failure, ParkedBehind, ParkedEntry } from "../Storage.ts"
 import type { Delivering, Ended, ParkStream } from "./attempt.ts"
 import { BatchStopped, type ClaimedPartition } from "./claimedPartition.ts"
-import { annotationsOf } from "./consumer.ts"
+import { annotationsOf, type Told } from "./consumer.ts"
 
 /** Rolls the acknowledgement back. */
 class NotParked extends Data.TaggedError("NotParked")<{ readonly outcome: ParkedBehind }> {}
@@ -48,10 +48,11 @@ export const make = <A, R>(
     )).pipe(Effect.catchTag("NotParked", () => Effect.succeed(false)))
 
   const parkWith = (
-    { messageId, position, stream }: Pick<Delivery<A>, "messageId" | "position" | "stream">,
+    told: Pick<Told, "message" | "messageId" | "position" | "stream">,
     key: string
   ): Effect.Effect<boolean, Ended> =>
     Effect.gen(function*() {
+      const { message, messageId, position, stream } = told
       const entry = { partition, position, messageId, attempts: 0, key }
       const behind = { ...entry, error: behindAnother }
       const parking = Effect.flatMap(
@@ -71,12 +72,12 @@ export const make = <A, R>(
         case "Requeued":
           return yield* new BatchStopped({ reason: "requeued" })
         case "Full":
-          if (!(yield* haltIfFull(behind))) return yield* parkWith({ messageId, position, stream }, key)
+          if (!(yield* haltIfFull(behind))) return yield* parkWith(told, key)
           yield* Effect.annotateLogs(
             Effect.logError(
               `subscription ${options.name}: a partition is halted: ${limit} messages are parked before this`
             ),
-            annotationsOf({ messageId, position, stream, partition, attempt: 0 })
+            annotationsOf({ message, messageId, position, stream, partition, attempt: 0 })
           )
           return yield* new BatchStopped({ reason: "halted" })
       }

@@ -1,11 +1,15 @@
 /** How handlers are called: message by message, or with a batch; with a span, and with annotations of the log. */
 import { Array as Arr, Cause, Context, Data, Effect, Predicate, References, Tracer } from "effect"
+import type { Schema } from "effect"
 import type { SqlError } from "effect/sql/SqlError"
 import type { Delivery, Handler } from "../Handlers.ts"
 import { answered, Handled } from "../internal/handled.ts"
 import { printable } from "../internal/printable.ts"
+import * as Telemetry from "../internal/telemetry.ts"
 import { fromTraceparent } from "../Message.ts"
+import type { MessageCodec } from "../Serializer.ts"
 import type { BatchStopped } from "./claimedPartition.ts"
+import type { Metrics } from "./metrics.ts"
 
 /** Handles messages in their order; `handled` tells after each, or after the last of a batch, whether to go on. */
 export interface Consumer<A, R> {
@@ -23,19 +27,17 @@ export class HandlerFailure extends Data.TaggedError("HandlerFailure")<{
 
 /** @internal */
 export const each = <A, E, R>(
-  subscription: string,
+  metrics: Metrics,
   handler: Handler<A, E, R>,
   isTraced?: boolean
 ): Consumer<A, R> =>
 (deliveries, handled) =>
   Effect.contextWith((context: Context.Context<R>) => {
-    const call = calling(context, isTraced)
+    const call = calling(metrics, context, isTraced)
     return Effect.gen(function*() {
       for (const [index, delivery] of deliveries.entries()) {
-        const annotations = { subscription, ...annotationsOf(delivery) }
-        const attributes = { ...annotations, type: typeOf(delivery.message) }
         const handling = Effect.suspend(() => handler(delivery.message, delivery))
-        yield* failing(call(handling, { annotations, attributes, of: [delivery] }), index)
+        yield* failing(call(handling, annotationsOf(delivery), [delivery]), index)
         if (!(yield* handled(delivery))) return
       }
     })
@@ -43,17 +45,18 @@ export const each = <A, E, R>(
 
 /** @internal */
 export const batches = <A, E, R>(
-  subscription: string,
+  metrics: Metrics,
   handler: (deliveries: Arr.NonEmptyReadonlyArray<Delivery<A>>) => Effect.Effect<unknown, E, R>,
   isTraced: boolean
 ): Consumer<A, R> =>
 (deliveries, handled) =>
   Effect.contextWith((context: Context.Context<R>) => {
     const [{ partition, position }] = deliveries
-    const annotations = { subscription, partition, position, messages: deliveries.length }
-    const called = calling(context, isTraced)(
+    const annotations = { partition, position, messages: deliveries.length }
+    const called = calling(metrics, context, isTraced)(
       Effect.suspend(() => handler(deliveries)),
-      { annotations, attributes: annotations, of: deliveries }
+      annotations,
+      deliveries
     )
     return Effect.asVoid(Effect.flatMap(
       failing(called, deliveries.length === 1 ? 0 : undefined),
@@ -61,21 +64,15 @@ export const batches = <A, E, R>(
     ))
   })
 
-interface Call {
-  /** Of log lines. */
-  readonly annotations: Readonly<Record<string, unknown>>
-  /** Of the span. */
-  readonly attributes: Readonly<Record<string, unknown>>
-  readonly of: Arr.NonEmptyReadonlyArray<Delivery<unknown>>
-}
-
-const spanName = "Subscription.handle"
-
 /**
  * Calls handlers in a span, with annotations of the log; what is written meanwhile says which message it answers, if it is one.
  * As `withSpan` and the like would, but with one change of the context instead of five, which is most of what a call costs.
  */
-const calling = <R>(context: Context.Context<R>, isTraced = Context.get(context, References.TracerEnabled)) => {
+const calling = <R>(
+  { called, spanAttributes, spanName }: Metrics,
+  context: Context.Context<R>,
+  isTraced = Context.get(context, References.TracerEnabled)
+) => {
   const parent = Context.get(context, References.CurrentStackFrame)
   const shared = Context.merge(
     context,
@@ -84,32 +81,72 @@ const calling = <R>(context: Context.Context<R>, isTraced = Context.get(context,
     )
   )
   const logged = Context.get(context, References.CurrentLogAnnotations)
+  /** Nobody sees the attributes of spans without a tracer. */
+  const isSeen = isTraced && Context.getOrUndefined(context, Tracer.Tracer) !== undefined
 
-  return <A, E>(handling: Effect.Effect<A, E, R>, { annotations, attributes, of }: Call): Effect.Effect<A, E> => {
+  return <A, E>(
+    handling: Effect.Effect<A, E, R>,
+    annotations: Readonly<Record<string, unknown>>,
+    of: Arr.NonEmptyReadonlyArray<Delivery<unknown>>
+  ): Effect.Effect<A, E> => {
     const annotated = Context.add(shared, References.CurrentLogAnnotations, { ...logged, ...annotations })
     const known = of.length === 1 ? Context.add(annotated, Handled, answered(of[0])) : annotated
-    const options = { kind: "consumer", attributes, links: linksOf(of) } as const
+    const attributes = isSeen ? { ...spanAttributes, ...attributesOf(of) } : undefined
     return Effect.setContext(
       Effect.useSpan(
         spanName,
-        options,
-        (span) => Effect.setContext(handling, Context.add(known, Tracer.ParentSpan, span))
+        { kind: "consumer", attributes, links: linksOf(of) },
+        (span) =>
+          Telemetry.observed(
+            Effect.setContext(handling, Context.add(known, Tracer.ParentSpan, span)),
+            span,
+            context,
+            (cause, seconds) => {
+              const errorType = called(of.length, cause, seconds, context)
+              if (isSeen && errorType !== undefined) span.attribute(Telemetry.attribute.errorType, errorType)
+            }
+          )
       ),
       shared
     )
   }
 }
 
-/** The annotations of log lines and spans about a message. */
-export const annotationsOf = (
-  { attempt, messageId, partition, position, stream }: Pick<
-    Delivery<unknown>,
-    "attempt" | "messageId" | "partition" | "position" | "stream"
-  >
-) => ({ messageId, stream: printable(stream), partition, position, attempts: attempt })
+/** A message of which lines of the log tell: decoded, or with the type that it has where it is stored. */
+export interface Told extends Pick<Delivery<unknown>, "attempt" | "messageId" | "partition" | "position" | "stream"> {
+  readonly message?: unknown
+  readonly type?: string | undefined
+}
+
+/** The annotations of these lines. */
+export const annotationsOf = ({ attempt, message, messageId, partition, position, stream, type }: Told) => {
+  const annotations = { messageId, stream: printable(stream), partition, position, attempt }
+  const told = type ?? typeOf(message)
+  return told === undefined ? annotations : { ...annotations, type: printable(told) }
+}
 
 const typeOf = (message: unknown): string | undefined =>
   Predicate.hasProperty(message, "_tag") ? String(message._tag) : undefined
+
+/** The type of a message that is not decoded, if its serializer tells. */
+export const typeIn = <A>({ types }: MessageCodec<A>, stored: { readonly data: Schema.Json } | undefined) =>
+  stored === undefined ? undefined : types?.of(stored.data)
+
+/** Those of a span, beside those that all spans of the subscription have. */
+const attributesOf = (deliveries: Arr.NonEmptyReadonlyArray<Delivery<unknown>>): Record<string, unknown> => {
+  const { attribute } = Telemetry
+  const [{ attempt, message, messageId, metadata, partition, position, stream }] = deliveries
+  const place = { [attribute.partition]: String(partition), [attribute.position]: position }
+  if (deliveries.length > 1) return { ...place, [attribute.messageCount]: deliveries.length }
+  return {
+    ...place,
+    [attribute.messageId]: messageId,
+    ...metadata.correlationId === undefined ? {} : { [attribute.conversation]: metadata.correlationId },
+    [attribute.stream]: printable(stream),
+    [attribute.type]: typeOf(message),
+    [attribute.attempt]: attempt
+  }
+}
 
 const linksOf = (deliveries: ReadonlyArray<Delivery<unknown>>) =>
   deliveries.flatMap(({ metadata }) => {

@@ -13,7 +13,7 @@ import type { EncodedLinkedMessage } from "../Storage.ts"
 import { atLeastOnce, type Delivering, type Ended, logFailure, transactional } from "./attempt.ts"
 import * as Behind from "./behind.ts"
 import { BatchStopped, type ClaimedPartition } from "./claimedPartition.ts"
-import { annotationsOf } from "./consumer.ts"
+import { annotationsOf, typeIn } from "./consumer.ts"
 import { toFailure } from "./failure.ts"
 import * as Retry from "./retry.ts"
 
@@ -98,7 +98,11 @@ export const make = <A, R>(delivering: Delivering<A, R>): Deliver<R> => {
         }
         if (isOutOfReach(row)) return yield* giveUpForAWhile(delivering, partition, row, stored.failure)
         if (behind !== undefined && (yield* behind.parkUndecoded(row))) continue
-        yield* giveUp({ ...row, attempt: 1 }, stored.failure, parkStream?.hasStreams === true ? row.stream : undefined)
+        yield* giveUp(
+          { ...row, attempt: 1, type: typeIn(codec, row) },
+          stored.failure,
+          parkStream?.hasStreams === true ? row.stream : undefined
+        )
         continue
       }
       deliveries.push({
@@ -130,14 +134,14 @@ const isOutOfReach = ({ unreadable }: EncodedLinkedMessage): boolean =>
 
 /** Neither parks nor skips what can be read later, or elsewhere. */
 const giveUpForAWhile = Effect.fnUntraced(function*<A, R>(
-  { options }: Delivering<A, R>,
+  { codec, options }: Delivering<A, R>,
   { partition }: ClaimedPartition,
   row: EncodedLinkedMessage,
   cause: SerializationError
 ): Effect.fn.Return<never, Ended> {
   yield* Effect.annotateLogs(
     Effect.logWarning(`subscription ${options.name}: a message cannot be decrypted yet: its partition waits`, cause),
-    annotationsOf({ ...row, partition, attempt: 0 })
+    annotationsOf({ ...row, partition, attempt: 0, type: typeIn(codec, row) })
   )
   return yield* new BatchStopped({ reason: "disturbed" })
 })
@@ -160,7 +164,7 @@ const leave = Effect.fnUntraced(function*<A, R>(
         printable(type)
       }) is left to a process that does: its partition waits`
     ),
-    annotationsOf({ ...row, partition, attempt: 0 })
+    annotationsOf({ ...row, partition, attempt: 0, type })
   )
   return yield* new BatchStopped({ reason: "unknownType" })
 })

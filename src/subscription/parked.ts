@@ -14,7 +14,7 @@ import type { MessageCodec } from "../Serializer.ts"
 import type { EncodedParkedMessage, Failure, Storage, SubscriptionStorage } from "../Storage.ts"
 import type { DeliveryOptions } from "./attempt.ts"
 import type { BatchStopped } from "./claimedPartition.ts"
-import { annotationsOf, each, HandlerFailure } from "./consumer.ts"
+import { annotationsOf, each, HandlerFailure, typeIn } from "./consumer.ts"
 import { toFailure } from "./failure.ts"
 import type { Metrics } from "./metrics.ts"
 
@@ -151,7 +151,7 @@ export const replay = Effect.fnUntraced(function*<A, E, R>(
   places: ReadonlyArray<Place> | undefined
 ): Effect.fn.Return<Replayed, SqlError, R> {
   const isTransactional = delivery === "transactional"
-  const consume = each(name, handler)
+  const consume = each(metrics, handler)
   let handled = 0
   let failed = 0
   /** Of messages that were handled, and none behind which has failed. */
@@ -189,7 +189,7 @@ export const replay = Effect.fnUntraced(function*<A, E, R>(
     const attempts = entry.attempts + 1
     const stream = entry.stored?.stream ?? "?"
     yield* Effect.logWarning(`subscription ${name}: a replayed message failed again`, cause).pipe(
-      Effect.annotateLogs(annotationsOf({ ...entry, stream, attempt: attempts }))
+      Effect.annotateLogs(annotationsOf({ ...entry, stream, attempt: attempts, type: typeIn(codec, entry.stored) }))
     )
     // A lost connection is no failure of the handler. A message that was discarded or handled meanwhile stays so.
     if (isConnectionError(cause)) return

@@ -7,7 +7,7 @@ import type { Delivery } from "../Handlers.ts"
 import type { EncodedParkedMessage } from "../Storage.ts"
 import { type Attempt, blameless, brokenTransaction, type Delivering, type Ended } from "./attempt.ts"
 import type { ClaimedPartition } from "./claimedPartition.ts"
-import { annotationsOf } from "./consumer.ts"
+import { annotationsOf, typeIn } from "./consumer.ts"
 import { toFailure } from "./failure.ts"
 import { decodeParked } from "./parked.ts"
 import * as Retry from "./retry.ts"
@@ -60,7 +60,7 @@ export const make = <A, R>(delivering: Delivering<A, R>): Redeliver<R> => {
       if (Result.isFailure(stored)) {
         const { messageId, position } = entry
         const stream = entry.stored?.stream ?? "?"
-        yield* giveUp({ messageId, position, stream, attempt }, stored.failure)
+        yield* giveUp({ messageId, position, stream, attempt, type: typeIn(codec, entry.stored) }, stored.failure)
         continue
       }
       const delivery: Delivery<A> = { ...stored.success, partition: entry.partition, position: entry.position, attempt }

@@ -4,11 +4,13 @@ import { HandlerError } from "../errors.ts"
 import type { Delivery } from "../Handlers.ts"
 import { type Attempt, type Delivering, type Ended, logFailure } from "./attempt.ts"
 import { BatchStopped, type ClaimedPartition } from "./claimedPartition.ts"
-import { annotationsOf } from "./consumer.ts"
+import { annotationsOf, type Told } from "./consumer.ts"
 import { toFailure } from "./failure.ts"
 
 /** A message that is given up. */
-export type Given<A> = Pick<Delivery<A>, "attempt" | "messageId" | "position" | "stream">
+export type Given<A> =
+  & Pick<Delivery<A>, "attempt" | "messageId" | "position" | "stream">
+  & Pick<Told, "message" | "type">
 
 /**
  * Called after the first failure. If a shutdown is requested while the message waits for its next attempt, it is left

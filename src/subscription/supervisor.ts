@@ -55,7 +55,7 @@ const contendedMilliseconds = 500
 /** How long a claim is good for once it was confirmed, at most; of a lease, a third of it. */
 const validityMilliseconds = 1000
 
-/** How often the age of the oldest message is asked for, in milliseconds: that takes a statement of its own. */
+/** How often the age of the oldest message is asked for, in milliseconds: that takes statements of its own, two at most. */
 const agedMilliseconds = 5000
 
 /** How soon a supervisor that drains looks at what others have in hand, in milliseconds, at the latest. */
@@ -83,6 +83,9 @@ export const run = <R>(
     let yielded = new Set<number>()
     let isCrowded = false
     let agedUntil = 0
+    /** The age of what was not linked when that was last asked for. */
+    let notLinked = 0
+    let notLinkedUntil = 0
     const slotFreed = Latch.makeUnsafe(false)
     const workerOptions: WorkerOptions<R> = {
       name,
@@ -189,9 +192,13 @@ export const run = <R>(
       yield* metrics.paused(pending.filter(({ isPaused }) => isPaused).length)
       yield* metrics.unknownType(pending.filter(({ unknownType }) => unknownType !== undefined).length)
       const now = yield* Moment.milliseconds
+      if (now >= notLinkedUntil) {
+        notLinked = (yield* stream.waitingFor) ?? 0
+        notLinkedUntil = now + agedMilliseconds
+      }
       if (lag > 0 && now < agedUntil) return
       agedUntil = lag > 0 ? now + agedMilliseconds : 0
-      yield* metrics.age(lag > 0 ? (yield* subscribed.age) ?? 0 : 0)
+      yield* metrics.age(Math.max(notLinked, lag > 0 ? (yield* subscribed.age) ?? 0 : 0))
     })
 
     /** Whether a partition has nothing that is to be handled now, here or elsewhere. */
@@ -251,6 +258,7 @@ export const run = <R>(
       }
     })
 
+    yield* metrics.begin
     yield* Effect.logInfo(`subscription ${name} is running`).pipe(
       Effect.annotateLogs({
         ...options.owner === undefined ? {} : { owner: options.owner },

@@ -18,6 +18,7 @@ import { deleting } from "./messageStore/deleting.ts"
 import { editions } from "./messageStore/editions.ts"
 import { foldSnapshots } from "./messageStore/foldSnapshots.ts"
 import { forgetting } from "./messageStore/forgetting.ts"
+import { measuring } from "./messageStore/measuring.ts"
 import { oneByOne } from "./messageStore/oneByOne.ts"
 import { pages } from "./messageStore/pages.ts"
 import { personal } from "./messageStore/personal.ts"
@@ -57,6 +58,7 @@ export const suite = makeSuite("message store", {
   forgetting,
   transactions,
   snapshots,
+  "spans and metrics": measuring,
   "bad input": badInput,
   batches,
   conditions: (it, options) => {

@@ -1,6 +1,6 @@
 /** Shared by the parts of the contract: a store, its messages, and a way to run effects outside of a transaction. */
 import { assert, type Vitest } from "@effect/vitest"
-import { Array as Arr, Clock, Context, Deferred, Duration, Effect, Queue, Schema, Stream } from "effect"
+import { Array as Arr, Clock, Context, Deferred, Duration, Effect, Metric, Queue, Schema, Stream, Tracer } from "effect"
 import type { SqlClient } from "effect/sql"
 import * as Message from "../Message.ts"
 import * as MessageStore from "../MessageStore.ts"
@@ -52,6 +52,28 @@ export interface ContractOptions {
 export const ClaimsOption = Context.Reference<Options["claims"]>("effect-message-store/testing/ClaimsOption", {
   defaultValue: () => undefined
 })
+
+/** A tracer that keeps its spans. */
+export const recordingTracer = () => {
+  const spans: Array<Tracer.NativeSpan> = []
+  const tracer = Tracer.make({
+    span: (options) => {
+      const span = new Tracer.NativeSpan(options)
+      spans.push(span)
+      return span
+    }
+  })
+  return { spans, tracer }
+}
+
+/** What the metrics of an operation count, of durations how many, by name and the type of error. */
+export const metricsOf = (operation: string): Effect.Effect<Readonly<Record<string, number>>> =>
+  Effect.map(Metric.snapshot, (all) =>
+    Object.fromEntries(all.flatMap(({ attributes, id, state }) => {
+      if (attributes?.["messaging.operation.name"] !== operation || !("count" in state)) return []
+      const errorType = attributes["error.type"]
+      return [[errorType === undefined ? id : `${id} ${errorType}`, Number(state.count)]]
+    })))
 
 /** The sum of the deposits of a stream. */
 export const balance = {

@@ -18,7 +18,7 @@ import { wasRefused } from "../../internal/transient.ts"
 import type { AppendItem, AppendOutcome } from "../../Storage.ts"
 import type { Lock } from "../locks.ts"
 import { type Entry, type Leaving, locksOf, maximumLocks, type Queues, type StreamQueue } from "./queues.ts"
-import { type Append, type make as makeStatements, type Run, setOut, traced } from "./statements.ts"
+import { type Append, type make as makeStatements, type Run, setOut, type Traced } from "./statements.ts"
 
 export interface Locks {
   /** Of each item a lock that is not free; undefined: all are. */
@@ -55,7 +55,8 @@ export const make = (
   locks: Locks,
   { conclude }: ReturnType<typeof makeStatements>,
   /** Called when items that were away have their outcomes, except those that are busy, and when a queue may be sent. */
-  settled: (items: ReadonlyArray<Leaving>, busy: ReadonlyArray<Entry>) => void
+  settled: (items: ReadonlyArray<Leaving>, busy: ReadonlyArray<Entry>) => void,
+  traced: Traced
 ) => {
   /** The longest waiting first. */
   const held = new Set<StreamQueue>()

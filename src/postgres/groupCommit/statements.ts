@@ -7,6 +7,7 @@
  */
 import { Array as Arr, Effect, Exit, Fiber } from "effect"
 import type { SqlError } from "effect/sql/SqlError"
+import { attribute, attributesOf } from "../../internal/telemetry.ts"
 import { wasRefused } from "../../internal/transient.ts"
 import type { AppendItem, AppendOutcome } from "../../Storage.ts"
 import { sharedSpan } from "../client/sharedSpan.ts"
@@ -24,7 +25,7 @@ export interface Run {
 
 type Outcomes = ReadonlyArray<AppendOutcome | undefined>
 
-export const make = (run: Run, append: Append) => {
+export const make = (run: Run, append: Append, traced: Traced) => {
   /** Sends items, and answers them. Returns those that have no answer, because their streams are held. */
   const send = (given: ReadonlyArray<Entry>): Effect.Effect<ReadonlyArray<Entry>> =>
     Effect.suspend(() => {
@@ -73,8 +74,23 @@ export const setOut = (entries: ReadonlyArray<Entry>, fiber: Statement["fiber"])
 }
 
 /** Appends items in the span of their statement. */
-export const traced = (
-  entries: Arr.NonEmptyReadonlyArray<Entry>,
-  append: Append
-): Effect.Effect<Outcomes, SqlError> =>
-  sharedSpan(append(Arr.map(entries, (entry) => entry.item)), "MessageStore.batch", "items", entries)
+export interface Traced {
+  (entries: Arr.NonEmptyReadonlyArray<Entry>, append: Append): Effect.Effect<Outcomes, SqlError>
+}
+
+export const makeTraced = (store: string): Traced => {
+  const name = `append ${store}`
+  const attributes = attributesOf(store, "append", "send")
+  return (entries, append) =>
+    sharedSpan(
+      append(Arr.map(entries, (entry) => entry.item)),
+      () => ({
+        name,
+        attributes: {
+          ...attributes,
+          [attribute.messageCount]: entries.reduce((sum, { item }) => sum + item.messages.length, 0)
+        }
+      }),
+      entries
+    )
+}

@@ -203,8 +203,8 @@ export const foldSnapshots: Part = (it, { concurrentTransactions }) => {
       })
       const counts = Effect.map(Metric.snapshot, (all) =>
         all.flatMap((each) =>
-          each.id === "effect_message_store_snapshots" && each.type === "Counter"
-            ? [`${each.attributes?.["store"]} ${each.attributes?.["outcome"]} ${each.state.count}`]
+          each.id === "effect_message_store.snapshots" && each.type === "Counter"
+            ? [`${each.attributes?.["messaging.destination.name"]} ${each.attributes?.["outcome"]} ${each.state.count}`]
             : []
         ).toSorted())
       const { fold } = counted({ every: 2, name: `of ${stream}` })

@@ -20,7 +20,7 @@ import * as Message from "../../Message.ts"
 import * as MessageStore from "../../MessageStore.ts"
 import * as Personal from "../../Personal.ts"
 import type { EncodedSnapshot, Storage } from "../../Storage.ts"
-import { outsider, type Part } from "../fixture.ts"
+import { outsider, type Part, recordingTracer } from "../fixture.ts"
 import {
   canary,
   type CustomerEvent,
@@ -238,14 +238,7 @@ export const forgetting: Part = (it, { concurrentTransactions }) => {
         tell(log.fiber.getRef(References.CurrentLogAnnotations))
         told.push(Cause.pretty(log.cause))
       })
-      const spans: Array<Tracer.NativeSpan> = []
-      const tracer = Tracer.make({
-        span: (options) => {
-          const span = new Tracer.NativeSpan(options)
-          spans.push(span)
-          return span
-        }
-      })
+      const { spans, tracer } = recordingTracer()
       const customer = newCustomer()
       const name = `personal_${++streams}`
       yield* onCustomers(Customers, (customers) =>

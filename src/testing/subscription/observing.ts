@@ -15,7 +15,7 @@ class Notes extends MessageStore.Service<Notes>()("effect-message-store/testing/
 
 const metric = Effect.fnUntraced(function*(id: string, subscription: string) {
   const found = (yield* Metric.snapshot).find((each) =>
-    each.id === `effect_message_store_${id}` && each.attributes?.["subscription"] === subscription
+    each.id === id && each.attributes?.["messaging.consumer.group.name"] === subscription
   )
   return found?.type === "Counter" ? found.state.count : found?.type === "Gauge" ? found.state.value : undefined
 })
@@ -42,16 +42,16 @@ export const observing: Part = (it) => {
           const record = recorder()
           const idle = until(Effect.map(subscription.lag, (lag) => lag === 0))
           yield* during(subscription.run(failing(({ position }) => position === 4, record)), idle)
-          const count = (id: string) => metric(id, subscription.name)
-          assert.strictEqual(yield* count("handled"), 6, `${delivery} ${onFailure}`)
-          assert.strictEqual(yield* count("failed"), 2)
-          assert.strictEqual((yield* count("parked")) ?? 0, onFailure === "park" ? 1 : 0)
-          assert.strictEqual((yield* count("skipped")) ?? 0, onFailure === "skip" ? 1 : 0)
+          const count = (id: string) => metric(`effect_message_store.${id}`, subscription.name)
+          assert.strictEqual(yield* count("handled.messages"), 6, `${delivery} ${onFailure}`)
+          assert.strictEqual(yield* count("failed.attempts"), 2)
+          assert.strictEqual(yield* count("parked.messages"), onFailure === "park" ? 1 : 0)
+          assert.strictEqual(yield* count("skipped.messages"), onFailure === "skip" ? 1 : 0)
           if (onFailure === "skip") continue
           yield* subscription.replay(failing(() => true, record))
           yield* subscription.replay(record.handler)
-          assert.strictEqual(yield* count("handled"), 7)
-          assert.strictEqual(yield* count("failed"), 3)
+          assert.strictEqual(yield* count("handled.messages"), 7)
+          assert.strictEqual(yield* count("failed.attempts"), 3)
         }
       }
     }))
@@ -100,7 +100,14 @@ export const observing: Part = (it) => {
           Effect.provide(layer)
         )
         assert.deepStrictEqual(lines.map(({ level }) => level), ["Warn", "Warn", "Error"])
-        const annotations = { stream: origin(3), partition: 3, position: 0, attempts: 2 }
+        const annotations = {
+          subscription: subscription.name,
+          stream: origin(3),
+          partition: 3,
+          position: 0,
+          attempt: 2,
+          type: "Deposited"
+        }
         assert.include(lines[2]?.annotations, annotations)
         assert.isString(lines[2]?.annotations && Reflect.get(lines[2].annotations, "messageId"))
       }

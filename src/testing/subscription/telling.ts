@@ -1,8 +1,8 @@
 /** Subscriptions: what they tell those who operate them, of handlers, halted partitions and owners. */
 import { assert } from "@effect/vitest"
-import { Duration, Effect, Logger, Metric, References, Stream, Tracer } from "effect"
+import { Duration, Effect, Logger, Metric, References, Schedule, Stream, Tracer } from "effect"
 import * as Decision from "../../Decision.ts"
-import { balance, deposit, deposits, failsWith, newStream, type Part } from "../fixture.ts"
+import { balance, deposit, deposits, failsWith, metricsOf, newStream, type Part, recordingTracer } from "../fixture.ts"
 import { type Account, during, type Handled, recorder, subscribe, until } from "./fixture.ts"
 
 export const telling: Part = (it) => {
@@ -67,7 +67,8 @@ export const telling: Part = (it) => {
       const gauge = (id: string) =>
         Effect.map(Metric.snapshot, (all) => {
           const found = all.find((each) =>
-            each.id === `effect_message_store_${id}` && each.attributes?.["subscription"] === subscription.name
+            each.id === `effect_message_store.${id}` &&
+            each.attributes?.["messaging.consumer.group.name"] === subscription.name
           )
           return found?.type === "Gauge" ? found.state.value : undefined
         })
@@ -77,39 +78,82 @@ export const telling: Part = (it) => {
       yield* during(
         subscription.run(() => Effect.fail("no")),
         Effect.gen(function*() {
-          yield* reaches("halted", 1)
-          yield* reaches("paused", 1)
+          yield* reaches("halted.partitions", 1)
+          yield* reaches("paused.partitions", 1)
           yield* reaches("lag", 5)
-          assert.isAtLeast(Number(yield* gauge("age")), 5)
+          assert.isAtLeast(Number(yield* gauge("age")), 0.005)
         })
       )
       yield* subscription.resume({ partition: 1 })
       yield* during(
         subscription.run(() => Effect.void),
         Effect.gen(function*() {
-          for (const id of ["halted", "paused", "lag", "age"]) yield* reaches(id, 0)
+          for (const id of ["halted.partitions", "paused.partitions", "lag", "age"]) yield* reaches(id, 0)
         })
       )
+    }))
+
+  it.effect("has a gauge of the age that counts what no projector has linked", () =>
+    Effect.gen(function*() {
+      const { accounts, make, origin } = yield* subscribe({ pollInterval: "20 millis" })
+      yield* accounts.write(origin(0), deposits(1)) // and the projector is down
+      const subscription = yield* make()
+      const age = Effect.map(Metric.snapshot, (all) =>
+        all.find((each) =>
+          each.id === "effect_message_store.age" && each.type === "Gauge" && each.state.value > 0
+        ))
+      yield* during(
+        subscription.run(() => Effect.void),
+        until(Effect.map(age, (found) => found !== undefined))
+      ).pipe(Effect.provideService(Metric.MetricRegistry, new Map()))
+    }))
+
+  it.effect("counts the calls of handlers, and measures how long they take, by the errors they end with", () =>
+    Effect.gen(function*() {
+      const { make, stream, write } = yield* subscribe({ retry: Schedule.recurs(1) })
+      yield* write(0, 3)
+      const subscription = yield* make()
+      const { spans, tracer } = recordingTracer()
+      const told = yield* Effect.andThen(
+        Effect.andThen(
+          subscription.drain((_, { position }) => position === 1 ? Effect.fail(new TypeError("no")) : Effect.void),
+          Effect.andThen(
+            subscription.reset(),
+            during(
+              subscription.runBatches(() => Effect.void),
+              until(Effect.map(subscription.lag, (lag) => lag === 0))
+            )
+          )
+        ),
+        metricsOf("handle")
+      ).pipe(Effect.provideService(Tracer.Tracer, tracer), Effect.provideService(Metric.MetricRegistry, new Map()))
+      // Two messages, then three at once; and the one that failed, twice.
+      assert.deepStrictEqual(told, {
+        "messaging.client.consumed.messages": 5,
+        "messaging.client.consumed.messages TypeError": 2,
+        "messaging.process.duration": 3,
+        "messaging.process.duration TypeError": 2
+      })
+      const handled = spans.filter(({ name }) => name === `handle ${stream.name}`)
+      assert.deepStrictEqual(
+        handled.map(({ attributes }) => attributes.get("error.type")),
+        [undefined, "TypeError", "TypeError", undefined, undefined]
+      )
+      assert.strictEqual(handled.at(-1)?.attributes.get("messaging.batch.message_count"), 3)
+      assert.isFalse(handled.at(-1)?.attributes.has("messaging.message.id"))
     }))
 
   it.effect("names subscription and message in the spans and the log lines of handlers", () =>
     Effect.gen(function*() {
       for (const delivery of ["atLeastOnce", "transactional"] as const) {
-        const { make, origin, write } = yield* subscribe({ delivery, pollInterval: "20 millis" })
+        const { make, origin, stream, write } = yield* subscribe({ delivery, pollInterval: "20 millis" })
         yield* write(0, 2)
         const subscription = yield* make()
         const record = recorder()
-        const spans: Array<Tracer.Span> = []
+        const { spans, tracer } = recordingTracer()
         const lines: Array<object> = []
         const logger = Logger.make<unknown, void>(({ fiber, message }) => {
           if (String(message).includes("from inside")) lines.push(fiber.getRef(References.CurrentLogAnnotations))
-        })
-        const tracer = Tracer.make({
-          span: (options) => {
-            const span = new Tracer.NativeSpan(options)
-            spans.push(span)
-            return span
-          }
         })
         yield* during(
           subscription.run((message, delivered) =>
@@ -121,14 +165,32 @@ export const telling: Part = (it) => {
             yield* Effect.sleep("100 millis") // some polls
           })
         )
-        assert.deepStrictEqual(spans.map(({ name }) => name), ["Subscription.handle", "Subscription.handle"])
+        assert.deepStrictEqual(spans.map(({ name }) => name), [`handle ${stream.name}`, `handle ${stream.name}`])
         for (const [position, span] of spans.entries()) {
           const messageId = record.handled[position]?.messageId
-          const expected = { subscription: subscription.name, messageId, stream: origin(0), partition: 0, position }
-          for (const [key, value] of Object.entries({ ...expected, type: "Deposited" })) {
-            assert.strictEqual(span.attributes.get(key), value)
-          }
-          assert.include(lines[position], expected)
+          assert.strictEqual(span.kind, "consumer")
+          assert.deepStrictEqual(Object.fromEntries(span.attributes), {
+            "messaging.system": "effect_message_store",
+            "messaging.operation.name": "handle",
+            "messaging.operation.type": "process",
+            "messaging.destination.name": stream.name,
+            "messaging.destination.partition.id": "0",
+            "messaging.consumer.group.name": subscription.name,
+            "messaging.message.id": messageId,
+            "messaging.effect_message_store.stream": origin(0),
+            "messaging.effect_message_store.message.type": "Deposited",
+            "messaging.effect_message_store.message.position": position,
+            "messaging.effect_message_store.message.attempt": 1
+          })
+          assert.include(lines[position], {
+            subscription: subscription.name,
+            messageId,
+            stream: origin(0),
+            type: "Deposited",
+            partition: 0,
+            position,
+            attempt: 1
+          })
         }
       }
     }))
