@@ -29,7 +29,7 @@ import { type ExportError, type ExportOptions, make as makeExport } from "./arch
 import type { Manifest } from "./archive/format.ts"
 import { type ImportError, type ImportProgress, make as makeImport } from "./archive/import.ts"
 import { read, type Source } from "./archive/read.ts"
-import type { ArchiveError, InvalidNameError, SetupError } from "./errors.ts"
+import type { ArchiveError, InvalidNameError, SetupError, UnsupportedEngineError } from "./errors.ts"
 import type { MessageStore } from "./MessageStore.ts"
 import * as PostgresStorage from "./postgres/storage.ts"
 import { Storage } from "./Storage.ts"
@@ -83,7 +83,7 @@ export const of = <A>(store: MessageStore<A>): Archive => {
 /** The archives of a store on PostgreSQL that exists, by its name: no schema is needed. */
 export const open = (
   name: string
-): Effect.Effect<Archive, InvalidNameError | SetupError | SqlError, SqlClient | Scope.Scope> =>
+): Effect.Effect<Archive, InvalidNameError | SetupError | UnsupportedEngineError | SqlError, SqlClient | Scope.Scope> =>
   Effect.map(
     Layer.build(PostgresStorage.layer(name, { migrate: false })),
     (context) => make(Context.get(context, Storage), name)

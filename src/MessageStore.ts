@@ -15,12 +15,10 @@
  */
 import { Context, Effect, Layer, Result } from "effect"
 import type { Scope, Stream } from "effect"
-import type { MigrationError } from "effect/sql/Migrator"
-import type { SqlClient } from "effect/sql/SqlClient"
 import type { SqlError } from "effect/sql/SqlError"
 import type * as AggregatedStream from "./AggregatedStream.ts"
 import type * as Decision from "./Decision.ts"
-import type { InvalidArgumentError, InvalidNameError, MessageIdMismatchError, SetupError } from "./errors.ts"
+import type { InvalidArgumentError, MessageIdMismatchError } from "./errors.ts"
 import type { Fold } from "./Fold.ts"
 import { checkWhole } from "./internal/checks.ts"
 import { checkEnding, checkName } from "./internal/names.ts"
@@ -34,7 +32,7 @@ import * as PostgresStorage from "./postgres/storage.ts"
 import type * as Reader from "./Reader.ts"
 import { fromSchema, makeCodec, type MessageSerializer, verified } from "./Serializer.ts"
 import { Storage } from "./Storage.ts"
-import { remember } from "./store/backends.ts"
+import { remember, storageOf } from "./store/backends.ts"
 import type { DecideError } from "./store/decide.ts"
 import type { Deleted, DeleteError, DeleteOptions, Deleting, RedactError, RedactOptions } from "./store/deleting.ts"
 import type { Accessors, OneOrMore, StreamWrite, WriteOptions } from "./store/encode.ts"
@@ -46,8 +44,16 @@ import {
   settingsOf,
   shred
 } from "./store/forget.ts"
+import type { OpenError, StoreLayers } from "./store/layers.ts"
 import { make } from "./store/make.ts"
 import type { AccessorOptions, MessageOptions, StoreOptions } from "./store/options.ts"
+import {
+  make as makeReadOnly,
+  type ReadOnly,
+  type ReadOnlyStore,
+  type ReadOnlyStream,
+  type WaitForOptions
+} from "./store/readOnly.ts"
 import { scheduleInBackground, type SchedulerLayerOptions, type Scheduling } from "./store/schedule.ts"
 import {
   type TaggingFailure,
@@ -69,17 +75,23 @@ export type {
   ForgetError,
   Forgetting,
   OneOrMore,
+  OpenError,
   PersonalOptions,
+  ReadOnly,
+  ReadOnlyStore,
+  ReadOnlyStream,
   RedactError,
   RedactOptions,
   RewrapError,
   SchedulerLayerOptions,
   Scheduling,
+  StoreLayers,
   StreamWrite,
   TaggingFailure,
   TaggingLayerOptions,
   TaggingOptions,
   TaggingProgress,
+  WaitForOptions,
   WriteError,
   WriteOptions
 }
@@ -289,38 +301,8 @@ export interface MessageStore<in out A, P extends Path = Path>
 
 /** A store as a service: the class is its key, its layers are its static members. */
 export interface ServiceClass<in out Self, in out Id extends string, in out A, P extends Path = Path, out R = never>
-  extends Context.ServiceClass<Self, Id, MessageStore<A, P>>
-{
-  /**
-   * The store on PostgreSQL: runs the migrations that have not run yet, then serves. Stores whose schemas have personal fields need
-   * a `KeyEncryption` as well (`R`), and keep their keys where a `SubjectKeys` service says, if one is provided.
-   */
-  readonly layer: Layer.Layer<Self, InvalidNameError | SetupError | MigrationError | SqlError, SqlClient | R>
-  /**
-   * The store on PostgreSQL, for those who run the migrations themselves: its own, and those of its aggregated streams
-   * and their subscriptions.
-   */
-  readonly layerNoMigrations: Layer.Layer<Self, InvalidNameError | SetupError | SqlError, SqlClient | R>
-  /** The store in memory: the same contract, no database. Empty each time the layer is built. */
-  readonly layerMemory: Layer.Layer<Self, InvalidNameError, R>
-  /** The store on any backend that provides the port. */
-  readonly layerStorage: Layer.Layer<Self, InvalidNameError | SqlError, Storage | R>
-  /**
-   * Runs the store's `tagging` in the background, when the layer is built. Failures are logged; `restart` says when it runs again
-   * (default: every 30 seconds).
-   */
-  readonly layerTagging: (options?: TaggingLayerOptions) => Layer.Layer<never, never, Self>
-  /** Moves scheduled messages into their streams when they are due, for as long as the layer lives. */
-  readonly layerScheduler: (options?: SchedulerLayerOptions) => Layer.Layer<never, never, Self>
-  /** What `layer` runs: numbered migrations, each a list of SQL statements to be run in their order in one transaction. */
-  readonly migrations: Effect.Effect<ReadonlyArray<Migrations.Migration>, InvalidNameError>
-  /** What an aggregated stream of this store runs when it is made. */
-  readonly streamMigrations: (name: string) => Effect.Effect<ReadonlyArray<Migrations.Migration>, InvalidNameError>
-  /** What a subscription runs when it is made. */
-  readonly subscriptionMigrations: (
-    name: string
-  ) => Effect.Effect<ReadonlyArray<Migrations.Migration>, InvalidNameError>
-}
+  extends Context.ServiceClass<Self, Id, MessageStore<A, P>>, StoreLayers<Self, A, P, R>
+{}
 
 type MissingSelf = "Missing `Self` generic - use `class Self extends MessageStore.Service<Self>()(…)`"
 
@@ -367,18 +349,27 @@ export const Service = <Self = never>() =>
   }
 
   const Tag = Context.Service<Self, MessageStore<A>>()(id)
+  /** Decrypts and encrypts what is personal, before the backend. */
+  const shredded = Effect.gen(function*() {
+    yield* Effect.fromResult(checkName("store", name))
+    const backend = yield* Storage
+    return {
+      backend,
+      ...serializer.personal === undefined
+        ? { storage: backend, shredding: undefined }
+        : yield* shred(backend, serializer.personal, personal)
+    }
+  })
   const layerStorage = Layer.effect(
     Tag,
     Effect.gen(function*() {
-      yield* Effect.fromResult(checkName("store", name))
-      const backend = yield* Storage
-      const { shredding, storage } = serializer.personal === undefined
-        ? { storage: backend, shredding: undefined }
-        : yield* shred(backend, serializer.personal, personal)
+      const { backend, shredding, storage } = yield* shredded
       // Operators see what is stored: not what is personal in it.
-      return remember(yield* make(storage, codec, accessors, name, cachedStates, shredding), backend)
+      return remember(yield* make(storage, codec, accessors, name, cachedStates, shredding), backend, storage)
     })
   )
+  const ReadOnlyTag = Context.Service<ReadOnly<Self>, ReadOnlyStore<A>>(`${id}/ReadOnly`)
+  const readOnly = (storage: Storage["Service"]) => makeReadOnly(storage, codec, accessors.time, name)
   const layers = {
     layer: Layer.provide(layerStorage, PostgresStorage.layer(name, { coalesce })).pipe(
       Layer.provide(Layer.effectDiscard(run(name, { payload })))
@@ -388,6 +379,15 @@ export const Service = <Self = never>() =>
       Layer.provide(Layer.effectDiscard(Effect.fromResult(checkEnding("store", name))))
     ),
     layerStorage,
+    ReadOnly: ReadOnlyTag,
+    layerReadOnly: Layer.provide(
+      Layer.effect(ReadOnlyTag, Effect.flatMap(shredded, ({ storage }) => readOnly(storage))),
+      PostgresStorage.layer(name, { coalesce: false, migrate: false, listens: false })
+    ),
+    layerReadOnlyOnPrimary: Layer.effect(
+      ReadOnlyTag,
+      Effect.flatMap(Tag, (store) => readOnly(storageOf(store as object)))
+    ),
     layerTagging: (how?: TaggingLayerOptions) =>
       Layer.effectDiscard(Effect.flatMap(Tag, (store) => tagInBackground(store, how))),
     layerScheduler: (how?: SchedulerLayerOptions) =>

@@ -19,7 +19,7 @@ import { Context, Duration, Effect, Layer, Option } from "effect"
 import type { MigrationError } from "effect/sql/Migrator"
 import type { SqlClient } from "effect/sql/SqlClient"
 import type { SqlError } from "effect/sql/SqlError"
-import type { InvalidArgumentError, InvalidNameError, SetupError } from "./errors.ts"
+import type { InvalidArgumentError, InvalidNameError, SetupError, UnsupportedEngineError } from "./errors.ts"
 import { invalid } from "./internal/checks.ts"
 import type { MessageStore } from "./MessageStore.ts"
 import * as Actions from "./operator/actions.ts"
@@ -114,9 +114,7 @@ export const make = Effect.fnUntraced(function*(
   const { operator } = storage
   const typeOf = typeOfField(typeField)
   const opened = Opened.make(operator)
-  const milliseconds = Math.ceil(Duration.toMillis(timeout))
-  const looking = operator.bounded({ milliseconds, readOnly: true })
-  const stepping = operator.bounded({ milliseconds, readOnly: true, stepwise: true })
+  const looking = operator.bounded({ milliseconds: Math.ceil(Duration.toMillis(timeout)), readOnly: true })
   const doing = operator.bounded({ milliseconds: actionTimeout, readOnly: false })
   const consumers = Consumers.make(operator, opened, typeOf)
   const parked = Parked.make(storage, operator, opened, typeOf)
@@ -124,11 +122,11 @@ export const make = Effect.fnUntraced(function*(
   /** Each step of a search is bounded by itself: the search goes on with less at a time when one was ended. */
   const stepwise = {
     ...operator,
-    search: (query: Parameters<typeof operator.search>[0]) => stepping(operator.search(query))
+    search: (query: Parameters<typeof operator.search>[0]) => looking(operator.search(query))
   }
-  const search = Search.make({ ...stepwise, positionsAt: (times) => stepping(operator.positionsAt(times)) }, typeOf)
+  const search = Search.make({ ...stepwise, positionsAt: (times) => looking(operator.positionsAt(times)) }, typeOf)
   const trace = Traces.make(stepwise, { readByIds: (ids) => looking(storage.readByIds(ids)) }, typeOf)
-  const streams = Streams.make({ ...operator, streams: (query) => stepping(operator.streams(query)) })
+  const streams = Streams.make({ ...operator, streams: (query) => looking(operator.streams(query)) })
   const message = Details.make(storage, operator, opened, typeOf)
   const scheduled = Scheduled.make(storage, typeOf)
 
@@ -211,7 +209,11 @@ export const layerOf = <Store, A>(
 export const layer = (
   store: string,
   options?: OperatorOptions
-): Layer.Layer<Operator, InvalidArgumentError | InvalidNameError | SetupError | SqlError, SqlClient> =>
+): Layer.Layer<
+  Operator,
+  InvalidArgumentError | InvalidNameError | SetupError | UnsupportedEngineError | SqlError,
+  SqlClient
+> =>
   Layer.effect(Operator, Effect.flatMap(Storage, (storage) => make(storage, store, options))).pipe(
     Layer.provide(PostgresStorage.layer(store, { coalesce: false, migrate: false }))
   )
@@ -235,6 +237,6 @@ export const migrate: (
   store: string
 ) => Effect.Effect<
   ReadonlyArray<PendingMigrations>,
-  InvalidNameError | SetupError | MigrationError | SqlError,
+  InvalidNameError | SetupError | UnsupportedEngineError | MigrationError | SqlError,
   SqlClient
 > = Migrate.migrate

@@ -216,11 +216,11 @@ export const make = <A>(
     return Arr.getSomes(wanted.map((id) => Option.fromUndefinedOr(found.get(id))))
   })
 
-  const pages = (
+  const pages = <E = never>(
     range: Pages.Range,
     options: TagsOption | undefined,
     position: (message: EncodedStoredMessage) => number,
-    fetch: (range: Pages.Range) => Effect.Effect<Page, SqlError>
+    fetch: (range: Pages.Range) => Effect.Effect<Page, SqlError | E>
   ) => Pages.read({ range, position, fetch, decode: decoding(options), inTransaction: storage.inTransaction })
 
   const readStream =
@@ -229,11 +229,11 @@ export const make = <A>(
       storage.readStream({ ...asked, stream, fromVersion: from, toVersion: to, direction, limit })
 
   /** The first page tells where the tags end, unless that is given; the next ones are read up to there. */
-  const tagged = (
+  const tagged = <E = never>(
     given: TaggedQuery["queries"],
     range: Pages.Range,
     options?: TagsOption,
-    ended?: (ends: TagEnds) => void
+    ended: (ends: TagEnds) => Effect.Effect<void, E> = () => Effect.void
   ) =>
     Stream.suspend(() => {
       let queries = given
@@ -242,15 +242,13 @@ export const make = <A>(
         options,
         (message) => message.globalPosition,
         ({ direction, from, limit, to }) =>
-          Effect.map(
+          Effect.flatMap(
             storage.readTagged({ queries, fromPosition: from, toPosition: to, direction, limit }),
             (page) => {
               const { ends } = page
-              if (ends !== undefined) {
-                queries = Arr.map(given, (query, i) => ({ ...query, upTo: ends.tags[i] ?? 0 }))
-                ended?.(ends)
-              }
-              return page
+              if (ends === undefined) return Effect.succeed(page)
+              queries = Arr.map(given, (query, i) => ({ ...query, upTo: ends.tags[i] ?? 0 }))
+              return Effect.as(ended(ends), page)
             }
           )
       )
@@ -297,9 +295,11 @@ export const make = <A>(
         const queries = yield* Effect.fromResult(checkQueries(codec.tags, tags, options.types))
         const range = yield* Effect.fromResult(checkPositions(options))
         yield* requireTags(queries, storage.declaredTags)
-        return tagged(queries, range, options)
+        // Once more behind the first page: another server may have answered.
+        return tagged(queries, range, options, () => requireTags(queries, storage.declaredTags))
       })) as Stream.Stream<TaggedMessage<OfType<A, Type>>, ReadTaggedError>, // as the query says
-    readQueries: (queries, ended) => tagged(queries, allPositions, undefined, ended),
+    readQueries: (queries, ended) =>
+      tagged(queries, allPositions, undefined, ended && ((ends) => Effect.sync(() => ended(ends)))),
     head: (stream) => Effect.flatMap(Effect.fromResult(checkStreamName(stream)), storage.head)
   }
 }

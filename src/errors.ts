@@ -8,6 +8,7 @@ import { Schema } from "effect"
 import { printable } from "./internal/printable.ts"
 
 export * from "./errors/archive.ts"
+export * from "./errors/availability.ts"
 
 const ExpectedVersion = Schema.Union([Schema.Natural, Schema.Literal("exists")])
 

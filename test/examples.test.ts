@@ -186,6 +186,12 @@ describe("examples", () => {
     ])
   })
 
+  it("25: reads what it has written, from a standby if there is one", async () => {
+    const finished = await run("25-standby.ts")
+    assertSucceeded(finished)
+    assert.deepStrictEqual(finished.lines, ["1: 25"])
+  })
+
   it("12: reads old messages as today's classes", async () => {
     const finished = await runOnServer("12-schema-evolution.ts")
     assertSucceeded(finished)

@@ -25,7 +25,7 @@ export const makeAppendIf = Effect.fnUntraced(function*({ sql }: Database, tagsT
       Layer.succeed(SqlClient.SqlClient, sql)
     ))
   )
-  const { knownTags } = yield* declare(storage, storeName, codec.tags)
+  const { knownTags } = yield* declare(storage, storeName, codec.tags, true)
   const toItems = makeItems<typeof schema.Type>(codec, {
     id: ({ messageId }) => messageId,
     time: ({ occurredAt }) => occurredAt

@@ -23,7 +23,14 @@ const guide = [
   "docs/schema-evolution.md",
   "docs/testing.md"
 ]
-const production = ["docs/operating.md", "docs/python.md", "docs/reference.md", "docs/limits.md", "bench/README.md"]
+const production = [
+  "docs/operating.md",
+  "docs/availability.md",
+  "docs/python.md",
+  "docs/reference.md",
+  "docs/limits.md",
+  "bench/README.md"
+]
 const project = ["ARCHITECTURE.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md"]
 const pages = [...guide, ...production, ...project]
 

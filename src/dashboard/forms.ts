@@ -59,9 +59,9 @@ export const confirmed = (
       asked,
       options.action,
       options.fields,
-      html`<p>${options.text}</p>${options.inputs}<div class="answers"><button type="button" class="cancel">Cancel</button><button${
+      html`<p>${options.text}</p>${options.inputs}<button${
         attributes({ class: options.isDangerous === true ? "danger" : "primary" })
-      }>${options.button}</button></div>`,
+      }>${options.button}</button>`,
       { className: "card" }
     )
   }</details>`
@@ -71,11 +71,9 @@ export const field = (
   label: string,
   name: string,
   value: string | undefined,
-  more: Readonly<Record<string, string | number | boolean | undefined>> = {},
-  /** The choice that it belongs to: it is shown with that alone. */
-  only?: string
+  more: Readonly<Record<string, string | number | boolean | undefined>> = {}
 ): Html =>
-  html`<label class="field"${attributes({ "data-only": only })}><span>${label}</span><input${
+  html`<label class="field"><span>${label}</span><input${
     attributes({ name, value, autocomplete: "off", spellcheck: "false", ...more })
   }></label>`
 

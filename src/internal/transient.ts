@@ -16,9 +16,15 @@ export const isConnectionError = (error: unknown): error is SqlError =>
     (Predicate.hasProperty(error.reason, "cause") && Predicate.hasProperty(error.reason.cause, "code") &&
       unavailable.includes(error.reason.cause.code)))
 
+/** read_only_sql_transaction: a standby, which is promoted soon, or which the client leaves for the primary. */
+const isOfStandby = (error: object): boolean =>
+  Predicate.hasProperty(error, "reason") && Predicate.hasProperty(error.reason, "cause") &&
+  Predicate.hasProperty(error.reason.cause, "code") && error.reason.cause.code === "25006"
+
 /** Whether a failure of one of the library's own statements is transient: trying again can help. */
 export const isTransient = <E extends { readonly _tag: string }>(error: E | SqlError): error is SqlError =>
-  error._tag === "SqlError" && ((error as SqlError).isRetryable || isConnectionError(error))
+  error._tag === "SqlError" &&
+  ((error as SqlError).isRetryable || isConnectionError(error) || isOfStandby(error))
 
 /** Whether a failure of the database is permanent: trying again gives the same. */
 export const isPermanent = (error: { readonly _tag: string }): error is SqlError =>

@@ -186,6 +186,7 @@ export const layer: Layer.Layer<Storage> = Layer.effect(
           scheduled.clear()
         })
       ),
+      serverRun: () => 0,
       declareTags: (places) =>
         Effect.sync(() => {
           messages.tagging.declare(places)

@@ -12,19 +12,22 @@
  * Either way each claim gets a fencing token, higher than that of the one before it, and acknowledgements name it: a
  * process that goes on after it has lost a claim is refused as soon as another has made one. A reset raises the tokens
  * of all claims, and so fences every holder; the partitions stay theirs (`held_by`) until they notice.
+ *
+ * A server that takes the place of another may lack claims, and give their tokens once more. So a claim stands in the run of the
+ * server that it was made in, and nowhere else.
  */
 import type * as PgConnection from "@effect/sql-pg/PgConnection"
 import { Context, Deferred, Effect, Layer } from "effect"
 import type { Scope } from "effect"
-import type { SqlClient } from "effect/sql"
+import type { SqlClient, Statement } from "effect/sql"
 import { hostname } from "node:os"
 import process from "node:process"
-import type { Claim, ClaimMode, Claims } from "../Storage.ts"
+import type { Claim, ClaimMode, Claims, ClaimToken } from "../Storage.ts"
 import { perClient } from "./client/perClient.ts"
 import { connectionOf, layer as sessionLayer, Session } from "./client/session.ts"
 import { type Int8, int8 } from "./client/values.ts"
 import * as Leases from "./leases.ts"
-import { lockKey, type OpenedSubscription } from "./objects.ts"
+import { lockKey, type OpenedSubscription, serverRun } from "./objects.ts"
 import { confirmation, isPaused } from "./paused.ts"
 
 /** Makes the claims of a consumer, on the session that the consumers of a client share. */
@@ -72,6 +75,10 @@ export const layer = perClient(() =>
   ).pipe(Layer.provide(sessionLayer))
 )
 
+/** That a claim was made in this run of the server; begins with `and`. */
+export const isOfRun = (sql: SqlClient.SqlClient, { run }: ClaimToken): Statement.Fragment =>
+  run === undefined ? sql`` : sql` and ${sql.literal(serverRun)} = ${int8(run)}::int8`
+
 const unlock = (session: PgConnection.PgConnection, key: bigint) =>
   session.query("select pg_advisory_unlock($1::int8)", [int8(key)])
 
@@ -115,7 +122,7 @@ const bySession = Effect.fnUntraced(function*(
         ), asked as (
           update ${table} c set is_wanted = true from lock
           where $4::boolean and not lock.is_taken and c.partition = $2::int and c.held_by is not null and not c.is_wanted
-        ) select is_taken, token from lock left join claimed on true`,
+        ) select is_taken, token, ${serverRun} as run from lock left join claimed on true`,
         [int8(key), partition, owner, ask]
       ),
       (exit) => {
@@ -137,6 +144,7 @@ const bySession = Effect.fnUntraced(function*(
       claim: {
         partition,
         token: Number(token),
+        run: Number(result.rows[0]?.["run"]),
         lost: Deferred.await(lost),
         // On the session of the lock: if it answers, it has the lock.
         confirm: Effect.suspend(() =>

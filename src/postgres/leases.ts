@@ -11,7 +11,7 @@ import * as Moment from "../internal/moment.ts"
 import type { Claim, Claims } from "../Storage.ts"
 import { connectionOf, type Session } from "./client/session.ts"
 import { type Int8, int8 } from "./client/values.ts"
-import { lockKey, type OpenedSubscription } from "./objects.ts"
+import { lockKey, type OpenedSubscription, serverRun } from "./objects.ts"
 import { confirmation, isPaused } from "./paused.ts"
 
 /** The keys of the advisory locks of this database that are held. */
@@ -21,6 +21,7 @@ export const lockedKeys = `select l.classid::bigint << 32 | l.objid::bigint from
 
 interface Lease {
   readonly claim: Claim
+  readonly run: number
   readonly lost: Deferred.Deferred<void>
   /** When it was asked for, the last time that it was given. */
   renewedAt: Moment.Moment
@@ -36,6 +37,8 @@ export const make = Effect.fnUntraced(function*(
   const table = subscription.claimsTable
   const paused = isPaused(subscription, "c.partition")
   const leases = new Set<Lease>()
+  /** Tokens of leases that ended while the database could not be told: nobody has to wait for their expiry here. */
+  const unreleased = new Map<number, number>()
   const lose = (lease: Lease) => {
     leases.delete(lease)
     Deferred.doneUnsafe(lease.lost, Effect.void)
@@ -63,27 +66,33 @@ export const make = Effect.fnUntraced(function*(
         on conflict (partition) do update
         set token = c.token + 1, held_by = c.token + 1, owner = excluded.owner, expires_at = excluded.expires_at,
           claimed_at = excluded.claimed_at, lock_key = null, is_wanted = false
-        where c.expires_at is null or c.expires_at < clock_timestamp()
+        where c.expires_at is null or c.expires_at < clock_timestamp() or (c.held_by = $6::int8 and c.owner = $3::text)
         returning token
       ), asked as (
         update ${table} c set is_wanted = true
         where $5::boolean and not exists (select from claimed) and c.partition = $2::int and c.held_by is not null
           and not c.is_wanted
-      ) select token from claimed`,
-      [milliseconds, partition, owner, int8(key), ask]
+      ) select token, ${serverRun} as run from claimed`,
+      [milliseconds, partition, owner, int8(key), ask, int8(unreleased.get(partition) ?? 0)]
     )
     if (row === undefined) return undefined
-    const token = Number(row["token"] as Int8)
+    unreleased.delete(partition)
+    const [token, run] = [Number(row["token"] as Int8), Number(row["run"] as Int8)]
     const lost = Deferred.makeUnsafe<void>()
     const confirm = Effect.map(
       query(
         `select ${paused} as is_paused from ${table} c
-        where partition = $1::int and token = $2::int8 and expires_at > clock_timestamp()`,
-        [partition, int8(token)]
+        where partition = $1::int and token = $2::int8 and ${serverRun} = $3::int8 and expires_at > clock_timestamp()`,
+        [partition, int8(token), int8(run)]
       ),
       confirmation
     )
-    const lease: Lease = { claim: { partition, token, lost: Deferred.await(lost), confirm }, lost, renewedAt: at }
+    const lease: Lease = {
+      claim: { partition, token, run, lost: Deferred.await(lost), confirm },
+      run,
+      lost,
+      renewedAt: at
+    }
     leases.add(lease)
     return lease
   })
@@ -92,12 +101,17 @@ export const make = Effect.fnUntraced(function*(
     Effect.suspend(() => {
       if (lease === undefined) return Effect.void
       leases.delete(lease)
+      const { partition, token } = lease.claim
+      unreleased.set(partition, token)
       return session.isAvailable && connection.current() === undefined
         ? Effect.void // it expires
-        : query(
-          `update ${table} set held_by = null, owner = null, expires_at = null, claimed_at = null
-          where partition = $1::int and held_by = $2::int8`,
-          [lease.claim.partition, int8(lease.claim.token)]
+        : Effect.tap(
+          query(
+            `update ${table} set held_by = null, owner = null, expires_at = null, claimed_at = null
+            where partition = $1::int and held_by = $2::int8`,
+            [partition, int8(token)]
+          ),
+          () => Effect.sync(() => unreleased.delete(partition))
         )
     }).pipe(Effect.ignore({ log: "Debug" }))
 
@@ -106,10 +120,16 @@ export const make = Effect.fnUntraced(function*(
     const held = Array.from(leases)
     if (held.length === 0) return
     const renewed = yield* query(
-      `update ${table} c set expires_at = ${expiry} from unnest($2::int[], $3::int8[]) mine(partition, token)
-      where c.partition = mine.partition and c.token = mine.token and c.expires_at >= clock_timestamp()
+      `update ${table} c set expires_at = ${expiry} from unnest($2::int[], $3::int8[], $4::int8[]) mine(partition, token, run)
+      where c.partition = mine.partition and c.token = mine.token and mine.run = ${serverRun}
+        and c.expires_at >= clock_timestamp()
       returning c.partition`,
-      [milliseconds, held.map(({ claim }) => claim.partition), held.map(({ claim }) => int8(claim.token))]
+      [
+        milliseconds,
+        held.map(({ claim }) => claim.partition),
+        held.map(({ claim }) => int8(claim.token)),
+        held.map(({ run }) => int8(run))
+      ]
     )
     const kept = new Set(renewed.map((row) => row["partition"]))
     for (const lease of held) {

@@ -18,7 +18,7 @@ import type {
   TaggedQuery
 } from "../Storage.ts"
 import { type Int8, milliseconds, toTime } from "./client/values.ts"
-import { editionOf, type Store, streamLockKey, tagLockKey, timeAdded } from "./objects.ts"
+import { editionOf, serverRun, type Store, streamLockKey, tagLockKey, timeAdded } from "./objects.ts"
 import * as Searches from "./searches.ts"
 import * as Snapshots from "./snapshots.ts"
 
@@ -44,12 +44,12 @@ interface OfSnapshot {
   readonly is_snapshot: boolean
 }
 
-interface OfEdition {
-  readonly edition?: Int8
+/** Where a stream or a tag ends; or a snapshot, of which the other columns are null. */
+interface EndRow extends Snapshots.Row {
+  readonly global_position: Int8 | null
+  readonly edition: Int8 | null
+  readonly run: Int8
 }
-
-const toEdition = (row: OfEdition | undefined): number | undefined =>
-  row?.edition === undefined ? undefined : Number(row.edition)
 
 /** Messages that were written together share their metadata and their time: both are made once. */
 export const toStored = <R extends Row>(
@@ -188,30 +188,33 @@ const isCut = (rows: ReadonlyArray<Row>, limit: number): boolean =>
 export const make = (sql: SqlClient, store: Store) => {
   const table = sql(store.table)
   const tags = sql(store.tagsTable)
+  const run = sql.literal(serverRun)
   const page = sized(sql, store)
   const snapshots = Snapshots.make(sql, store)
   const { endsOf, matching, tagged } = Searches.make(sql, store)
 
-  /** The edition of a stream, as a column of its page. */
-  const edition = ({ stream, withEdition = false }: StreamQuery): Statement.Fragment =>
+  /** The edition of a stream, beside its page. */
+  const edition = ({ stream, withEdition = false }: StreamQuery): Pick<PageOptions, "beside"> =>
     withEdition
-      ? sql`, (
-        select ${sql.literal(editionOf(store, streamLockKey(store, "k.name")))} from (select ${stream}::text as name) k
-      ) as edition`
-      : sql``
+      ? {
+        beside: sql`(
+          select ${
+          sql.literal(editionOf(store, streamLockKey(store, "k.name")))
+        } from (select ${stream}::text as name) k
+        )::text`
+      }
+      : {}
+  const toEdition = (beside: string | undefined): number | undefined =>
+    beside === undefined ? undefined : Number(beside)
 
   const readStream = (query: StreamQuery): Effect.Effect<Page, SqlError> => {
-    const { direction, fromVersion, limit, stream, toVersion, withEdition = false } = query
+    const { direction, fromVersion, limit, stream, toVersion } = query
     if (query.snapshot !== undefined && store.snapshots.read) return readBehind(query, query.snapshot)
-    const range = sql`${edition(query)} from ${table} m
+    const range = sql` from ${table} m
         where stream operator(pg_catalog.=) ${stream}::text and version >= ${fromVersion} and version <= ${toVersion} order by version`
     return Effect.map(
-      page<Row & OfEdition>(
-        withEdition ? "edition, " : "",
-        direction === "forward" ? range : sql`${range} desc`,
-        limit
-      ),
-      ({ more, rows }) => ({ messages: toStored(rows, () => stream), more, edition: toEdition(rows[0]) })
+      page<Row>("", direction === "forward" ? range : sql`${range} desc`, limit, edition(query)),
+      ({ beside, more, rows }) => ({ messages: toStored(rows, () => stream), more, edition: toEdition(beside) })
     )
   }
 
@@ -220,14 +223,14 @@ export const make = (sql: SqlClient, store: Store) => {
     query: StreamQuery,
     key: SnapshotKey
   ): Effect.fn.Return<Page, SqlError> {
-    const { limit, stream, withEdition = false } = query
-    const { more, rows: [first, ...others] } = yield* page<Row & OfSnapshot & OfEdition>(
-      withEdition ? "is_snapshot, edition, " : "is_snapshot, ",
-      sql`${edition(query)}${snapshots.behind(query, key)}`,
+    const { limit, stream } = query
+    const { beside, more, rows: [first, ...others] } = yield* page<Row & OfSnapshot>(
+      "is_snapshot, ",
+      snapshots.behind(query, key),
       limit,
-      { snapshot: true }
+      { ...edition(query), snapshot: true }
     )
-    const seen = { edition: toEdition(first) }
+    const seen = { edition: toEdition(beside) }
     if (first?.is_snapshot !== true) {
       return { ...seen, messages: toStored(first === undefined ? [] : [first, ...others], () => stream), more }
     }
@@ -254,11 +257,11 @@ export const make = (sql: SqlClient, store: Store) => {
       const isBounded = queries[0].upTo !== undefined
       return Effect.map(
         page<Row & OfStream>("stream, ", tagged(query), limit, isBounded ? {} : { beside: endsOf(queries) }),
-        ({ beside, more, rows }) => ({
-          messages: toStored(rows, (row) => row.stream),
-          more,
-          ends: beside === undefined ? undefined : Searches.toEnds(beside)
-        })
+        ({ beside, more, rows }) => {
+          const told = beside === undefined ? undefined : Searches.toEnds(beside)
+          if (told !== undefined) store.answered.run = told.run
+          return { messages: toStored(rows, (row) => row.stream), more, ends: told?.ends }
+        }
       )
     },
 
@@ -271,15 +274,15 @@ export const make = (sql: SqlClient, store: Store) => {
       const ofTags = given.length === 0 ? sql.literal("") : sql`union all
           select 1, s.i, null, h.global_position, null, null, ${
         sql.literal(editionOf(store, tagLockKey(store, "s.tag")))
-      }
+      }, ${run}
           from pg_catalog.unnest(${given}::text[]) with ordinality s(tag, i)
           left join lateral (
             select t.global_position from ${tags} t where t.tag = s.tag order by t.global_position desc limit 1
           ) h on true`
       return Effect.map(
-        sql<{ readonly version: number | null; readonly global_position: Int8 | null } & OfEdition & Snapshots.Row>`
+        sql<EndRow>`
           select 0 as kind, s.i, h.version, h.global_position, null as state, null as ends,
-            ${sql.literal(editionOf(store, streamLockKey(store, "s.stream")))} as edition
+            ${sql.literal(editionOf(store, streamLockKey(store, "s.stream")))} as edition, ${run} as run
           from pg_catalog.unnest(${streams}::text[]) with ordinality s(stream, i)
           left join lateral (
             select m.version, m.global_position from ${table} m
@@ -287,15 +290,18 @@ export const make = (sql: SqlClient, store: Store) => {
           ) h on true
           ${ofTags} ${snapshots.ofKeys(keys)}
           order by 1, 2`,
-        (rows) => ({
-          heads: streams.map((stream, i) => {
-            const { global_position: at, version } = rows[i] ?? { global_position: null, version: null }
-            return { stream, version: version ?? 0, globalPosition: at === null ? undefined : Number(at) }
-          }),
-          tags: given.map((_, i) => Number(rows[streams.length + i]?.global_position ?? 0)),
-          editions: [...streams, ...given].map((_, i) => toEdition(rows[i]) ?? 0),
-          snapshots: keys.map((_, i) => Snapshots.toEncoded(rows[streams.length + given.length + i]))
-        })
+        (rows) => {
+          store.answered.run = Number(rows[0]?.run ?? store.answered.run)
+          return {
+            heads: streams.map((stream, i) => {
+              const { global_position: at, version } = rows[i] ?? { global_position: null, version: null }
+              return { stream, version: version ?? 0, globalPosition: at === null ? undefined : Number(at) }
+            }),
+            tags: given.map((_, i) => Number(rows[streams.length + i]?.global_position ?? 0)),
+            editions: [...streams, ...given].map((_, i) => Number(rows[i]?.edition ?? 0)),
+            snapshots: keys.map((_, i) => Snapshots.toEncoded(rows[streams.length + given.length + i]))
+          }
+        }
       )
     },
 

@@ -5,8 +5,9 @@
 import { Effect } from "effect"
 import { SqlClient } from "effect/sql"
 import type { SqlError } from "effect/sql/SqlError"
-import { InvalidNameError } from "../errors.ts"
+import { InvalidNameError, type UnsupportedEngineError } from "../errors.ts"
 import { checkEnding, type Named } from "../internal/names.ts"
+import { probe, type Probed, probing } from "./engine.ts"
 import * as Objects from "./objects.ts"
 
 /** A relation of depeche_db's, and a column that only this one has; sequences have none of ours. */
@@ -45,26 +46,35 @@ const check = Effect.fnUntraced(function*(
   if (!isThere) yield* Effect.fromResult(checkEnding(named, identifier))
 })
 
+interface Taken {
+  readonly taken: boolean
+}
+
 /** A store and a stream of one name would share depeche_db's channel. */
-const checkUntaken = Effect.fnUntraced(function*(identifier: string, table: string, owner: string) {
-  const sql = (yield* SqlClient.SqlClient).withoutTransforms()
-  const [row] = yield* sql<{ readonly taken: boolean }>`select to_regclass(${table}::text) is not null as taken`
-  if (row?.taken === true) return yield* new InvalidNameError({ identifier, reason: `is taken by ${owner}` })
-})
+const unlessTaken = (row: Taken | undefined, identifier: string, owner: string) =>
+  row?.taken === true ? new InvalidNameError({ identifier, reason: `is taken by ${owner}` }) : Effect.void
 
 type Check = Effect.Effect<void, InvalidNameError | SqlError, SqlClient.SqlClient>
 
-export const checkStoreName = (name: string): Check =>
+/** The first statement of a store's layer: it tells whether this is PostgreSQL as well. */
+export const checkStoreName = (
+  name: string
+): Effect.Effect<void, InvalidNameError | UnsupportedEngineError | SqlError, SqlClient.SqlClient> =>
   Effect.gen(function*() {
     const { sequence, table } = yield* Effect.fromResult(Objects.forStore(name))
-    yield* checkUntaken(name, `depeche_stream_${name}`, "an aggregated stream")
+    const sql = (yield* SqlClient.SqlClient).withoutTransforms()
+    const first = sql<Taken & Probed>`
+    select to_regclass(${`depeche_stream_${name}`}::text) is not null as taken, ${sql.literal(probe)}`
+    yield* unlessTaken(yield* probing(sql, first), name, "an aggregated stream")
     yield* check("store", name, [[table, "r", "message"], [sequence, "S", "last_value"]])
   })
 
 export const checkStreamName = (name: string): Check =>
   Effect.gen(function*() {
     const { maximumTable, table } = yield* Effect.fromResult(Objects.forStream(name))
-    yield* checkUntaken(name, `depeche_msgs_${name}`, "a message store")
+    const sql = (yield* SqlClient.SqlClient).withoutTransforms()
+    const [row] = yield* sql<Taken>`select to_regclass(${`depeche_msgs_${name}`}::text) is not null as taken`
+    yield* unlessTaken(row, name, "a message store")
     yield* check("aggregated stream", name, [[table, "r", "origin_stream"], [maximumTable, "r", "max_position"]])
   })
 

@@ -71,6 +71,8 @@ export interface Store extends Objects {
   readonly snapshots: { readonly read: boolean; readonly write: boolean }
   /** Whether texts are ordered as their bytes are: then an index finds those that begin alike. */
   readonly ordersBytes: boolean
+  /** Changes: the run of the server that has answered last. */
+  readonly answered: { run: number }
 }
 
 export const forStore = (name: string): Result.Result<Objects, InvalidNameError> =>
@@ -111,9 +113,19 @@ export const tagLockKey = ({ schema, tagsTable }: Store, tag: string): string =>
 export const taggingLockKey = ({ taggedTypesTable }: Objects): string =>
   `${literal(taggedTypesTable)}::text::regclass::oid::int8`
 
-/** The edition of the stream or tag that a lock has this key of. */
+/**
+ * SQL for what tells one run of a server from every other: when it began, in microseconds. It is another one after each failover,
+ * by which commits that this process has seen may be lost, and versions, positions and fencing tokens given once more.
+ */
+export const serverRun =
+  "(pg_catalog.date_part('epoch'::text, pg_catalog.pg_postmaster_start_time()) operator(pg_catalog.*) 1000000::float8)::int8"
+
+/**
+ * The edition of the stream or tag that a lock has this key of: counted from the run of the server, so that whatever is remembered
+ * of another run is of another edition. The functions of migrations 5 and 6 compare it.
+ */
 export const editionOf = ({ editionsTable }: Store, key: string): string =>
-  `coalesce((select e.edition from ${editionsTable} e where e.key = ${key}), 0)`
+  `(${serverRun} + coalesce((select e.edition from ${editionsTable} e where e.key = ${key}), 0))`
 
 /** The exact time at which a message was added; of messages that Python wrote, the local time is known. */
 export const timeAdded = ({ timeZone }: Store, row: string): string =>

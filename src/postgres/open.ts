@@ -5,6 +5,7 @@ import { Effect } from "effect"
 import { SqlClient } from "effect/sql"
 import type { SqlError } from "effect/sql/SqlError"
 import { InvalidNameError, SetupError } from "../errors.ts"
+import type { Int8 } from "./client/values.ts"
 import * as Objects from "./objects.ts"
 
 /** The number of the migration that makes the store that this version works with. */
@@ -19,6 +20,7 @@ interface Found {
   readonly may_read: boolean
   readonly may_write: boolean
   readonly orders_bytes: boolean
+  readonly run: Int8
 }
 
 /** Fails unless the table that the last migrations make is there; `first` is the one that was there before. */
@@ -44,7 +46,7 @@ export const openStore = Effect.fnUntraced(function*(
   const sql = (yield* SqlClient.SqlClient).withoutTransforms()
   yield* requireTables(name, table, settingsTable)
   const [row] = yield* sql<Found>`
-    select version, time_zone, lock_prefix,
+    select version, time_zone, lock_prefix, ${sql.literal(Objects.serverRun)} as run,
       (select s.seqcache::int from pg_catalog.pg_sequence s
         where s.seqrelid operator(pg_catalog.=) ${sequence}::text::regclass::oid) as cache,
       (select n.nspname::text from pg_catalog.pg_class c
@@ -82,7 +84,8 @@ export const openStore = Effect.fnUntraced(function*(
     lockPrefix: row.lock_prefix,
     schema: row.schema,
     snapshots: { read: row.may_read, write: row.may_write },
-    ordersBytes: row.orders_bytes
+    ordersBytes: row.orders_bytes,
+    answered: { run: Number(row.run) }
   }
 })
 

@@ -12,6 +12,7 @@ import type {
   Requeue,
   SubscriptionStorage
 } from "../Storage.ts"
+import { isOfRun } from "./claims.ts"
 import { withTransaction } from "./client/transaction.ts"
 import { int8, milliseconds, toTime } from "./client/values.ts"
 import { readable, type Row, toStored } from "./messages.ts"
@@ -236,15 +237,17 @@ export const make = (
       ),
 
     // Locks the claim's row, as an acknowledgement does.
-    halt: ({ partition, token }, { attempts, error, key, messageId, position }, unknownType) =>
+    halt: (claim, { attempts, error, key, messageId, position }, unknownType) =>
       Effect.map(
         sql`with claim as materialized (
             select from ${sql(subscription.claimsTable)}
-            where partition = ${partition} and token = ${int8(token)}::int8 for key share
+            where partition = ${claim.partition} and token = ${int8(claim.token)}::int8${
+          isOfRun(sql, claim)
+        } for key share
           )
           insert into ${sql(subscription.haltedTable)} as h
             (partition, position, message_id, error, attempts, unknown_type, key)
-          select ${partition}::int, ${position}::int, ${messageId}::uuid, ${JSON.stringify(error)}::text::jsonb,
+          select ${claim.partition}::int, ${position}::int, ${messageId}::uuid, ${JSON.stringify(error)}::text::jsonb,
             ${attempts}::int, ${unknownType ?? null}::text, ${key ?? null}::text
           from claim
           on conflict (partition) do update set position = excluded.position, message_id = excluded.message_id,

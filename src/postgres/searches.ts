@@ -9,7 +9,7 @@ import type * as Statement from "effect/sql/Statement"
 import type { Direction, Ends, PatternQuery, TaggedQuery } from "../Storage.ts"
 import { int8 } from "./client/values.ts"
 import { queryArrays } from "./decide.ts"
-import { editionOf, type Store, tagLockKey } from "./objects.ts"
+import { editionOf, serverRun, type Store, tagLockKey } from "./objects.ts"
 
 /** So many positions are looked at at a time. */
 const stretchLength = 1000
@@ -105,9 +105,9 @@ export const make = (sql: SqlClient, store: Store) => {
         order by m.global_position ${sql.literal(order(direction))}`
   }
 
-  /** Of each query where its first tag ends, and the edition of that: an array's text. */
+  /** Of each query where its first tag ends, and the edition of that; and last the run of the server: an array's text. */
   const endsOf = (queries: TaggedQuery["queries"]): Statement.Fragment =>
-    sql`array(
+    sql`(array(
         select told.value from pg_catalog.unnest(${
       queries.map((query) => query.tags[0])
     }::text[]) with ordinality s(tag, i)
@@ -118,13 +118,16 @@ export const make = (sql: SqlClient, store: Store) => {
           union all select 2, ${sql.literal(editionOf(store, tagLockKey(store, "s.tag")))}
         ) told
         order by s.i, told.n
-      )::text`
+      ) operator(pg_catalog.||) ${sql.literal(serverRun)})::text`
 
   return { matching, tagged, endsOf }
 }
 
 /** What `endsOf` has read. */
-export const toEnds = (text: string): Pick<Ends, "tags" | "editions"> => {
+export const toEnds = (
+  text: string
+): { readonly ends: Pick<Ends, "tags" | "editions">; readonly run: number } => {
   const values = text.slice(1, -1).split(",").map(Number)
-  return { tags: values.filter((_, i) => i % 2 === 0), editions: values.filter((_, i) => i % 2 === 1) }
+  const run = values.pop() ?? 0
+  return { ends: { tags: values.filter((_, i) => i % 2 === 0), editions: values.filter((_, i) => i % 2 === 1) }, run }
 }

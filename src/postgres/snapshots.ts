@@ -11,7 +11,7 @@ import type * as Statement from "effect/sql/Statement"
 import type { EncodedSnapshot, SavedSnapshot, SnapshotKey, StreamQuery } from "../Storage.ts"
 import { int8 } from "./client/values.ts"
 import { keyOf } from "./locks.ts"
-import type { Store } from "./objects.ts"
+import { serverRun, type Store } from "./objects.ts"
 
 /** As it is read with ends; the columns of another kind of row are null. */
 export interface Row {
@@ -56,10 +56,10 @@ export const make = (sql: SqlClient, store: Store) => {
       keys.length === 0
         ? sql.literal("")
         : !store.snapshots.read
-        ? sql`union all select 2, g.i, null, null, null, null, null
+        ? sql`union all select 2, g.i, null, null, null, null, null, null
           from pg_catalog.generate_series(1, ${keys.length}::int) g(i)`
         : sql`union all
-          select 2, k.i, s.version, null, s.state, s.ends::text, null
+          select 2, k.i, s.version, null, s.state, s.ends::text, null, null
           from unnest(${keys.map(({ source }) => source)}::text[], ${keys.map(({ fold }) => fold)}::text[], ${
           keys.map(({ fingerprint }) => fingerprint)
         }::text[]) with ordinality k(source, fold, fingerprint, i)
@@ -74,6 +74,7 @@ export const make = (sql: SqlClient, store: Store) => {
 export const makeSave = (sql: SqlClient, store: Store) => {
   const snapshots = sql(store.snapshotsTable)
   const editions = sql(store.editionsTable)
+  const run = sql.literal(serverRun)
   const madeOf = (of: SavedSnapshot["madeOf"]) =>
     sql`(
       select distinct ${sql.literal(keyOf(store, "g.of_tag", "g.name"))} as key, g.edition
@@ -89,7 +90,7 @@ export const makeSave = (sql: SqlClient, store: Store) => {
     Effect.map(
       sql<{ readonly missing: number }>`
       with made as materialized ${madeOf(of)}, locked as materialized (
-        select e.key, e.edition from ${editions} e where e.key in (select m.key from made m) order by e.key for share
+        select e.key, ${run} + e.edition as edition from ${editions} e where e.key in (select m.key from made m) order by e.key for share
       ), saved as (
         insert into ${snapshots} as s (source, fold, fingerprint, version, ends, state, saved_at, keys)
         select ${source}::text, ${fold}::text, ${fingerprint}::text, ${version}::int, ${ends.map(int8)}::int8[],

@@ -4,9 +4,9 @@
 import { Array as Arr, Context, Effect, Layer, Option } from "effect"
 import { SqlClient } from "effect/sql"
 import type { SqlError } from "effect/sql/SqlError"
-import type { InvalidNameError, SetupError } from "../errors.ts"
+import type { InvalidNameError, SetupError, UnsupportedEngineError } from "../errors.ts"
 import { type AppendItem, type AppendOutcome, Storage } from "../Storage.ts"
-import { type Signal, Wakeup } from "../storage/listeners.ts"
+import { Listeners, type Signal, Wakeup } from "../storage/listeners.ts"
 import { append } from "./append.ts"
 import * as Archive from "./archive.ts"
 import * as Claims from "./claims.ts"
@@ -38,15 +38,17 @@ export const layer = (
     readonly coalesce?: boolean | undefined
     /** Whether aggregated streams make their database objects themselves (default). */
     readonly migrate?: boolean | undefined
+    /** Whether it hears of what others write (default): a standby lets nobody listen. */
+    readonly listens?: boolean | undefined
   }
-): Layer.Layer<Storage, InvalidNameError | SetupError | SqlError, SqlClient.SqlClient> =>
+): Layer.Layer<Storage, InvalidNameError | SetupError | UnsupportedEngineError | SqlError, SqlClient.SqlClient> =>
   Layer.effect(
     Storage,
     Effect.gen(function*() {
       if (options?.migrate === false) yield* checkStoreName(name)
       const store = yield* openStore(name)
       const sql = (yield* SqlClient.SqlClient).withoutTransforms()
-      const wakeup = yield* Wakeup
+      const wakeup = options?.listens === false ? silent : yield* Wakeup
       const claims = yield* Claims.ClaimHolder
       const { bound } = yield* SpareConnections.SpareConnections
       /** Writes, and tells listeners once that is committed. */
@@ -110,12 +112,16 @@ export const layer = (
         inTransaction,
         afterCommit: sql.afterCommit,
         snapshot: snapshot(sql),
+        serverRun: () => store.answered.run,
         listen: wakeup.listen(store.channel),
         operator: Operator.make(sql, store, (definition) => open(definition, false)),
         aggregatedStream: (definition) => open(definition, options?.migrate !== false)
       })
     })
   ).pipe(Layer.provide([PostgresWakeup.layer, Claims.layer, SpareConnections.layer]))
+
+/** Wakes nobody: listeners look when they have waited for long enough. */
+const silent = Wakeup.of({ signal: () => Effect.void, listen: (channel) => new Listeners().listen(channel) })
 
 /** How the items of a group commit are appended: those whose locks are free, each for itself. */
 const grouped = { atomic: false, wait: false }

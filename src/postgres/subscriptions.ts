@@ -8,7 +8,7 @@ import type { SqlError } from "effect/sql/SqlError"
 import { InvalidNameError, StreamRebuiltError } from "../errors.ts"
 import type { Advance, PartitionHead, PendingPartition, SubscriptionStorage } from "../Storage.ts"
 import type { Wakeup } from "../storage/listeners.ts"
-import type { ClaimHolder } from "./claims.ts"
+import { type ClaimHolder, isOfRun } from "./claims.ts"
 import { withTransaction } from "./client/transaction.ts"
 import { int8 } from "./client/values.ts"
 import {
@@ -182,9 +182,12 @@ export const make = (
     // A reset comes before or after: it deletes the checkpoint's row, for which an update waits, and then finds nothing. The
     // first checkpoint has no row yet: there the claim's row is locked until the commit, so that a reset waits for it, or
     // comes first and raises the token. Claims and renewals do not wait for that lock.
-    advance: ({ partition, token }, from, to) => {
+    advance: (given, from, to) => {
+      const { partition, token } = given
       const claim = sql`select is_wanted from ${claimed}
-        where partition = ${partition} and token = ${int8(token)}::int8 and ${to}::int > ${from}::int`
+        where partition = ${partition} and token = ${int8(token)}::int8 and ${to}::int > ${from}::int${
+        isOfRun(sql, given)
+      }`
       const advanced = from >= 0
         ? sql`with claim as (${claim}), advanced as (
             update ${checkpoints} set position = ${to}, acknowledged_at = now()

@@ -15,7 +15,7 @@ import type { Declarations, DeclaredTag, TaggingStorage, TagPath } from "../Stor
 import { withTransaction } from "./client/transaction.ts"
 import { type Int8, int8 } from "./client/values.ts"
 import { arrayLiteral } from "./decide.ts"
-import { type Objects, taggingLockKey } from "./objects.ts"
+import { serverRun, type Store, taggingLockKey } from "./objects.ts"
 
 interface Row {
   readonly type: string
@@ -39,16 +39,18 @@ const openTransactions = `select l.virtualxid as transaction
   select 'prepared '::text operator(pg_catalog.||) p.transaction::text from pg_catalog.pg_prepared_xacts p
   where p.database operator(pg_catalog.=) pg_catalog.current_database()`
 
-export const make = (sql: SqlClient, objects: Objects): TaggingStorage => {
-  const { declaredSequence } = objects
-  const table = sql(objects.table)
-  const tags = sql(objects.tagsTable)
-  const tagged = sql(objects.taggedTypesTable)
-  const settings = sql(objects.settingsTable)
+export const make = (sql: SqlClient, store: Store): TaggingStorage => {
+  const { declaredSequence } = store
+  const table = sql(store.table)
+  const tags = sql(store.tagsTable)
+  const tagged = sql(store.taggedTypesTable)
+  const settings = sql(store.settingsTable)
   const open = sql.literal(openTransactions)
 
   const declaredTags: Effect.Effect<Declarations, SqlError> = Effect.gen(function*() {
-    const [row] = yield* sql<{ readonly declared: Int8 }>`select declared from ${settings}`
+    const [row] = yield* sql<{ readonly declared: Int8; readonly run: Int8 }>`
+      select declared, ${sql.literal(serverRun)} as run from ${settings}`
+    store.answered.run = Number(row?.run ?? store.answered.run)
     const number = Number(row?.declared ?? 1)
     if (number === 1) return { number, tags: [] } // whoever declares nothing needs no rights on tags
     const rows = yield* sql<Row>`
@@ -85,7 +87,10 @@ export const make = (sql: SqlClient, objects: Objects): TaggingStorage => {
           ${lacks.map(({ path }) => arrayLiteral(path))}::text[], ${lacks.map(({ typeField }) => typeField)}::text[],
           ${lacks.map(({ isRequired }) => isRequired)}::boolean[]) p(type, tag, path, type_field, is_required)
         on conflict do nothing returning 1 as one`
-      if (inserted.length > 0) yield* sql`update ${settings} set declared = declared + 1`
+      if (inserted.length > 0) {
+        // Not one by one: a server that lacks this declaration must not give its number to another.
+        yield* sql`update ${settings} set declared = declared + 1 + (pg_catalog.random() operator(pg_catalog.*) 1000000::float8)::int`
+      }
     }))
     if (!(yield* inTransaction)) yield* enforce // what a transaction declares is in force some time after its commit
     return yield* declaredTags
@@ -139,7 +144,7 @@ export const make = (sql: SqlClient, objects: Objects): TaggingStorage => {
   const tagStored: TaggingStorage["tagStored"] = ({ from, places, tags: found, to }) =>
     withTransaction(sql)(Effect.map(
       Effect.andThen(
-        sql`select pg_catalog.pg_advisory_xact_lock(${sql.literal(taggingLockKey(objects))})`,
+        sql`select pg_catalog.pg_advisory_xact_lock(${sql.literal(taggingLockKey(store))})`,
         sql<{ readonly moved: number }>`
         with mine as materialized (
           select t.type, t.tag, t.path from ${tagged} t

@@ -151,7 +151,7 @@ export interface Page {
   readonly more: boolean
   /** What the messages stand behind, if a snapshot was asked for. */
   readonly snapshot?: EncodedSnapshot | undefined
-  /** Of the stream, if it was asked for, and the page is not empty. */
+  /** Of the stream, if it was asked for. */
   readonly edition?: number | undefined
   /** Where the first tags of the queries that were asked for end, if no query has a last position. */
   readonly ends?: Pick<Ends, "tags" | "editions"> | undefined
@@ -205,7 +205,10 @@ export interface Ends {
   readonly heads: ReadonlyArray<StreamHead>
   /** The last global position of each tag; 0: no message has it. */
   readonly tags: ReadonlyArray<number>
-  /** Of the streams, then of the tags: how often messages of them were deleted or redacted. */
+  /**
+   * Of the streams, then of the tags: a number that rises by one whenever messages of them are deleted or redacted, and is another
+   * one altogether where messages that were read may be lost, as after a failover.
+   */
   readonly editions: ReadonlyArray<number>
   /** Of each key its snapshot, as it was at that moment: whether its messages still stand has not been looked at. */
   readonly snapshots: ReadonlyArray<EncodedSnapshot | undefined>

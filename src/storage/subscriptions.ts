@@ -31,6 +31,11 @@ export interface PendingPartition extends PartitionHead {
 export interface ClaimToken {
   readonly partition: number
   readonly token: number
+  /**
+   * Where tokens may be given once more, as by a server that takes the place of another: which run of which server gave this one.
+   * There alone it stands. Absent: anywhere.
+   */
+  readonly run?: number | undefined
 }
 
 /** The right to handle a partition, until its scope closes or it is lost. */

@@ -26,7 +26,7 @@ export interface DeclaredTag extends TagPath {
 
 /** All that is declared. */
 export interface Declarations {
-  /** Rises with each declaration; 1: nothing is declared. */
+  /** Rises with each declaration, by one or more; 1: nothing is declared. */
   readonly number: number
   readonly tags: ReadonlyArray<DeclaredTag>
 }

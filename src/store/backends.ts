@@ -1,11 +1,27 @@
-/** The backend behind a store, for its operator, and for what is done to a store in tests alone. */
+/** The backend behind a store, for its operator, for its twin that is read, and for what is done to a store in tests alone. */
 import type { Storage } from "../Storage.ts"
 
-const backends = new WeakMap<object, Storage["Service"]>()
+interface Behind {
+  readonly backend: Storage["Service"]
+  /** What the store itself works with: the backend, or what decrypts before it. */
+  readonly storage: Storage["Service"]
+}
 
-export const remember = <Store extends object>(store: Store, storage: Storage["Service"]): Store => {
-  backends.set(store, storage)
+const known = new WeakMap<object, Behind>()
+
+export const remember = <Store extends object>(
+  store: Store,
+  backend: Storage["Service"],
+  storage: Storage["Service"]
+): Store => {
+  known.set(store, { backend, storage })
   return store
 }
 
-export const backendOf = (store: object): Storage["Service"] | undefined => backends.get(store)
+export const backendOf = (store: object): Storage["Service"] | undefined => known.get(store)?.backend
+
+export const storageOf = (store: object): Storage["Service"] => {
+  const behind = known.get(store)
+  if (behind === undefined) throw new TypeError("only a store that a layer made can be read by another service")
+  return behind.storage
+}

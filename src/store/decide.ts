@@ -132,13 +132,15 @@ export const make = <A>(
       const sourced = yield* Effect.forEach(named, (one) => withKept(snapshots, one, codec.tags))
       const sending: Sending = { items: [] }
       const deciding = decideOn(sourced, {
-        decide: (known) => {
-          const given = decide(Object.fromEntries(named.map(({ name }, i) => [name, known[i]?.state])) as never)
-          return Effect.flatMap(told<Given, Writes<A>>(given), (writes) => {
-            const some = writesOf(writes)
-            return sendingParts(sending, Arr.isReadonlyArrayNonEmpty(some) ? encoded(some) : Effect.succeed([]))
-          })
-        },
+        decide: (known) =>
+          // Once more: another server may have answered what was read.
+          Effect.flatMap(queries.length === 0 ? Effect.void : requireTags(queries, storage.declaredTags), () => {
+            const given = decide(Object.fromEntries(named.map(({ name }, i) => [name, known[i]?.state])) as never)
+            return Effect.flatMap(told<Given, Writes<A>>(given), (writes) => {
+              const some = writesOf(writes)
+              return sendingParts(sending, Arr.isReadonlyArrayNonEmpty(some) ? encoded(some) : Effect.succeed([]))
+            })
+          }),
         refused: refused(named)
       })
       return (yield* observe(deciding, sending)).positions

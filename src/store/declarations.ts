@@ -8,40 +8,58 @@ import { TagsIncompleteError } from "../errors.ts"
 import { isSame } from "../internal/tagPaths.ts"
 import type { Declared } from "../internal/tags.ts"
 import type { RequireTags } from "../Reader.ts"
-import type { Declarations, DeclaredTag, Storage, TagQuery } from "../Storage.ts"
+import type { Declarations, DeclaredTag, Storage, TagPath, TagQuery } from "../Storage.ts"
 
 /** How long a store that opens waits for transactions that may write messages without their tags. */
 const patience = Schedule.max([Schedule.spaced("10 millis"), Schedule.during("2 seconds")])
 
 /**
- * Declares the tags of a schema. Where no message of their types is stored, they are complete; else they are once the store was
- * tagged.
+ * Declares the tags of a schema, if it may. Where no message of their types is stored, they are complete; else they are once the store
+ * was tagged. A server that takes the place of another may lack what was declared, and what was complete: both are looked at
+ * again as soon as it has answered.
  *
  * @internal
  */
 export const declare = Effect.fnUntraced(function*(
   storage: Storage["Service"],
   name: string,
-  declared: Declared | undefined
-): Effect.fn.Return<{ readonly knownTags: number | undefined; readonly requireTags: RequireTags }, SqlError> {
+  declared: Declared | undefined,
+  mayDeclare: boolean
+): Effect.fn.Return<
+  { readonly knownTags: () => number | undefined; readonly requireTags: RequireTags },
+  SqlError
+> {
   const places = declared?.paths ?? []
-  let declarations = places.length === 0 ? yield* storage.declaredTags : yield* storage.declareTags(places)
-  const isUnsettled = incomplete(declared, declarations).some(({ upTo }) => upTo === undefined)
-  if (isUnsettled && !(yield* storage.inTransaction)) { // whose end cannot be waited for in it
+  const look = Effect.gen(function*() {
+    const before = places.length === 0 || !mayDeclare ? yield* storage.declaredTags : yield* storage.declareTags(places)
+    const isUnsettled = incomplete(declared, before).some(({ upTo }) => upTo === undefined)
+    if (!isUnsettled || !mayDeclare || (yield* storage.inTransaction)) return before // whose end cannot be waited for in it
     yield* Effect.repeat(storage.settleTags(places), { until: (waitsFor) => waitsFor === 0, schedule: patience }).pipe(
       // Who may not change what is declared may still read and write.
       Effect.catchIf(({ reason }) => reason._tag === "AuthorizationError", () => Effect.void)
     )
-    declarations = yield* storage.declaredTags
-  }
-  const isOpen = incomplete(declared, declarations).length > 0
-  let isComplete = !isOpen
+    return yield* storage.declaredTags
+  })
+  const numberOf = (found: Declarations) => coversAll(declared, found) ? found.number : undefined
+  const declarations = yield* look
+  let number = numberOf(declarations)
+  let run = storage.serverRun()
+  let isComplete = missing(declared, declarations).length === 0
+  const isCurrent = () => isComplete && run === storage.serverRun()
 
-  const requireTags: RequireTags = Effect.fnUntraced(function*(queries, declaredTags) {
-    if (isComplete) return
-    const left = incomplete(declared, yield* declaredTags)
+  const requireAll = Effect.fnUntraced(function*(
+    queries: ReadonlyArray<TagQuery>,
+    declaredTags: Storage["Service"]["declaredTags"]
+  ) {
     // A transaction, or a snapshot, may be older than this answer.
-    if (left.length === 0 && declaredTags === storage.declaredTags) isComplete = !(yield* storage.inTransaction)
+    const isLatest = declaredTags === storage.declaredTags && !(yield* storage.inTransaction)
+    const found = yield* isLatest && run !== storage.serverRun() ? look : declaredTags
+    const left = missing(declared, found)
+    if (isLatest) {
+      number = numberOf(found)
+      run = storage.serverRun()
+      isComplete = left.length === 0
+    }
     const asked = left.filter((place) => queries.some((query) => concerns(declared, query, place)))
     if (asked.length === 0) return
     const distinct = (texts: ReadonlyArray<string>) => Array.from(new Set(texts))
@@ -52,7 +70,10 @@ export const declare = Effect.fnUntraced(function*(
     })
   })
 
-  return { knownTags: coversAll(declared, declarations) ? declarations.number : undefined, requireTags }
+  return {
+    knownTags: () => number,
+    requireTags: (queries, declaredTags) => isCurrent() ? Effect.void : requireAll(queries, declaredTags)
+  }
 })
 
 /**
@@ -71,6 +92,12 @@ export const declaredBy = (declared: Declared | undefined, { tags }: Declaration
 export const incomplete = (declared: Declared | undefined, declarations: Declarations): ReadonlyArray<DeclaredTag> =>
   declaredBy(declared, declarations).filter(({ isComplete }) => !isComplete)
 
+/** The same, and those that the backend does not have at all. */
+const missing = (declared: Declared | undefined, declarations: Declarations): ReadonlyArray<TagPath> => [
+  ...incomplete(declared, declarations),
+  ...(declared?.paths ?? []).filter((place) => !declarations.tags.some((one) => isSame(place, one)))
+]
+
 /** Whether the messages of a schema have no type that the backend knows more tags of. */
 const coversAll = (declared: Declared | undefined, { tags }: Declarations): boolean => {
   if (declared === undefined) return tags.length === 0
@@ -78,7 +105,7 @@ const coversAll = (declared: Declared | undefined, { tags }: Declarations): bool
   return tags.every((one) => !written.has(one.type) || declared.paths.some((place) => isSame(place, one)))
 }
 
-const concerns = (declared: Declared | undefined, { tags, types }: TagQuery, { tag, type }: DeclaredTag): boolean => {
+const concerns = (declared: Declared | undefined, { tags, types }: TagQuery, { tag, type }: TagPath): boolean => {
   const names = tags.map((one) => one.slice(0, one.indexOf(":")))
   const hasAll = () => names.every((name) => declared?.paths.some((place) => place.type === type && place.tag === name))
   return names.includes(tag) && (types === undefined ? hasAll() : types.includes(type))

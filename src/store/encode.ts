@@ -63,7 +63,7 @@ export type Invalid = DuplicateMessageError | SerializationError | InvalidArgume
  *
  * @internal
  */
-export const makeItems = <A>(codec: MessageCodec<A>, accessors: Accessors<A>, knownTags?: number) => {
+export const makeItems = <A>(codec: MessageCodec<A>, accessors: Accessors<A>, knownTags: () => number | undefined) => {
   // Plain loops: this runs for every message.
   const encodeAll = (
     messages: ReadonlyArray<A>
@@ -115,7 +115,7 @@ export const makeItems = <A>(codec: MessageCodec<A>, accessors: Accessors<A>, kn
       expectedVersion: expectedVersion.success,
       messages,
       metadata: metadata.success,
-      knownTags
+      knownTags: knownTags()
     })
   }
 

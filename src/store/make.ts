@@ -47,7 +47,7 @@ export const make = <A>(
   Effect.flatMap(
     Effect.all([
       Snapshots.make(storage, name, cachedStates, shredding?.freshness),
-      declare(storage, name, codec.tags)
+      declare(storage, name, codec.tags, true)
     ]),
     ([snapshots, { knownTags, requireTags }]) => {
       const operation = Telemetry.operationsOf(name)

@@ -12,7 +12,7 @@ import type { Internal, ReadError } from "../Reader.ts"
 import type { EncodedSnapshot, Ends, Storage, TagQuery } from "../Storage.ts"
 import type { Kept, Snapshots } from "./snapshots.ts"
 import { foldAll, foldTagged, keptOfTags, type KnownTagged } from "./tagged.ts"
-import { keptOf, type KeptStream, type Known, knownOf, type ReadStream } from "./update.ts"
+import { keptOf, type KeptStream, type Known, knownOf, nothing, type ReadStream } from "./update.ts"
 
 /** A source under its name, checked. */
 export type Named<A> =
@@ -133,6 +133,7 @@ export const makeReadSources = <A>(
       const fromSnapshot = stored && snapshot && knownOf(name, stored, snapshot, edition)
       const begin = known !== undefined && "head" in known ? known : fromSnapshot
       const toVersion = head?.version ?? 0
+      if (toVersion === 0) return Effect.succeed(nothing(name, fold, edition))
       return begin === undefined
         ? reading.all(name, fold, undefined, toVersion)
         : reading.on(name, fold, undefined, begin, toVersion)

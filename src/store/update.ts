@@ -83,12 +83,7 @@ export interface ReadStream<A> {
 export const makeReadStream = <A>({ readEditions }: Pick<Internal<A>, "readEditions">): ReadStream<A> => {
   const all: ReadStream<A>["all"] = <S>(stream: string, fold: Fold<S, A>, kept: KeptStream<S>, toVersion?: number) =>
     Effect.suspend(() => {
-      let first: Known<S> = {
-        state: fold.initial,
-        unsaved: 0,
-        head: { stream, version: 0, globalPosition: undefined },
-        edition: 0
-      }
+      let first: Known<S> = nothing(stream, fold, 0)
       const editions = new Set<number>()
       const begins = (edition: number, snapshot: EncodedSnapshot | undefined): boolean => {
         editions.add(edition)
@@ -134,6 +129,18 @@ export const makeReadStream = <A>({ readEditions }: Pick<Internal<A>, "readEditi
     }
   }
 }
+
+/**
+ * What a stream without messages comes to.
+ *
+ * @internal
+ */
+export const nothing = <S>(stream: string, { initial }: Fold<S, never>, edition: number): Known<S> => ({
+  state: initial,
+  unsaved: 0,
+  head: { stream, version: 0, globalPosition: undefined },
+  edition
+})
 
 /**
  * What is kept of a fold on a stream.
@@ -222,7 +229,11 @@ export const make = <A>(
   )
 }
 
-/** What was decided last is what leaves. */
+/**
+ * What was decided last is what leaves.
+ *
+ * @internal
+ */
 export const sendingParts = <A, E, R>(
   sending: Sending,
   parts: Effect.Effect<ReadonlyArray<Part<A>>, E, R>

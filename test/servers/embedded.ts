@@ -6,14 +6,27 @@ import { createRequire } from "node:module"
 import * as os from "node:os"
 import * as path from "node:path"
 
+export interface EmbeddedOptions {
+  /** Puts data into the directory that it is given. Without it they are new. */
+  readonly prepare?: (data: string) => Promise<void>
+  /** Other binaries than those of npm: where nobody may run them. */
+  readonly binaries?: Binaries
+}
+
 /** Starts a server with these arguments, which ends with the scope; its URL, and the directory with all that it has. */
-export const embedded = Effect.fnUntraced(function*(settings: ReadonlyArray<string>) {
+export const embedded = Effect.fnUntraced(function*(
+  settings: ReadonlyArray<string>,
+  options: EmbeddedOptions = {}
+) {
   if (process.platform === "win32") {
     return yield* Effect.die(new Error("The embedded PostgreSQL needs unix sockets: start Docker or set DATABASE_URL"))
   }
   const directory = yield* Effect.promise(() => fs.mkdtemp(path.join(os.tmpdir(), "postgres-")))
-  yield* Effect.acquireRelease(Effect.promise(() => spawnServer(directory, settings)), stopServer)
-  return { directory, url: `postgresql:///postgres?user=postgres&host=${encodeURIComponent(directory)}` }
+  const server = yield* Effect.acquireRelease(
+    Effect.promise(() => spawnServer(directory, settings, options)),
+    stopServer
+  )
+  return { directory, server, url: `postgresql:///postgres?user=postgres&host=${encodeURIComponent(directory)}` }
 })
 
 /**
@@ -29,7 +42,7 @@ serve() {
   echo $server > server.pid
   if [ -e end ]; then kill -QUIT $server; fi
 }
-if "$INITDB" -D data -U postgres -A trust -E UTF8 --locale=C --no-sync --no-instructions >&2; then
+if [ -e data ] || "$INITDB" -D data -U postgres -A trust -E UTF8 --locale=C --no-sync --no-instructions >&2; then
   serve "$@"
   (cat <&3 >/dev/null; touch end; kill -QUIT $(cat server.pid)) &
   wait $server
@@ -38,11 +51,21 @@ fi
 rm -rf "$PWD"
 `
 
-const spawnServer = async (directory: string, settings: ReadonlyArray<string>): Promise<ChildProcess> => {
+const spawnServer = async (
+  directory: string,
+  settings: ReadonlyArray<string>,
+  { binaries: given, prepare }: EmbeddedOptions
+): Promise<ChildProcess> => {
   // PostgreSQL refuses to run as root: there it runs as nobody.
   const user = process.getuid?.() === 0 ? { uid: 65534, gid: 65534 } : undefined
   if (user) await fs.chown(directory, user.uid, user.gid)
-  const binaries = await embeddedBinaries(directory, user)
+  if (prepare !== undefined) {
+    const data = path.join(directory, "data")
+    await fs.mkdir(data, { mode: 0o700 })
+    await prepare(data)
+    if (user) spawnSync("chown", ["-R", `${user.uid}:${user.gid}`, data])
+  }
+  const binaries = given ?? await embeddedBinaries(directory, user)
   const server = spawn("/bin/sh", ["-c", supervisor, "postgres", ...settings], {
     ...user,
     cwd: directory,
@@ -54,7 +77,7 @@ const spawnServer = async (directory: string, settings: ReadonlyArray<string>): 
     let log = ""
     server.stderr.setEncoding("utf8").on("data", (chunk: string) => {
       log += chunk
-      if (log.includes("ready to accept connections")) resolve()
+      if (/ready to accept (read-only )?connections/.test(log)) resolve()
     })
     server.once("error", reject)
     server.once("exit", (code) => reject(new Error(`PostgreSQL did not start (exit code ${code}):\n${log}`)))
@@ -65,11 +88,12 @@ const spawnServer = async (directory: string, settings: ReadonlyArray<string>): 
 
 const stopServer = (server: ChildProcess) =>
   Effect.callback<void>((resume) => {
+    if (server.exitCode !== null || server.signalCode !== null) return resume(Effect.void)
     server.once("exit", () => resume(Effect.void))
     server.stdin?.end()
   })
 
-interface Binaries {
+export interface Binaries {
   readonly initdb: string
   readonly postgres: string
 }

@@ -32,7 +32,7 @@ export const createEffects = Effect.flatMap(
 /** A handler that writes what it was given: in the transaction that is open, else on a connection of its own. */
 export const record = (sql: SqlClient.SqlClient, subscription: string, worker: string) =>
 (
-  _: Done,
+  _: unknown,
   { messageId, partition, position }: {
     readonly messageId: string
     readonly partition: number

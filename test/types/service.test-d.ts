@@ -8,7 +8,8 @@ import type {
   OptimisticConcurrencyError,
   Reader,
   SerializationError,
-  SetupError
+  SetupError,
+  UnsupportedEngineError
 } from "effect-message-store"
 import { Message, MessageStore, Serializer } from "effect-message-store"
 import type { SqlClient } from "effect/sql/SqlClient"
@@ -43,7 +44,10 @@ is<
 >(true)
 is<typeof orders.reader, Effect.Effect<Reader.Reader<Placed | Shipped>, SqlError, Scope.Scope>>(true)
 is<typeof Orders.layerMemory, Layer.Layer<Orders, InvalidNameError>>(true)
-is<typeof Orders.layerNoMigrations, Layer.Layer<Orders, InvalidNameError | SetupError | SqlError, SqlClient>>(true)
+is<
+  typeof Orders.layerNoMigrations,
+  Layer.Layer<Orders, InvalidNameError | SetupError | UnsupportedEngineError | SqlError, SqlClient>
+>(true)
 is<Layer.Services<typeof Orders.layer>, SqlClient>(true)
 
 void orders.write("s", placed)

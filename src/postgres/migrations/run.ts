@@ -5,7 +5,7 @@
 import { Effect, Predicate } from "effect"
 import { Migrator, SqlClient } from "effect/sql"
 import type { SqlError } from "effect/sql/SqlError"
-import { type InvalidNameError, SetupError } from "../../errors.ts"
+import { type InvalidNameError, SetupError, type UnsupportedEngineError } from "../../errors.ts"
 import { withTransaction } from "../client/transaction.ts"
 import { checkStoreName, checkStreamName, checkSubscriptionName } from "../names.ts"
 import * as Objects from "../objects.ts"
@@ -19,7 +19,7 @@ type RunError = InvalidNameError | SetupError | Migrator.MigrationError | SqlErr
 export const run = Effect.fnUntraced(function*(
   name: string,
   options?: { readonly payload?: PayloadType | undefined }
-): Effect.fn.Return<void, RunError, SqlClient.SqlClient> {
+): Effect.fn.Return<void, RunError | UnsupportedEngineError, SqlClient.SqlClient> {
   const { migrationsTable, table } = yield* Effect.fromResult(Objects.forStore(name))
   yield* checkStoreName(name)
   yield* runAll(name, table, migrationsTable, yield* Effect.fromResult(forStore(name, options)))

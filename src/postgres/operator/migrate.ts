@@ -3,7 +3,7 @@ import { Effect, Result } from "effect"
 import { SqlClient } from "effect/sql"
 import type { MigrationError } from "effect/sql/Migrator"
 import type { SqlError } from "effect/sql/SqlError"
-import type { InvalidNameError, SetupError } from "../../errors.ts"
+import type { InvalidNameError, SetupError, UnsupportedEngineError } from "../../errors.ts"
 import type { ObjectsVersion } from "../../Storage.ts"
 import type { Migration } from "../migrations/Migration.ts"
 import * as Migrations from "../migrations/migrations.ts"
@@ -19,7 +19,7 @@ export interface PendingMigrations {
   readonly migrations: ReadonlyArray<Migration>
 }
 
-type MigrateError = InvalidNameError | SetupError | MigrationError | SqlError
+type MigrateError = InvalidNameError | SetupError | UnsupportedEngineError | MigrationError | SqlError
 
 const behind = (
   kind: PendingMigrations["kind"],

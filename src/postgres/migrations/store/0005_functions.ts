@@ -29,7 +29,7 @@ export const functions = (objects: Objects): ReadonlyArray<string> => [
   `update ${objects.settingsTable} set version = 5`
 ]
 
-/** Fills in what only the database knows: the schema, the type of messages, the zone of local times, the keys of locks. */
+/** Fills in what only the database knows: the schema, the type of messages, the zone of local times, the keys of locks; and how to tell the run of the server. */
 const making = (objects: Objects, text: string): string =>
   `do $migration$
 declare
@@ -44,6 +44,7 @@ begin
     ('<tags>', pg_catalog.quote_literal(
       pg_catalog.current_schema()::text operator(pg_catalog.||) '.${objects.tagsTable}:'::text
     ) operator(pg_catalog.||) '::text'::text),
+    ('<run>', '(pg_catalog.date_part(''epoch''::text, pg_catalog.pg_postmaster_start_time()) operator(pg_catalog.*) 1000000::float8)::int8'),
     ('<zone>', pg_catalog.quote_literal(s.time_zone)),
     ('<prefix>', case when s.lock_prefix operator(pg_catalog.=) '' then ''
       else pg_catalog.quote_literal(s.lock_prefix) operator(pg_catalog.||) '::text operator(pg_catalog.||) '::text end),
@@ -144,7 +145,7 @@ begin
         _is_expected := exists (
           select from <schema>.${objects.table} m
           where m.stream operator(pg_catalog.=) _streams[_i] and m.version = _head and m.global_position = _seen[_i]
-        ) and (_editions[_i] < 0 or _editions[_i] = coalesce((
+        ) and (_editions[_i] < 0 or _editions[_i] = <run> + coalesce((
           select e.edition from <schema>.${objects.editionsTable} e where e.key = ${lockKey("_streams[_i]")}
         ), 0));
       end if;

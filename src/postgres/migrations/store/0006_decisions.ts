@@ -48,7 +48,7 @@ export const decisions = (objects: Objects): ReadonlyArray<string> => [
   `update ${objects.settingsTable} set version = 6`
 ]
 
-/** Fills in what only the database knows: the schema, the type of messages, the zone of local times, the keys of locks. */
+/** Fills in what only the database knows: the schema, the type of messages, the zone of local times, the keys of locks; and how to tell the run of the server. */
 const making = (objects: Objects, text: string): string =>
   `do $migration$
 declare
@@ -63,6 +63,7 @@ begin
       pg_catalog.current_schema()::text operator(pg_catalog.||) '.${objects.tagsTable}:'::text
     ) operator(pg_catalog.||) '::text'::text),
     ('<declared>', pg_catalog.quote_literal(_schema operator(pg_catalog.||) '.${objects.declaredSequence}'::text)),
+    ('<run>', '(pg_catalog.date_part(''epoch''::text, pg_catalog.pg_postmaster_start_time()) operator(pg_catalog.*) 1000000::float8)::int8'),
     ('<zone>', pg_catalog.quote_literal(s.time_zone)),
     ('<prefix>', case when s.lock_prefix operator(pg_catalog.=) '' then ''
       else pg_catalog.quote_literal(s.lock_prefix) operator(pg_catalog.||) '::text operator(pg_catalog.||) '::text end),
@@ -217,7 +218,7 @@ begin
         ))
       order by t.global_position limit 1
     ), (
-      select 0 where q.edition >= 0 and q.edition <> coalesce((
+      select 0 where q.edition >= 0 and q.edition <> <run> + coalesce((
         select e.edition from <schema>.${objects.editionsTable} e where e.key = ${tagKey("q.tag")}
       ), 0)
     ))) into _found from unnest(_asked, _after, _asked_types, _asked_tags, _asked_editions)
@@ -227,7 +228,7 @@ begin
     select pg_catalog.array_agg(case when s.position = 0 or (exists (
       select from <schema>.${objects.table} m
       where m.stream operator(pg_catalog.=) s.stream and m.version = s.expected and m.global_position = s.position
-    ) and (s.edition < 0 or s.edition = coalesce((
+    ) and (s.edition < 0 or s.edition = <run> + coalesce((
       select e.edition from <schema>.${objects.editionsTable} e where e.key = ${streamKey("s.stream")}
     ), 0))) then s.expected else ${noVersion} end order by s.i) into _expected
     from unnest(_streams, _expected, _seen, _editions) with ordinality s(stream, expected, position, edition, i);
