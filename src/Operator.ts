@@ -114,7 +114,9 @@ export const make = Effect.fnUntraced(function*(
   const { operator } = storage
   const typeOf = typeOfField(typeField)
   const opened = Opened.make(operator)
-  const looking = operator.bounded({ milliseconds: Math.ceil(Duration.toMillis(timeout)), readOnly: true })
+  const milliseconds = Math.ceil(Duration.toMillis(timeout))
+  const looking = operator.bounded({ milliseconds, readOnly: true })
+  const stepping = operator.bounded({ milliseconds, readOnly: true, stepwise: true })
   const doing = operator.bounded({ milliseconds: actionTimeout, readOnly: false })
   const consumers = Consumers.make(operator, opened, typeOf)
   const parked = Parked.make(storage, operator, opened, typeOf)
@@ -122,11 +124,11 @@ export const make = Effect.fnUntraced(function*(
   /** Each step of a search is bounded by itself: the search goes on with less at a time when one was ended. */
   const stepwise = {
     ...operator,
-    search: (query: Parameters<typeof operator.search>[0]) => looking(operator.search(query))
+    search: (query: Parameters<typeof operator.search>[0]) => stepping(operator.search(query))
   }
-  const search = Search.make({ ...stepwise, positionsAt: (times) => looking(operator.positionsAt(times)) }, typeOf)
+  const search = Search.make({ ...stepwise, positionsAt: (times) => stepping(operator.positionsAt(times)) }, typeOf)
   const trace = Traces.make(stepwise, { readByIds: (ids) => looking(storage.readByIds(ids)) }, typeOf)
-  const streams = Streams.make({ ...operator, streams: (query) => looking(operator.streams(query)) })
+  const streams = Streams.make({ ...operator, streams: (query) => stepping(operator.streams(query)) })
   const message = Details.make(storage, operator, opened, typeOf)
   const scheduled = Scheduled.make(storage, typeOf)
 

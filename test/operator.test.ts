@@ -76,6 +76,44 @@ describe("an operator", () => {
     })
   )
 
+  it.live("looks at no more messages than it says, in a table without statistics too", () =>
+    Effect.gen(function*() {
+      const sql = yield* SqlClient.SqlClient
+      yield* Effect.provide(Transfers, Layer.fresh(Transfers.layer))
+      yield* sql`alter table depeche_msgs_transfers set (autovacuum_enabled = false)`
+      yield* sql`
+        insert into depeche_msgs_transfers (message_id, global_position, stream, version, message, tx)
+        select ('01900000-0000-7000-8000-' || lpad(to_hex(n), 12, '0'))::uuid,
+          nextval('depeche_msgs_transfers_global_seq'), 's-' || n % 100, 1 + n / 100, '{}', pg_current_xact_id()
+        from generate_series(0, 29999) n`
+      // In the one session of this client.
+      const fetched = Effect.andThen(
+        sql`select pg_stat_force_next_flush()`,
+        Effect.map(
+          sql<{ readonly count: number }>`
+            select (seq_tup_read + idx_tup_fetch)::int as count from pg_stat_user_tables
+            where relname = 'depeche_msgs_transfers'`,
+          ([row]) => row?.count ?? 0
+        )
+      )
+      yield* operated((operator) =>
+        Effect.gen(function*() {
+          for (
+            const options of [{ type: "Nothing" }, {
+              correlationId: "c",
+              fromPosition: 2,
+              direction: "forward"
+            }] as const
+          ) {
+            const before = yield* fetched
+            const { next } = yield* operator.search({ ...options, timeLimit: "1 minute" })
+            assert.isUndefined(next)
+            assert.isAtMost((yield* fetched) - before, 32_000)
+          }
+        })
+      )
+    }).pipe(Effect.provide(Layer.fresh(databaseLayer({ maxConnections: 1 })))))
+
   test(
     "tells of transactions that are open for long, and of objects of another version",
     Effect.gen(function*() {

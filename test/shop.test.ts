@@ -68,11 +68,14 @@ const start = Effect.fnUntraced(function*(program: string) {
   } satisfies Program
 })
 
-/** Starts a server and a worker; answers where the page is, once there is a read model. */
+const isRunning = /subscription example_shop_view_v1 is running/
+
+/** Starts a server and a worker; answers where the page is, once both run and there is a read model. */
 const startShop = Effect.gen(function*() {
   const worker = yield* start("worker.ts")
   const server = yield* start("server.ts")
   const origin = yield* server.said(/Listening on (http:\/\/127\.0\.0\.1:\d+)/)
+  yield* worker.said(isRunning) // the read model may be that of another test
   yield* until("there is a read model", Effect.promise(async () => (await fetch(`${origin}/products`)).ok), 60)
   return { server, worker, origin }
 })
@@ -157,7 +160,7 @@ describe("the shop", () => {
       Effect.gen(function*() {
         const both = yield* start("main.ts")
         const origin = yield* both.said(/Listening on (http:\/\/127\.0\.0\.1:\d+)/)
-        yield* both.said(/subscription example_shop_view_v1 is running/)
+        yield* both.said(isRunning)
         assert.strictEqual(yield* both.stop, 0)
         assert.isTrue(yield* refuses(origin))
       }).pipe(Effect.scoped))

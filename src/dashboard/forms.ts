@@ -59,9 +59,9 @@ export const confirmed = (
       asked,
       options.action,
       options.fields,
-      html`<p>${options.text}</p>${options.inputs}<button${
+      html`<p>${options.text}</p>${options.inputs}<div class="answers"><button type="button" class="cancel">Cancel</button><button${
         attributes({ class: options.isDangerous === true ? "danger" : "primary" })
-      }>${options.button}</button>`,
+      }>${options.button}</button></div>`,
       { className: "card" }
     )
   }</details>`
@@ -71,9 +71,11 @@ export const field = (
   label: string,
   name: string,
   value: string | undefined,
-  more: Readonly<Record<string, string | number | boolean | undefined>> = {}
+  more: Readonly<Record<string, string | number | boolean | undefined>> = {},
+  /** The choice that it belongs to: it is shown with that alone. */
+  only?: string
 ): Html =>
-  html`<label class="field"><span>${label}</span><input${
+  html`<label class="field"${attributes({ "data-only": only })}><span>${label}</span><input${
     attributes({ name, value, autocomplete: "off", spellcheck: "false", ...more })
   }></label>`
 

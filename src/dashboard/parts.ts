@@ -21,14 +21,21 @@ export const number = (value: number | undefined): Content => value === undefine
 export const span = (value: Duration.Duration | undefined): Content =>
   value === undefined ? "" : Readable.duration(value)
 
-/** When that was: how long ago, and exactly where one points at it. */
-export const when = (at: DateTime.Utc | undefined, now: DateTime.Utc): Content => {
-  if (at === undefined) return html`<span class="faint">never</span>`
+const moment = (at: DateTime.Utc, text: string): Html => {
   const iso = DateTime.formatIso(at)
+  return html`<time datetime="${iso}" title="${iso}">${text}</time>`
+}
+
+/** How long ago that was, and exactly when, where one points at it. */
+export const when = (at: DateTime.Utc | undefined, now: DateTime.Utc): Html =>
+  at === undefined
+    ? html`<span class="faint">never</span>`
+    : moment(at, now.epochMilliseconds - at.epochMilliseconds < 1000 ? "just now" : Readable.ago(at, now))
+
+/** When something is due. */
+export const due = (at: DateTime.Utc, now: DateTime.Utc): Html => {
   const left = at.epochMilliseconds - now.epochMilliseconds
-  return html`<time datetime="${iso}" title="${iso}">${
-    left > 1000 ? `in ${Readable.duration(Duration.millis(left))}` : Readable.ago(at, now)
-  }</time>`
+  return left > 0 ? moment(at, `in ${Readable.duration(Duration.millis(left))}`) : html`due ${when(at, now)}`
 }
 
 /** A moment, exactly. */
@@ -75,7 +82,7 @@ export const table = (name: string, columns: ReadonlyArray<Column>, rows: Readon
       rows.map(({ cells, id, isMeant }) =>
         html`<tr${attributes({ id, class: isMeant === true ? "meant" : undefined })}>${
           cells.map((cell, i) =>
-            html`<td${attributes({ class: columns[i]?.kind, "data-label": columns[i]?.label })}>${cell}</td>`
+            html`<td${attributes({ class: columns[i]?.kind, "data-label": columns[i]?.label })}><div>${cell}</div></td>`
           )
         }</tr>`
       )

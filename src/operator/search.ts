@@ -111,7 +111,10 @@ export interface Steps {
   readonly isMeant: (stored: EncodedStoredMessage) => boolean
 }
 
-/** Looks at more at a time while that goes fast, and at less where a statement was ended because it took too long. */
+/**
+ * Looks at more at a time while that goes fast, at no more than there is time for, and at less where a statement was ended
+ * because it took too long.
+ */
 export const takeSteps = Effect.fnUntraced(function*(
   search: OperatorStorage["search"],
   { after, isMeant, limit, query, timeLimit }: Steps
@@ -133,12 +136,13 @@ export const takeSteps = Effect.fnUntraced(function*(
     }
     found.push(...step.success.found.filter(isMeant))
     reached = step.success.reached
-    if (reached === undefined || found.length >= limit || (yield* Moment.since(begin)) >= timeLimit) {
-      return { found, reached }
-    }
+    const left = timeLimit - (yield* Moment.since(begin))
+    if (reached === undefined || found.length >= limit || left <= 0) return { found, reached }
     const took = yield* Moment.since(before)
-    if (took < wanted / 2) scan = Math.min(mostScan, scan * 4)
-    else if (took > wanted * 2) scan = Math.max(leastScan, Math.floor(scan / 2))
+    const inTime = took > 0 ? Math.floor((scan * left) / took) : mostScan
+    if (took < wanted / 2) scan *= 4
+    else if (took > wanted * 2) scan = Math.floor(scan / 2)
+    scan = Math.max(leastScan, Math.min(scan, inTime, mostScan))
   }
 })
 

@@ -29,34 +29,43 @@ export const make = (
   sql: SqlClient.SqlClient,
   store: Objects.Store,
   open: OperatorStorage["open"]
-): OperatorStorage => ({
-  bounded: ({ milliseconds, readOnly }) => <A, E, R>(effect: Effect.Effect<A, E, R>) =>
-    Effect.flatMap(
-      Effect.serviceOption(sql.transactionService),
-      (transaction): Effect.Effect<A, E | SqlError, R> =>
-        Option.isSome(transaction) ? effect : withTransaction(sql)(Effect.andThen(
-          sql`select pg_catalog.set_config('statement_timeout', ${String(milliseconds)}::text, true),
-            pg_catalog.set_config('transaction_read_only', ${readOnly ? "on" : "off"}::text, true)`,
-          effect
-        ))
-    ),
+): OperatorStorage => {
+  /** While a table has no statistics, a plan would rather read and sort all of it than thousands of rows by their index. */
+  const byIndex = sql`, pg_catalog.set_config('enable_seqscan', 'off', true),
+    pg_catalog.set_config('enable_bitmapscan', 'off', true), pg_catalog.set_config('enable_sort', 'off', true),
+    pg_catalog.set_config('jit', 'off', true)`
 
-  catalogue: Catalogue.make(sql, store),
-  open,
-  streams: Streams.make(sql, store),
-  ...Search.make(sql, store),
-  ...Subscriptions.make(sql, store),
-  ...Vitals.make(sql, store),
+  return {
+    bounded: ({ milliseconds, readOnly, stepwise = false }) => <A, E, R>(effect: Effect.Effect<A, E, R>) =>
+      Effect.flatMap(
+        Effect.serviceOption(sql.transactionService),
+        (transaction): Effect.Effect<A, E | SqlError, R> =>
+          Option.isSome(transaction) ? effect : withTransaction(sql)(Effect.andThen(
+            sql`select pg_catalog.set_config('statement_timeout', ${String(milliseconds)}::text, true),
+            pg_catalog.set_config('transaction_read_only', ${readOnly ? "on" : "off"}::text, true)${
+              stepwise ? byIndex : sql``
+            }`,
+            effect
+          ))
+      ),
 
-  places: (messageId, aggregatedStreams) =>
-    Effect.map(
-      Effect.forEach(aggregatedStreams, (aggregatedStream) =>
-        Effect.gen(function*() {
-          const { table } = yield* Effect.orDie(Effect.fromResult(Objects.forStream(aggregatedStream)))
-          return yield* sql<LinkedPlace>`
+    catalogue: Catalogue.make(sql, store),
+    open,
+    streams: Streams.make(sql, store),
+    ...Search.make(sql, store),
+    ...Subscriptions.make(sql, store),
+    ...Vitals.make(sql, store),
+
+    places: (messageId, aggregatedStreams) =>
+      Effect.map(
+        Effect.forEach(aggregatedStreams, (aggregatedStream) =>
+          Effect.gen(function*() {
+            const { table } = yield* Effect.orDie(Effect.fromResult(Objects.forStream(aggregatedStream)))
+            return yield* sql<LinkedPlace>`
             select ${aggregatedStream}::text as "aggregatedStream", l.partition, l.position
             from ${sql(table)} l where l.message_id = ${messageId}::uuid`
-        })),
-      (places) => places.flat()
-    )
-})
+          })),
+        (places) => places.flat()
+      )
+  }
+}

@@ -202,11 +202,13 @@ export interface ScheduledTotals {
 export interface OperatorStorage {
   /**
    * Runs an effect whose statements are ended when they take longer, each; one that only reads cannot write. In a
-   * transaction that is open, its bounds hold.
+   * transaction that is open, its bounds hold. `stepwise` says that the statements look at the next rows of an order: what they
+   * take must not depend on how many there are behind these.
    */
   readonly bounded: (options: {
     readonly milliseconds: number
     readonly readOnly: boolean
+    readonly stepwise?: boolean
   }) => <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E | SqlError, R>
   readonly catalogue: Effect.Effect<Catalogue, SqlError>
   /** An aggregated stream that is there. Makes and changes nothing. */

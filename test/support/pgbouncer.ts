@@ -32,6 +32,8 @@ const start = Effect.fnUntraced(function*(server: URL): Effect.fn.Return<string,
     "auth_type = any",
     "pool_mode = transaction",
     "default_pool_size = 12",
+    "min_pool_size = 3",
+    "server_round_robin = 1", // the next statement of a client meets another session, also where nothing else happens
     "ignore_startup_parameters = extra_float_digits"
   ]
   const file = path.join(directory, "pgbouncer.ini")

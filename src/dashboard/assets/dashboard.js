@@ -204,7 +204,7 @@ const soon = () => {
 /** @param {"live" | "paused" | "waiting"} to */
 const setLive = (to) => {
   if (live === null) return
-  live.hidden = false
+  live.hidden = !isLive()
   live.dataset["state"] = to
   live.textContent = to === "live" ? "live" : to === "paused" ? "paused" : "waiting"
   live.setAttribute("aria-pressed", String(to !== "paused"))
@@ -298,7 +298,15 @@ document.addEventListener("toggle", ({ target }) => {
   for (const other of document.querySelectorAll("details.confirm[open]")) {
     if (other !== target) other.removeAttribute("open")
   }
+  const first = target.querySelector("input:not([type=hidden]), select, button.primary, button.cancel")
+  if (first instanceof HTMLElement) first.focus()
 }, true)
+
+document.addEventListener("click", ({ target }) => {
+  const open = target instanceof Element && target.matches(".cancel") ? target.closest("details") : null
+  open?.removeAttribute("open")
+  open?.querySelector("summary")?.focus()
+})
 
 /** What a link leads to is open. */
 const openTarget = () => {
@@ -308,5 +316,7 @@ const openTarget = () => {
 }
 addEventListener("hashchange", openTarget)
 openTarget()
+document.documentElement.dataset["script"] = ""
+document.querySelector("#pages [aria-current]")?.scrollIntoView({ block: "nearest", inline: "center" })
 drawAll()
 listen()

@@ -5,7 +5,7 @@ import { checkMessageId } from "../../internal/checks.ts"
 import { timeOf } from "../actions.ts"
 import type { Asked, Page } from "../asked.ts"
 import { choice, field, searchForm } from "../forms.ts"
-import { html } from "../html.ts"
+import { attributes, html } from "../html.ts"
 import { heading } from "../layout.ts"
 import { messageTable, number, pager } from "../parts.ts"
 import { timeLimit } from "./streams.ts"
@@ -14,6 +14,9 @@ const pageSize = 50
 
 /** What the form has, as the URL has it. */
 const entered = ["type", "pattern", "tag", "correlation", "causation", "since", "until", "from", "to", "order"] as const
+
+/** What is not always shown. */
+const seldom = ["correlation", "causation", "since", "until", "from", "to"] as const
 
 type Entered = Readonly<Record<(typeof entered)[number], string | undefined>>
 
@@ -66,16 +69,20 @@ export const messages: Page = (asked) =>
           field("Type", "type", of.type, { placeholder: "OrderPlaced" }),
           field("Stream", "pattern", of.pattern, { placeholder: "order-% (a pattern)" }),
           field("Tags", "tag", of.tag, { placeholder: "customer:7, seat:12A" }),
-          field("Correlation id", "correlation", of.correlation),
-          field("Causation id", "causation", of.causation),
-          field("Added since (UTC)", "since", of.since, { type: "datetime-local", step: 1 }),
-          field("Until (UTC)", "until", of.until, { type: "datetime-local", step: 1 }),
-          field("From position", "from", of.from, { inputmode: "numeric" }),
-          field("To position", "to", of.to, { inputmode: "numeric" }),
           choice("Order", "order", of.order ?? "newest", [["newest", "Newest first"], ["oldest", "Oldest first"]]),
           html`<div class="buttons"><button class="primary">Search</button>${
             isAsked && html`<a class="button" href="${link("/messages")}">Clear</a>`
-          }</div>`
+          }</div>`,
+          html`<details class="more"${
+            attributes({ open: seldom.some((name) => of[name] !== undefined) })
+          }><summary>Ids, times and positions</summary><div>${[
+            field("Correlation id", "correlation", of.correlation),
+            field("Causation id", "causation", of.causation),
+            field("Added since (UTC)", "since", of.since, { type: "datetime-local", step: 1 }),
+            field("Until (UTC)", "until", of.until, { type: "datetime-local", step: 1 }),
+            field("From position", "from", of.from, { inputmode: "numeric" }),
+            field("To position", "to", of.to, { inputmode: "numeric" })
+          ]}</div></details>`
         ]),
         messageTable(
           asked,

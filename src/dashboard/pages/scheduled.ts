@@ -6,7 +6,7 @@ import { confirmed } from "../forms.ts"
 import { type Content, type Html, html } from "../html.ts"
 import { json } from "../json.ts"
 import { heading } from "../layout.ts"
-import { number, pager, part, streamLink, tabs, typeOf, when } from "../parts.ts"
+import { due, number, pager, part, streamLink, tabs, typeOf } from "../parts.ts"
 
 const pageSize = 50
 
@@ -14,7 +14,7 @@ const entry = (asked: Asked, each: ScheduledMessage): Html =>
   html`<li class="parked"><details><summary><span class="what"><b>${typeOf(each)}</b>${
     each.refused !== undefined && html`<span class="error">${each.refused}</span>`
   }</span><span class="of">${
-    when(each.at, asked.now)
+    due(each.at, asked.now)
   } · ${each.stream} · key ${each.key}</span></summary><div class="inside"><p>Into ${
     streamLink(asked, each.stream)
   }, as <code>${each.messageId}</code></p>${json("Data", each.data)}${json("Metadata", each.metadata)}</div></details>${

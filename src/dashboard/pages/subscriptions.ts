@@ -226,8 +226,8 @@ const resetForm = (asked: Asked, name: string): Content =>
         ["time", "what occurred at a time, or later"],
         ["position", "what is behind a global position"]
       ]),
-      field("Time (UTC)", "time", undefined, { type: "datetime-local", step: 1 }),
-      field("Global position", "position", undefined, { inputmode: "numeric" })
+      field("Time (UTC)", "time", undefined, { type: "datetime-local", step: 1 }, "time"),
+      field("Global position", "position", undefined, { inputmode: "numeric" }, "position")
     ],
     button: "Reset it",
     isDangerous: true

@@ -20,7 +20,7 @@ import * as Message from "../../Message.ts"
 import * as MessageStore from "../../MessageStore.ts"
 import * as Personal from "../../Personal.ts"
 import type { EncodedSnapshot, Storage } from "../../Storage.ts"
-import { outsider, type Part, recordingTracer } from "../fixture.ts"
+import { ClaimsOption, outsider, type Part, recordingTracer } from "../fixture.ts"
 import {
   canary,
   type CustomerEvent,
@@ -166,7 +166,11 @@ export const forgetting: Part = (it, { concurrentTransactions }) => {
         yield* customers.write(one, renamed(one, "1"))
         yield* customers.write(two, renamed(two, "2"))
         yield* stream.projector.runOnce
-        const subscription = yield* stream.subscription({ name: `personal_${streams}`, delivery: "transactional" })
+        const subscription = yield* stream.subscription({
+          name: `personal_${streams}`,
+          delivery: "transactional",
+          claims: yield* ClaimsOption
+        })
         const kept = new Map<string, string>()
         const handle = (message: CustomerEvent) =>
           Effect.sync(() => {
@@ -203,7 +207,7 @@ export const forgetting: Part = (it, { concurrentTransactions }) => {
           partitioner: () => 0
         })
         yield* stream.projector.runOnce
-        return yield* stream.subscription({ name, pollInterval: "1 day" })
+        return yield* stream.subscription({ name, pollInterval: "1 day", claims: yield* ClaimsOption })
       })
       yield* onCustomers(Customers, (customers) =>
         Effect.andThen(customers.write(customer, renamed(customer, "1")), subscribe(customers)))
@@ -263,7 +267,11 @@ export const forgetting: Part = (it, { concurrentTransactions }) => {
           )
           const stream = yield* customers.aggregatedStream({ name, patterns: customer, partitioner: () => 0 })
           yield* stream.projector.runOnce
-          const subscription = yield* stream.subscription({ name, retry: Schedule.recurs(1) })
+          const subscription = yield* stream.subscription({
+            name,
+            retry: Schedule.recurs(1),
+            claims: yield* ClaimsOption
+          })
           yield* subscription.drain((given, delivery) =>
             given._tag === "EmailChanged"
               ? Effect.die(new Broken({ given, delivery }))
@@ -342,7 +350,11 @@ export const forgetting: Part = (it, { concurrentTransactions }) => {
             partitioner: { _tag: "Constant", partition: 0 }
           })
           yield* stream.projector.runOnce
-          const subscription = yield* stream.subscription({ name, onUnknownType: "skip" })
+          const subscription = yield* stream.subscription({
+            name,
+            onUnknownType: "skip",
+            claims: yield* ClaimsOption
+          })
           assert.deepInclude(
             yield* subscription.drain(() =>
               Effect.void
