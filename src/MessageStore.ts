@@ -30,7 +30,6 @@ import * as Migrations from "./postgres/migrations/migrations.ts"
 import { run } from "./postgres/migrations/run.ts"
 import * as PostgresStorage from "./postgres/storage.ts"
 import type * as Reader from "./Reader.ts"
-import { fromSchema, makeCodec, type MessageSerializer, verified } from "./Serializer.ts"
 import { Storage } from "./Storage.ts"
 import { remember, storageOf } from "./store/backends.ts"
 import type { DecideError } from "./store/decide.ts"
@@ -46,7 +45,7 @@ import {
 } from "./store/forget.ts"
 import type { OpenError, StoreLayers } from "./store/layers.ts"
 import { make } from "./store/make.ts"
-import type { AccessorOptions, MessageOptions, StoreOptions } from "./store/options.ts"
+import { type AccessorOptions, codecOf, type MessageOptions, type StoreOptions } from "./store/options.ts"
 import {
   make as makeReadOnly,
   type ReadOnly,
@@ -337,10 +336,7 @@ export const Service = <Self = never>() =>
   const { cachedStates = 1000, coalesce, name, payload } = options
   Result.getOrThrow(checkWhole("cachedStates", cachedStates, 0))
   const personal = Result.getOrThrow(settingsOf(options.personal))
-  const serializer: MessageSerializer<A> = options.schema === undefined
-    ? verified(options.serializer)
-    : fromSchema(options.schema, options)
-  const codec = makeCodec(serializer)
+  const { codec, compiled } = codecOf<A, Encoded, R>(options)
   // Given wherever the fields may be missing: their type sees to it.
   const given: Partial<Accessors<A>> = options
   const accessors: Accessors<A> = {
@@ -355,12 +351,12 @@ export const Service = <Self = never>() =>
     const backend = yield* Storage
     return {
       backend,
-      ...serializer.personal === undefined
+      ...codec.personal === undefined
         ? { storage: backend, shredding: undefined }
-        : yield* shred(backend, serializer.personal, personal)
+        : yield* shred(backend, codec.personal, personal)
     }
   })
-  const layerStorage = Layer.effect(
+  const interpreted = Layer.effect(
     Tag,
     Effect.gen(function*() {
       const { backend, shredding, storage } = yield* shredded
@@ -370,18 +366,19 @@ export const Service = <Self = never>() =>
   )
   const ReadOnlyTag = Context.Service<ReadOnly<Self>, ReadOnlyStore<A>>(`${id}/ReadOnly`)
   const readOnly = (storage: Storage["Service"]) => makeReadOnly(storage, codec, accessors.time, name)
+  const layerStorage = Layer.provide(interpreted, Layer.effectDiscard(compiled))
   const layers = {
     layer: Layer.provide(layerStorage, PostgresStorage.layer(name, { coalesce })).pipe(
       Layer.provide(Layer.effectDiscard(run(name, { payload })))
     ),
     layerNoMigrations: Layer.provide(layerStorage, PostgresStorage.layer(name, { coalesce, migrate: false })),
-    layerMemory: Layer.provide(layerStorage, MemoryStorage.layer).pipe(
+    layerMemory: Layer.provide(interpreted, MemoryStorage.layer).pipe(
       Layer.provide(Layer.effectDiscard(Effect.fromResult(checkEnding("store", name))))
     ),
     layerStorage,
     ReadOnly: ReadOnlyTag,
     layerReadOnly: Layer.provide(
-      Layer.effect(ReadOnlyTag, Effect.flatMap(shredded, ({ storage }) => readOnly(storage))),
+      Layer.effect(ReadOnlyTag, Effect.flatMap(Effect.andThen(compiled, shredded), ({ storage }) => readOnly(storage))),
       PostgresStorage.layer(name, { coalesce: false, migrate: false, listens: false })
     ),
     layerReadOnlyOnPrimary: Layer.effect(

@@ -10,8 +10,9 @@
  * Data of an older shape is outside the third law: a schema with transformations, or `aliases`, reads it, and what
  * is written is the present shape.
  */
-import { Predicate, Result, Schema } from "effect"
+import { type Effect, Predicate, Result, Schema } from "effect"
 import { SerializationError } from "./errors.ts"
+import * as Compile from "./internal/compile.ts"
 import type { Answered } from "./internal/handled.ts"
 import { type PersonalPlaces, personalPlacesOf } from "./internal/personalPaths.ts"
 import { typesOf } from "./internal/tagPaths.ts"
@@ -126,6 +127,25 @@ export const fromSchema = <S extends MessageSchema>(
     personal
   }
 }
+
+/**
+ * Compiles what encodes and decodes the messages of a schema, for those who use a serializer of {@link fromSchema} on its own: the
+ * layers of a store do so themselves (option `compile`). Run it before the serializer is used.
+ *
+ * **Details**
+ *
+ * It is Effect's schema compiler, for this schema and its parts alone, whoever uses them. Results and failures are the same.
+ * Where code cannot be made of text (a content security policy without `unsafe-eval`, edge runtimes, node's
+ * `--disallow-code-generation-from-strings`), all but times is interpreted as before.
+ *
+ * **Example**
+ *
+ * ```ts
+ * yield* Serializer.compile(OrderEvent)
+ * const serializer = Serializer.fromSchema(OrderEvent)
+ * ```
+ */
+export const compile = (schema: MessageSchema): Effect.Effect<void> => Compile.compile(Schema.toCodecJson(schema).ast)
 
 const isRecord = (data: Schema.Json): data is Schema.JsonObject => Predicate.isObject(data)
 

@@ -10,15 +10,21 @@ import { parseAst } from "vitest/node"
 const sqlText =
   /\bselect\b[^]*\bfrom\b|\binsert\s+into\b|\bdelete\s+from\b|\b(create|alter|drop)\s+(table|index|schema|function)\b/i
 
+const schemaCompilers = /^effect\/schema\/Schema\w*Compiler$/
+
 /** One sentence for each violation in a source, named by its path below src/; none when all is well. */
 const violations = (file: string, source: string): ReadonlyArray<string> => {
   const { hasSql, lateImports } = parse(source)
   return [
     ...hasSql && !file.startsWith("postgres/") ? [`${file} contains SQL, which belongs in postgres/`] : [],
     ...lateImports
-      // An optional peer is imported when it is needed.
+      // An optional peer is imported when it is needed, and so is what is large and unstable.
       .filter((specifier) => specifier.startsWith(".") || !/^(postgres|pglite)\//.test(file))
+      .filter((specifier) => !(schemaCompilers.test(specifier) && file === "internal/compile.ts"))
       .map((specifier) => `${file} imports ${specifier} late`),
+    ...(/^import (?!type).*"effect\/schema\/Schema\w*Compiler/m.test(source)
+      ? [`${file} imports Effect's schema compiler, which is large: internal/compile.ts does, late`]
+      : []),
     ...(/(oxlint-disable|@ts-)(?!.* -- \S)/.test(source)
       ? [`${file} silences a check without a reason: end the comment with " -- why"`]
       : [])
@@ -70,6 +76,15 @@ describe("the check finds", () => {
     ["a late import of a module", "pglite/client.ts", `await import("./wire.ts")`, [
       "pglite/client.ts imports ./wire.ts late"
     ]],
+    ["Effect's schema compiler", "Reader.ts", "import * as JIT from \"effect/schema/SchemaJITCompiler\"", [
+      "Reader.ts imports Effect's schema compiler, which is large: internal/compile.ts does, late"
+    ]],
+    [
+      "nothing wrong with it where it is late, or a type",
+      "internal/compile.ts",
+      `import type * as Compiler from "effect/schema/SchemaCompiler"\nawait import("effect/schema/SchemaCompiler")`,
+      []
+    ],
     ["an SQL template", "Reader.ts", "const rows = sql<Row>`vacuum`", [
       "Reader.ts contains SQL, which belongs in postgres/"
     ]],

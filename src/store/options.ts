@@ -1,7 +1,17 @@
 /** What a store is told of its messages. */
+import { Effect } from "effect"
 import type { KeyEncryption } from "../KeyEncryption.ts"
 import type { Identified } from "../Message.ts"
-import type { MessageSchema, MessageSerializer, SchemaSerializerOptions } from "../Serializer.ts"
+import {
+  compile,
+  fromSchema,
+  makeCodec,
+  type MessageCodec,
+  type MessageSchema,
+  type MessageSerializer,
+  type SchemaSerializerOptions,
+  verified
+} from "../Serializer.ts"
 import type { Accessors } from "./encode.ts"
 import type { PersonalOptions } from "./forget.ts"
 
@@ -10,8 +20,28 @@ export type MessageOptions<A, Encoded = unknown, R extends KeyEncryption = KeyEn
   | (SchemaSerializerOptions & {
     readonly schema: MessageSchema<R> & { readonly Type: A; readonly Encoded: Encoded }
     readonly serializer?: undefined
+    /**
+     * Whether the schema is compiled when a layer of the store is built, for faster reads and writes (see `Serializer.compile`); in
+     * memory it never is. Default `true`. Where that is not allowed, it is interpreted as with `false`.
+     */
+    readonly compile?: boolean | undefined
   })
-  | { readonly serializer: MessageSerializer<A>; readonly schema?: undefined }
+  | { readonly serializer: MessageSerializer<A>; readonly schema?: undefined; readonly compile?: undefined }
+
+/**
+ * What encodes and decodes the messages, and what has to be done before it is as fast as it can be.
+ *
+ * @internal
+ */
+export const codecOf = <A, Encoded, R extends KeyEncryption>(
+  options: MessageOptions<A, Encoded, R>
+): { readonly codec: MessageCodec<A>; readonly compiled: Effect.Effect<void> } =>
+  options.schema === undefined
+    ? { codec: makeCodec(verified(options.serializer)), compiled: Effect.void }
+    : {
+      codec: makeCodec<A>(fromSchema(options.schema, options)),
+      compiled: options.compile === false ? Effect.void : compile(options.schema)
+    }
 
 /** Messages that carry `Message.fields` need not say where their id and time are; all others must. */
 export type AccessorOptions<A> = [A] extends [Identified] ? Partial<Accessors<A>> : Accessors<A>

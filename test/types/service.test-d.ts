@@ -79,6 +79,15 @@ declare const serializer: Serializer.MessageSerializer<{ readonly key: string; r
 void MessageStore.Service<Orders>()("test/Foreign", { name: "x", serializer })
 void MessageStore.Service<Orders>()("test/Foreign", { name: "x", serializer, id: (m) => m.key, time: (m) => m.at })
 
+// @ts-expect-error -- there is no schema that could be compiled
+void MessageStore.Service<Orders>()("test/By", {
+  name: "x",
+  serializer,
+  id: (m) => m.key,
+  time: (m) => m.at,
+  compile: true
+})
+
 class Config extends Schema.Class<Config>("Config")({ key: Schema.String }) {}
 declare const needsService: Schema.Codec<Config, unknown, SqlClient, SqlClient>
 // @ts-expect-error -- a serializer runs without services
