@@ -4,6 +4,8 @@ import { assert, describe, it, layer } from "@effect/vitest"
 import { Arbitrary, Array as Arr, Deferred, Effect, Exit, Fiber, Layer, Result, Schema, Scope, Stream } from "effect"
 import { Message, MessageStore } from "effect-message-store"
 import { SqlClient } from "effect/sql"
+import * as Migrations from "../src/postgres/migrations/run.ts"
+import * as PostgresStorage from "../src/postgres/storage.ts"
 import { databaseLayer } from "./support/database.ts"
 
 class Booked extends Schema.TaggedClass<Booked>()("Booked", { ...Message.fields, seat: Schema.Int }) {}
@@ -14,6 +16,13 @@ class OneByOne extends MessageStore.Service<OneByOne>()("test/OneByOne", {
   schema: Booked,
   coalesce: false
 }) {}
+
+/** The same, by the functions that append anything. */
+class General extends MessageStore.Service<General>()("test/General", { name: "general", schema: Booked }) {}
+const generalLayer = Layer.provide(
+  General.layerStorage,
+  PostgresStorage.layer("general", { coalesce: false, lean: false })
+).pipe(Layer.provide(Layer.effectDiscard(Migrations.run("general"))))
 
 type Store = MessageStore.MessageStore<Booked>
 
@@ -26,7 +35,7 @@ const poison = 13
 const refuse = Effect.gen(function*() {
   const sql = yield* SqlClient.SqlClient
   yield* sql`create function refuse() returns trigger language plpgsql as 'begin raise exception ''poison''; end'`
-  for (const table of ["depeche_msgs_coalesced", "depeche_msgs_one_by_one"]) {
+  for (const table of ["depeche_msgs_coalesced", "depeche_msgs_one_by_one", "depeche_msgs_general"]) {
     yield* sql`create trigger refuse before insert on ${sql(table)}
       for each row when ((new.message->>'seat')::int = ${sql.literal(String(poison))}) execute function refuse()`
   }
@@ -75,7 +84,10 @@ const Writes = Arbitrary.array(Arbitrary.schema(Write), { minLength: 1, maxLengt
 const live = { excludeTestServices: true }
 
 describe("PostgreSQL", () => {
-  layer(Layer.merge(Coalesced.layer, OneByOne.layer).pipe(Layer.provideMerge(databaseLayer())), live)(
+  layer(
+    Layer.mergeAll(Coalesced.layer, OneByOne.layer, generalLayer).pipe(Layer.provideMerge(databaseLayer())),
+    live
+  )(
     "coalesced writes",
     (it) => {
       it.effect("have a database that refuses some", () => refuse)
@@ -94,10 +106,11 @@ describe("PostgreSQL", () => {
       }
 
       it.effect.prop(
-        "have the outcomes of the same writes one by one",
+        "have the outcomes of the same writes one by one, by whichever function",
         [Writes, Arbitrary.schema(Held)],
         Effect.fnUntraced(function*([writes, held]) {
-          const [coalesced, oneByOne] = [yield* Coalesced, yield* OneByOne]
+          const coalesced = yield* Coalesced
+          const others = [yield* OneByOne, yield* General]
           const streams = Arr.makeBy(4, () => globalThis.crypto.randomUUID())
           const messages = streams.map(() => Arr.makeBy(8, booked))
           // An interrupted write has messages of its own: what it left, if anything, shows whether it was on its way.
@@ -137,19 +150,21 @@ describe("PostgreSQL", () => {
           for (const [i, write] of writes.entries()) {
             const exit = exits[i]
             if (exit !== undefined && Exit.isSuccess(exit)) {
-              assert.strictEqual(show(exit.value), show(yield* Effect.result(run(oneByOne, write, i))))
+              for (const other of others) {
+                assert.strictEqual(show(exit.value), show(yield* Effect.result(run(other, write, i))))
+              }
               continue
             }
             assert.isTrue(write.interrupted && exit !== undefined && Exit.hasInterrupts(exit))
             const left = given[i]?.filter(({ messageId }) => stored.has(messageId)) ?? []
             assert.include([0, given[i]?.length], left.length)
-            if (left.length > 0) yield* Effect.result(run(oneByOne, write, i))
+            if (left.length > 0) { for (const other of others) yield* Effect.result(run(other, write, i)) }
           }
           for (const stream of streams) {
-            const [left, right] = [coalesced, oneByOne].map((store) =>
+            const ids = (store: Store) =>
               Effect.map(Stream.runCollect(store.read(stream)), (all) => all.map(({ messageId }) => messageId))
-            )
-            assert.deepStrictEqual(yield* left ?? Effect.succeed([]), yield* right ?? Effect.succeed([]))
+            const expected = yield* ids(coalesced)
+            for (const other of others) assert.deepStrictEqual(yield* ids(other), expected)
           }
         })
       )

@@ -76,6 +76,10 @@ export const knownTags = (items: ReadonlyArray<AppendItem>): number => {
   return known.size === 1 ? first : 1
 }
 
+/** What an item expects, as the functions take it. */
+export const expectation = ({ expectedVersion }: AppendItem): number =>
+  expectedVersion === undefined ? anyVersion : expectedVersion === "exists" ? existing : expectedVersion
+
 /** Items and their messages as the function takes them: migration 5 says what each array is. */
 export const itemArrays = (items: ReadonlyArray<AppendItem>, timeOf: ReturnType<typeof timeParameter>) => {
   const streams: Array<string> = []
@@ -94,20 +98,11 @@ export const itemArrays = (items: ReadonlyArray<AppendItem>, timeOf: ReturnType<
   const latest = new Map<string, number>()
   let ascending = true
   for (const written of items) {
-    const {
-      expectedEdition = anyEdition,
-      expectedPosition = 0,
-      expectedVersion,
-      messages,
-      metadata: itemMetadata,
-      stream
-    } = written
+    const { expectedEdition = anyEdition, expectedPosition = 0, messages, metadata: itemMetadata, stream } = written
     const index = streams.push(stream)
     previous.push(latest.get(stream) ?? 0)
     latest.set(stream, index)
-    expected.push(
-      expectedVersion === undefined ? anyVersion : expectedVersion === "exists" ? existing : expectedVersion
-    )
+    expected.push(expectation(written))
     isSeen ||= expectedPosition > 0
     seen.push(int8(expectedPosition))
     editions.push(int8(expectedEdition))

@@ -17,6 +17,10 @@ export interface Objects {
   /** depeche_db's channel of new messages. */
   readonly channel: string
   readonly appendFunction: string
+  /** What it does for one message, outside of transactions. */
+  readonly singleFunction: string
+  /** And for the messages of one stream. */
+  readonly batchFunction: string
   /** Writes on conditions, and what has tags. */
   readonly decideFunction: string
   /** The tags of messages. */
@@ -84,6 +88,8 @@ export const forStore = (name: string): Result.Result<Objects, InvalidNameError>
     writeFunction: `depeche_write_message_${n}`,
     channel: `depeche_${n}_messages`,
     appendFunction: own("append", n),
+    singleFunction: own("single", n),
+    batchFunction: own("batch", n),
     decideFunction: own("decide", n),
     tagsTable: own("tags", n),
     taggedTypesTable: own("tagged", n),

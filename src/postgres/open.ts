@@ -9,7 +9,7 @@ import type { Int8 } from "./client/values.ts"
 import * as Objects from "./objects.ts"
 
 /** The number of the migration that makes the store that this version works with. */
-const currentVersion = 10
+const currentVersion = 11
 
 interface Found {
   readonly version: number

@@ -20,6 +20,7 @@ import * as Forgetting from "./forgetting.ts"
 import * as GatheredEnds from "./gatheredEnds.ts"
 import * as GroupCommit from "./groupCommit.ts"
 import type { Locks } from "./groupCommit/held.ts"
+import { lean } from "./lean.ts"
 import { busyLocks, isConditional, withLock } from "./locks.ts"
 import * as Queries from "./messages.ts"
 import { checkStoreName } from "./names.ts"
@@ -36,6 +37,8 @@ export const layer = (
   name: string,
   options?: {
     readonly coalesce?: boolean | undefined
+    /** Whether single items have functions of their own (default). */
+    readonly lean?: boolean | undefined
     /** Whether aggregated streams make their database objects themselves (default). */
     readonly migrate?: boolean | undefined
     /** Whether it hears of what others write (default): a standby lets nobody listen. */
@@ -51,13 +54,20 @@ export const layer = (
       const wakeup = options?.listens === false ? silent : yield* Wakeup
       const claims = yield* Claims.ClaimHolder
       const { bound } = yield* SpareConnections.SpareConnections
-      /** Writes, and tells listeners once that is committed. */
+      /** Appends by the function that is made for what the items are. */
       const writer = (client: SqlClient.SqlClient) => {
-        const [plain, conditional] = [append(client, store), decide(client, store)]
-        return (...[items, how]: Parameters<typeof plain>) =>
-          (items.some(isConditional) ? conditional : plain)(items, how)
+        const [plain, conditional, single] = [append(client, store), decide(client, store), lean(client, store)]
+        const general: typeof plain = (items, how) => (items.some(isConditional) ? conditional : plain)(items, how)
+        if (options?.lean === false) return general
+        const write: typeof plain = (items, how) => {
+          if (items.length > 1) return general(items, how)
+          const outcome = single(items[0], how.wait, () => Effect.map(general(items, how), ([decided]) => decided))
+          return Effect.map(outcome, Arr.of)
+        }
+        return write
       }
       const write = writer(sql)
+      /** Writes, and tells listeners once that is committed. */
       const call: typeof write = (items, how) =>
         Effect.tap(write(items, how), (outcomes) => wakeup.signal(store.channel, signals(items, outcomes)))
       const waiting = yield* Waiting.make(sql)

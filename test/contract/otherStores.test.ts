@@ -29,18 +29,19 @@ import { failures } from "../../src/testing/subscription/failing.ts"
 import { handling } from "../../src/testing/subscription/handling.ts"
 import { telling } from "../../src/testing/subscription/telling.ts"
 import { makeSuite } from "../../src/testing/suite.ts"
-import { type Backend, madeByDepeche, upgraded, withJsonb } from "../support/backends.ts"
+import { type Backend, madeByDepeche, upgraded, withJsonb, withoutLean } from "../support/backends.ts"
 
 type Parts = Readonly<Record<string, Part>>
 
 const run = (
   { concurrentTransactions, layer, name }: Backend,
-  contracts: { readonly messages: Parts; readonly streams: Parts; readonly subscriptions: Parts }
+  contracts: { readonly messages: Parts; readonly streams?: Parts; readonly subscriptions?: Parts }
 ) => {
   const options = { concurrentTransactions, timeout: "3 minutes" } as const
   makeSuite("message store", contracts.messages)(name, layer("contract"), options)
-  makeSuite("aggregated streams", contracts.streams)(name, layer("contract"), options)
-  makeSuite("subscriptions", contracts.subscriptions)(name, layer("contract"), options)
+  const { streams, subscriptions } = contracts
+  if (streams !== undefined) makeSuite("aggregated streams", streams)(name, layer("contract"), options)
+  if (subscriptions !== undefined) makeSuite("subscriptions", subscriptions)(name, layer("contract"), options)
 }
 
 // Messages are `jsonb`, and positions int4: what writes messages or reads them, and what compares or joins positions.
@@ -86,6 +87,11 @@ run(withJsonb, {
   },
   streams: { projecting: aggregating },
   subscriptions: { handling }
+})
+
+// What appends one item: by the functions that append any, as builds do that do not know the others.
+run(withoutLean, {
+  messages: { writing, synchronizing, transactions, batches, tags, conditions, tagging }
 })
 
 // The objects come to be those of a new store (test/upgrade.test.ts): what runs here shows that they work.

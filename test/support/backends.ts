@@ -18,10 +18,11 @@ export interface Backend {
 
 const onDatabase = (
   database: Layer.Layer<SqlClient.SqlClient, unknown>,
-  prepare: (storeName: string) => Effect.Effect<void, unknown, SqlClient.SqlClient>
+  prepare: (storeName: string) => Effect.Effect<void, unknown, SqlClient.SqlClient>,
+  options?: Parameters<typeof PostgresStorage.layer>[1]
 ) =>
 (storeName: string) =>
-  PostgresStorage.layer(storeName).pipe(
+  PostgresStorage.layer(storeName, options).pipe(
     Layer.provide(Layer.effectDiscard(prepare(storeName))),
     Layer.provideMerge(database) // tests of projections make tables of their own
   )
@@ -47,6 +48,13 @@ export const postgres: Backend = {
 export const withJsonb: Backend = {
   name: "PostgreSQL with jsonb",
   layer: onServer((storeName) => Migrations.run(storeName, { payload: "jsonb" })),
+  concurrentTransactions: true
+}
+
+/** PostgreSQL, where appends of one item have no functions of their own. */
+export const withoutLean: Backend = {
+  name: "PostgreSQL without lean calls",
+  layer: onDatabase(databaseLayer(), (storeName) => Migrations.run(storeName), { lean: false }),
   concurrentTransactions: true
 }
 

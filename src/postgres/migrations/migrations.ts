@@ -24,6 +24,7 @@ import * as Store7 from "./store/0007_tagging.ts"
 import * as Store8 from "./store/0008_scheduled.ts"
 import * as Store9 from "./store/0009_subjectKeys.ts"
 import * as Store10 from "./store/0010_forgetting.ts"
+import * as Store11 from "./store/0011_lean.ts"
 import * as Stream1 from "./stream/0001_tables.ts"
 import * as Stream2 from "./stream/0002_columns.ts"
 import * as Stream3 from "./stream/0003_projection.ts"
@@ -49,7 +50,8 @@ export const forStore = (
     { id: 7, name: "tagging", statements: Store7.tagging(objects) },
     { id: 8, name: "scheduled", statements: Store8.scheduled(objects) },
     { id: 9, name: "subject keys", statements: Store9.subjectKeys(objects) },
-    { id: 10, name: "forgetting", statements: Store10.forgetting(objects) }
+    { id: 10, name: "forgetting", statements: Store10.forgetting(objects) },
+    { id: 11, name: "lean", statements: Store11.lean(objects) }
   ])
 
 /** The database objects of an aggregated stream of a store. */

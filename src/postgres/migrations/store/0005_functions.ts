@@ -67,6 +67,9 @@ const lockKey = (stream: string): string =>
 const anyVersion = -2
 const existing = -1
 
+/** So many items cost less one by one than the statements that are for all of them. */
+const few = 4
+
 /**
  * The text of the function. Items and messages come as arrays: of each item its stream, the index of the previous item
  * of that stream (0: none), its expectation, its metadata and the index of its last message; of each message the index
@@ -85,7 +88,9 @@ language plpgsql set enable_seqscan to off set jit to off as $function$
 #variable_conflict use_column
 declare
   _items constant int := pg_catalog.cardinality(_streams);
+  _many constant boolean := _items > ${few}; -- then locks and heads are had by one statement each
   _free boolean[];    -- whether this call has the lock of the item's stream
+  _heads int[];       -- of the streams; null: not the first item of its stream
   _head int;
   _is_expected boolean;
   _first int;         -- index of the item's first message, less one
@@ -119,9 +124,23 @@ begin
     perform pg_catalog.pg_advisory_xact_lock(locks.key) from (
       select distinct ${lockKey("s.stream")} as key from pg_catalog.unnest(_streams) s(stream) order by 1
     ) locks;
+    _free := pg_catalog.array_fill(true, array[_items]);
+  elsif _many then
+    _free := array(
+      select s.previous = 0 and pg_catalog.pg_try_advisory_xact_lock(${lockKey("s.stream")})
+      from unnest(_streams, _previous) with ordinality s(stream, previous, i) order by s.i
+    );
   end if;
 
   for _attempt in 1..10 loop
+    if _many then
+      _heads := array(
+        select case when s.previous = 0 and s.free then coalesce((
+          select m.version from <schema>.${objects.table} m
+          where m.stream operator(pg_catalog.=) s.stream order by m.version desc limit 1
+        ), 0) end from unnest(_streams, _previous, _free) with ordinality s(stream, previous, free, i) order by s.i
+      );
+    end if;
     _bases := pg_catalog.array_fill(null::int, array[_items]);
     _after := _bases;
     _duplicates := pg_catalog.array_fill(null::uuid, array[_items]);
@@ -133,6 +152,9 @@ begin
         _free[_i] := _free[_previous[_i]];
         continue when not _free[_i];
         _head := _after[_previous[_i]];
+      elsif _many then
+        continue when not _free[_i];
+        _head := _heads[_i];
       else
         _free[_i] := _wait or pg_catalog.pg_try_advisory_xact_lock(${lockKey("_streams[_i]")});
         continue when not _free[_i];

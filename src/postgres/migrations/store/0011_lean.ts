@@ -1,0 +1,172 @@
+/**
+ * Appends of one item, by functions that do for one message, and for the messages of one stream, what those of migrations 5 and 6 do
+ * for any (`lean.ts` tells when they are called). They decide nothing that is rare: where an id exists, nothing goes in.
+ *
+ * They answer with one text, since a row costs more: the version and the position of the last message, or the version alone, if
+ * the stream is not as expected; `busy`, if another transaction has the stream, or a tag; `outdated`, if tags were declared that
+ * the writer does not know; and null, if one of the other functions has to decide.
+ *
+ * The names in them are qualified as in migration 5, and for the same reason. Locks are asked for by `if`, and values assigned:
+ * `perform` costs three times as much.
+ */
+import type { Objects } from "../../objects.ts"
+import { inSchemaOf } from "../schema.ts"
+
+export const lean = (objects: Objects): ReadonlyArray<string> => [
+  inSchemaOf(objects.table),
+  making(objects, singleFunction(objects)),
+  making(objects, batchFunction(objects)),
+  `update ${objects.settingsTable} set version = 11`
+]
+
+/** Fills in what only the database knows: the schema, the type of messages, the zone of local times, the keys of locks. */
+const making = (objects: Objects, text: string): string =>
+  `do $migration$
+declare
+  _schema constant text := pg_catalog.quote_ident(pg_catalog.current_schema()::text);
+  _text text := $text$${text}$text$;
+  _placeholder record;
+begin
+  for _placeholder in select given.name, given.value from ${objects.settingsTable} s cross join lateral (values
+    ('<schema>', _schema),
+    ('<sequence>', pg_catalog.quote_literal(_schema operator(pg_catalog.||) '.${objects.sequence}'::text)),
+    ('<tags>', pg_catalog.quote_literal(
+      pg_catalog.current_schema()::text operator(pg_catalog.||) '.${objects.tagsTable}:'::text
+    ) operator(pg_catalog.||) '::text'::text),
+    ('<declared>', pg_catalog.quote_literal(_schema operator(pg_catalog.||) '.${objects.declaredSequence}'::text)),
+    ('<zone>', pg_catalog.quote_literal(s.time_zone)),
+    ('<prefix>', case when s.lock_prefix operator(pg_catalog.=) '' then ''
+      else pg_catalog.quote_literal(s.lock_prefix) operator(pg_catalog.||) '::text operator(pg_catalog.||) '::text end),
+    ('<payload>', (
+      select pg_catalog.format_type(a.atttypid, null) from pg_catalog.pg_attribute a
+      where a.attrelid operator(pg_catalog.=) '${objects.table}'::pg_catalog.regclass::oid
+        and a.attname operator(pg_catalog.=) 'message'::name
+    ))
+  ) given(name, value) loop
+    _text := pg_catalog.replace(_text, _placeholder.name, _placeholder.value);
+  end loop;
+  execute _text;
+end $migration$`
+
+/** The key under which writers of a stream exclude each other, as in migration 5. */
+const streamKey =
+  `pg_catalog.left('x'::text operator(pg_catalog.||) pg_catalog.md5(<prefix>_stream), 17)::bit(64)::bigint`
+
+/** The key that who writes a tag has alone, as in migration 6. */
+const tagKey = (tag: string): string => `pg_catalog.hashtextextended(<tags> operator(pg_catalog.||) ${tag}, 0::bigint)`
+
+/** How `_expected` says that any version will do, or any but 0, as in migration 5. */
+const anyVersion = -2
+const existing = -1
+
+/** Up to the transaction's id: ends the function unless something is to be written behind the head of the stream. */
+const decided = (objects: Objects, tagsAreFree: string): string =>
+  `if (_known = pg_catalog.pg_sequence_last_value(<declared>::pg_catalog.regclass)) is not true then
+    return case when _known < pg_catalog.pg_sequence_last_value(<declared>::pg_catalog.regclass) then 'outdated' end;
+  end if;
+  if not pg_catalog.pg_try_advisory_xact_lock(${streamKey}) then
+    return 'busy';
+  end if;
+  ${tagsAreFree}
+  select m.version into _head from <schema>.${objects.table} m
+  where m.stream operator(pg_catalog.=) _stream order by m.version desc limit 1;
+  if _head is null then
+    _head := 0;
+  end if;
+  if _expected <> ${anyVersion} and _expected <> _head and (_expected <> ${existing} or _head = 0) then
+    return _head::text;
+  end if;
+  _tx := pg_catalog.pg_current_xact_id(); -- before the positions`
+
+/** `_tags` are null if the message has none. */
+const singleFunction = (objects: Objects): string =>
+  `create or replace function <schema>.${objects.singleFunction}(
+  _stream text, _expected int, _metadata jsonb, _id uuid, _occurred timestamptz, _data text, _known bigint, _type text, _tags text[]
+) returns text
+language plpgsql set enable_seqscan to off as $function$
+declare
+  _tag text;
+  _head int;
+  _tx xid8;
+  _position bigint;
+begin
+  ${
+    decided(
+      objects,
+      `if _tags is not null then
+    foreach _tag in array _tags loop
+      if not pg_catalog.pg_try_advisory_xact_lock(${tagKey("_tag")}) then
+        return 'busy';
+      end if;
+    end loop;
+  end if;`
+    )
+  }
+  _position := pg_catalog.nextval(<sequence>::pg_catalog.regclass);
+  insert into <schema>.${objects.table}
+    (message_id, global_position, added_at, stream, version, message, metadata, occurred_at, tx)
+  values (_id, _position, pg_catalog.now() at time zone <zone>, _stream, _head + 1, _data::<payload>, _metadata, _occurred, _tx)
+  on conflict do nothing;
+  if not found then
+    return null;
+  end if;
+  if _tags is not null then
+    insert into <schema>.${objects.tagsTable} (tag, global_position, type)
+    select t.tag, _position, _type from pg_catalog.unnest(_tags) t(tag);
+  end if;
+  return (_head + 1)::text operator(pg_catalog.||) ' '::text operator(pg_catalog.||) _position::text;
+end
+$function$`
+
+/**
+ * The ids rise from each message to the next: two calls that have the same new ids wait for each other in one order. If messages have
+ * tags, `_locks` are all of these, and each of `_tags` has the index of its message in `_tag_message`; else these are null.
+ */
+const batchFunction = (objects: Objects): string =>
+  `create or replace function <schema>.${objects.batchFunction}(
+  _stream text, _expected int, _metadata jsonb, _ids uuid[], _occurred timestamptz[], _data text[], _known bigint,
+  _types text[], _locks text[], _tags text[], _tag_message int[]
+) returns text
+language plpgsql set enable_seqscan to off as $function$
+declare
+  _head int;
+  _tx xid8;
+  _added timestamp;
+  _positions bigint[];
+begin
+  ${
+    decided(
+      objects,
+      `if _locks is not null and exists (
+    select from pg_catalog.unnest(_locks) k(tag) where not pg_catalog.pg_try_advisory_xact_lock(${tagKey("k.tag")})
+  ) then
+    return 'busy';
+  end if;`
+    )
+  }
+  _added := pg_catalog.now() at time zone <zone>;
+  begin
+    if _tags is null then
+      insert into <schema>.${objects.table}
+        (message_id, global_position, added_at, stream, version, message, metadata, occurred_at, tx)
+      select m.id, pg_catalog.nextval(<sequence>::pg_catalog.regclass), _added, _stream, _head + m.i::int, m.data::<payload>,
+        _metadata, m.occurred, _tx
+      from unnest(_ids, _occurred, _data) with ordinality m(id, occurred, data, i);
+    else
+      _positions := array(
+        select pg_catalog.nextval(<sequence>::pg_catalog.regclass) from pg_catalog.generate_series(1, pg_catalog.cardinality(_ids))
+      );
+      insert into <schema>.${objects.table}
+        (message_id, global_position, added_at, stream, version, message, metadata, occurred_at, tx)
+      select m.id, m.position, _added, _stream, _head + m.i::int, m.data::<payload>, _metadata, m.occurred, _tx
+      from unnest(_ids, _positions, _occurred, _data) with ordinality m(id, position, occurred, data, i);
+      insert into <schema>.${objects.tagsTable} (tag, global_position, type)
+      select t.tag, _positions[t.message], _types[t.message] from unnest(_tags, _tag_message) t(tag, message) order by t.tag;
+    end if;
+  exception when unique_violation then
+    return null;
+  end;
+  return (_head + pg_catalog.cardinality(_ids))::text operator(pg_catalog.||) ' '::text operator(pg_catalog.||)
+    pg_catalog.currval(<sequence>::pg_catalog.regclass)::text;
+end
+$function$`
