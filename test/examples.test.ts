@@ -32,22 +32,31 @@ interface RunOptions {
   readonly signal?: NodeJS.Signals
   /** Default: it runs on PGlite. */
   readonly databaseUrl?: string
+  readonly env?: NodeJS.ProcessEnv
+  /** Is given the address at which it listens, once it does. It is interrupted then, unless its output is to match first. */
+  readonly visit?: (url: string) => Promise<void>
 }
 
 /** Runs a program of the folder. */
 const run = (
   program: string,
-  { args = [], databaseUrl, interruptAt, signal = "SIGINT" }: RunOptions = {}
+  { args = [], databaseUrl, env: more, interruptAt, signal = "SIGINT", visit }: RunOptions = {}
 ): Promise<Finished> => {
   const { DATABASE_URL: _, ...others } = process.env
-  const env = databaseUrl === undefined ? others : { ...others, DATABASE_URL: databaseUrl }
+  const env = { ...others, ...more, ...databaseUrl === undefined ? {} : { DATABASE_URL: databaseUrl } }
   const command = ["--conditions=@effect-message-store/source", path.join(examples, program), ...args]
   const child = spawn(process.execPath, command, { env, stdio: ["ignore", "pipe", "pipe"], timeout: 120_000 })
   let output = ""
   let errors = ""
   let interrupted = false
+  let visited: Promise<void> | undefined
   child.stdout.setEncoding("utf8").on("data", (text: string) => {
     output += text
+    const url = visit && /http:\/\/127\.0\.0\.1:\d+/.exec(output)?.[0]
+    if (url !== undefined && visited === undefined) {
+      visited = visit?.(url)
+      if (interruptAt === undefined) visited?.finally(() => child.kill(signal)).catch(() => {}) // it is told below
+    }
     if (interrupted || !interruptAt?.test(output)) return
     interrupted = true
     child.kill(signal)
@@ -57,7 +66,10 @@ const run = (
   })
   return new Promise((resolve, reject) => {
     child.once("error", reject)
-    child.once("close", (code) => resolve({ code, lines: output.trimEnd().split("\n"), errors }))
+    child.once("close", (code) => {
+      const finished = { code, lines: output.trimEnd().split("\n"), errors }
+      Promise.resolve(visited).then(() => resolve(finished), reject)
+    })
   })
 }
 
@@ -190,6 +202,25 @@ describe("examples", () => {
     const finished = await run("25-standby.ts")
     assertSucceeded(finished)
     assert.deepStrictEqual(finished.lines, ["1: 25"])
+  })
+
+  it("27: shows the store beside the application's routes, to operators alone", async () => {
+    const authorization = `Basic ${btoa("operator:a password of tests")}`
+    const statuses: Array<number> = []
+    let page = ""
+    const finished = await run("27-dashboard.ts", {
+      env: { ADMIN_PASSWORD: "a password of tests", PORT: "0" },
+      visit: async (url) => {
+        statuses.push((await fetch(`${url}/orders/1`, { method: "POST" })).status)
+        statuses.push((await fetch(`${url}/admin/orders`)).status)
+        const shown = await fetch(`${url}/admin/orders/stream?name=order-1`, { headers: { authorization } })
+        statuses.push(shown.status)
+        page = await shown.text()
+      }
+    })
+    assert.deepStrictEqual({ code: finished.code, errors: finished.errors }, { code: 130, errors: "" })
+    assert.deepStrictEqual(statuses, [200, 401, 200])
+    assert.include(page, "Ordered")
   })
 
   it("12: reads old messages as today's classes", async () => {
@@ -337,7 +368,8 @@ describe("demo", () => {
       "airport   departures   mean delay",
       "DFW            1,103      9.5 min",
       "streams   220",
-      ...verified
+      ...verified,
+      `look      npm run dashboard -- --url ${dataDir}`
     ])
     assert.strictEqual(countedOf(first), 20_000)
     assert.match(first.lines.join("\n"), /^written   20,000 messages in \d+\.\d s: [\d,]+ per second$/m)
@@ -381,8 +413,17 @@ describe("demo", () => {
     assert.deepStrictEqual({ code: interrupted.code, errors: interrupted.errors }, { code: 130, errors: "" })
     assert.strictEqual(interrupted.lines.at(-1), "interrupted: run again to go on")
 
-    const completed = await run("demo/main.ts", { args: [dataDir] })
-    assertSucceeded(completed)
+    // This time with the dashboard beside it.
+    let page = ""
+    const completed = await run("demo/main.ts", {
+      args: [dataDir, "--dashboard"],
+      interruptAt: /^look .* until Ctrl-C$/m,
+      visit: async (url) => {
+        page = await (await fetch(url)).text()
+      }
+    })
+    assert.deepStrictEqual({ code: completed.code, errors: completed.errors }, { code: 130, errors: "" })
+    assert.include(page, "demo_flights")
     const { appended, found } = counts(completed)
     assert.strictEqual(appended + found, 20_000)
     assert.isAbove(appended, 0)

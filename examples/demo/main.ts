@@ -4,8 +4,9 @@
  * counted again: stop it with Ctrl-C and run it again, and it goes on; run it once more, and it finds everything there.
  * To begin afresh, remove the directory of its database.
  *
- *   npm start                 keeps its database in .data/demo
- *   npm start -- directory    keeps it there
+ *   npm start                   keeps its database in .data/demo
+ *   npm start -- directory      keeps it there
+ *   npm start -- --dashboard    shows it in the browser meanwhile, until Ctrl-C
  *
  * With DATABASE_URL set, the database is the one it names.
  */
@@ -14,13 +15,20 @@ import { Console, Duration, Effect, Layer, Schedule, Schema, Stream } from "effe
 import { SqlClient } from "effect/sql"
 import { relative } from "node:path"
 import { fileURLToPath } from "node:url"
+import { parseArgs } from "node:util"
 import { databaseName, isServer, layerDatabase } from "../database.ts"
+import * as Dashboard from "./dashboard.ts"
 import * as Delays from "./delays.ts"
 import { type Airport, Flights, loadAirports } from "./flights.ts"
 import * as Progress from "./progress.ts"
 import * as Report from "./report.ts"
 
-const dataDir = process.argv[2] ?? relative("", fileURLToPath(new URL("../../.data/demo", import.meta.url)))
+const { positionals: [directory], values: { dashboard: hasDashboard } } = parseArgs({
+  allowPositionals: true,
+  options: { dashboard: { type: "boolean", default: false } }
+})
+
+const dataDir = directory ?? relative("", fileURLToPath(new URL("../../.data/demo", import.meta.url)))
 
 const howToBeginAfresh = isServer ? "use an empty database" : `remove ${dataDir}`
 
@@ -123,7 +131,20 @@ const demo = Effect.gen(function*() {
     return yield* new WrongTotals({ what: "the table is not what was read", streams: miscounted })
   }
   yield* Console.log(`verified  the table of delays has each of them once`)
-})
+}).pipe(Effect.onInterrupt(() => Console.log("interrupted: run again to go on")))
+
+/** How to look at what was written. */
+const howToLook = `look      npm run dashboard -- ${isServer ? "--store demo_flights" : `--url ${dataDir}`}`
+
+/** The demo, with the dashboard beside it: what is written is there to be looked at until Ctrl-C. */
+const shown = Effect.provide(
+  Dashboard.show((line) => Console.log(line)).pipe(
+    Effect.andThen(demo),
+    Effect.andThen(Console.log("look      at the dashboard, until Ctrl-C")),
+    Effect.andThen(Effect.never)
+  ),
+  Dashboard.layerDashboard
+)
 
 const Services = Delays.layerWorker.pipe(
   Layer.provideMerge(Flights.layer),
@@ -138,8 +159,7 @@ const explain = (error: Error): string => {
 }
 
 Console.log(`database  ${databaseName(dataDir)}`).pipe(
-  Effect.andThen(Effect.provide(demo, Services)),
-  Effect.onInterrupt(() => Console.log("interrupted: run again to go on")),
+  Effect.andThen(Effect.provide(hasDashboard ? shown : Effect.andThen(demo, Console.log(howToLook)), Services)),
   Effect.catch((error) => Effect.andThen(Console.error(explain(error)), Effect.sync(() => process.exitCode = 1))),
   NodeRuntime.runMain // exits with 130 after Ctrl-C
 )

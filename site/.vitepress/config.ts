@@ -19,12 +19,15 @@ const guide = [
   "docs/process-managers.md",
   "docs/projections.md",
   "docs/archive.md",
+  "docs/forgetting.md",
   "docs/web.md",
   "docs/schema-evolution.md",
   "docs/testing.md"
 ]
 const production = [
   "docs/operating.md",
+  "docs/cli.md",
+  "docs/dashboard.md",
   "docs/availability.md",
   "docs/python.md",
   "docs/reference.md",

@@ -37,10 +37,10 @@ const dashboardCommand = Command.make("dashboard", {
     Flag.withDefault("127.0.0.1"),
     Flag.withDescription("The address that it listens on. Default: this machine alone reaches it")
   ),
-  readOnly: Flag.Boolean("read-only").pipe(
-    Flag.withDefault(true),
-    Flag.withNegation("actions"),
-    Flag.withDescription("Only show, which is the default; --actions allows to pause, requeue, reset, promote, …")
+  actions: Flag.Boolean("actions").pipe(
+    Flag.withDefault(false),
+    Flag.withNegation("read-only"),
+    Flag.withDescription("Allow to pause, requeue, reset, promote, …. Without it, or with --read-only, it only shows")
   ),
   token: Flag.Redacted("token").pipe(
     Flag.optional,
@@ -48,7 +48,7 @@ const dashboardCommand = Command.make("dashboard", {
       "What browsers have to give, 16 characters or more. Default: a new one, in the URL that is printed"
     )
   )
-}, ({ host, port, readOnly, token }) =>
+}, ({ actions, host, port, token }) =>
   withOperator((operator) =>
     Effect.scoped(Effect.gen(function*() {
       const secret = Option.getOrElse(token, () => Redacted.make(randomBytes(24).toString("base64url")))
@@ -57,7 +57,7 @@ const dashboardCommand = Command.make("dashboard", {
       }
       const { handler } = yield* handlerOf(operator, {
         path: "/",
-        readOnly,
+        readOnly: !actions,
         token: secret,
         hosts: isLoopback(host) ? loopbackNames : undefined
       })
@@ -69,7 +69,7 @@ const dashboardCommand = Command.make("dashboard", {
         { url: link },
         Effect.andThen(
           line(`dashboard of ${operator.store}: ${Option.isSome(token) ? url : link}`, "bold"),
-          hint(`${readOnly ? "It only shows: --actions allows more. " : ""}Ctrl-C ends it.`)
+          hint(`${actions ? "" : "It only shows: --actions allows more. "}Ctrl-C ends it.`)
         )
       )
       return yield* Effect.never

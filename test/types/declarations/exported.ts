@@ -1,6 +1,7 @@
 /** A module of that library which imports the services alone: each type has to be found by the compiler itself. */
 import { Effect, Stream } from "effect"
 import { Archive, Operator } from "effect-message-store"
+import * as Dashboard from "effect-message-store/Dashboard"
 import { AllTickets, Counts, Mailing, Opened, Tickets, Totals } from "./tickets.ts"
 
 export const store = Effect.map(Tickets, (tickets) => tickets)
@@ -67,3 +68,6 @@ export const projections = Effect.flatMap(Operator.Operator, (service) => servic
 export const scheduled = Effect.flatMap(Operator.Operator, (service) => service.scheduled())
 export const operating = [Operator.layer("x"), Operator.layerOf(Tickets)]
 export const pending = Operator.pendingMigrations("x")
+
+export const dashboard = Dashboard.layer({ readOnly: false })
+export const shown = (options: Dashboard.DashboardOptions) => Dashboard.layer(options)
