@@ -147,6 +147,44 @@ const comesBack = Effect.fnUntraced(function*(url: string) {
   }
 })
 
+/** Reads on the standby what is written to the primary, while recovery ends the view of somebody who reads there for long. */
+const readsOn = (primary: Replicas.Node, standby: Replicas.Node) =>
+  Effect.gen(function*() {
+    const replica = yield* Ledger.Ledger.ReadOnly
+    const writes = yield* Layer.build(Ledger.application(primary.url))
+    const readOwn = (i: number) =>
+      Effect.gen(function*() {
+        const ledger = yield* Ledger.Ledger
+        const noted = new Ledger.Noted({ number: i })
+        const { globalPosition, version } = yield* ledger.write("read-own", noted)
+        yield* replica.waitFor(globalPosition)
+        assert.strictEqual((yield* replica.getMessageById(noted.messageId)).version, version)
+        assert.isAtLeast((yield* replica.head("read-own")).version, version)
+      })
+    yield* Effect.provide(Effect.forEach(Array.from({ length: 20 }, (_, i) => i), readOwn, { discard: true }), writes)
+
+    const execute = (...statements: ReadonlyArray<string>) => Replicas.run(primary, ...statements)
+    yield* execute("create table scrap as select generate_series(1, 1000) as n")
+    yield* Replicas.caughtUp(primary, standby)
+    yield* Effect.scoped(Effect.gen(function*() {
+      const reader = yield* replica.reader
+      const before = yield* reader.head("read-own")
+      assert.strictEqual(before.version, 20)
+      yield* execute("delete from scrap")
+      // What has been deleted goes once no transaction of the primary needs it.
+      const isEnded = Effect.andThen(
+        execute("vacuum scrap"),
+        Effect.match(reader.head("read-own"), { onFailure: ({ _tag }) => _tag === "SqlError", onSuccess: () => false })
+      )
+      yield* until("recovery ends the view", isEnded)
+      yield* Effect.provide(readOwn(20), writes)
+      assert.strictEqual((yield* replica.head("read-own")).version, 21)
+    }))
+  }).pipe(
+    Effect.scoped,
+    Effect.provide(Layer.fresh(Layer.provide(Ledger.Ledger.layerReadOnly, Ledger.client(standby.url))))
+  )
+
 const isForeign = Boolean(process.env["DATABASE_URL"])
 if (isForeign) console.log("failover: skipped, since DATABASE_URL names a server that is not ours to end")
 
@@ -177,6 +215,7 @@ describe.skipIf(isForeign)("PostgreSQL", () => {
         const standby = yield* Replicas.startStandby(primary)
         yield* Replicas.setSynchronous(primary, isSynchronous)
         yield* done("they work")
+        if (i === 0) yield* readsOn(primary, standby)
         let lostDecisions: Effect.Success<typeof back.lost> = []
         if (!isSynchronous) {
           yield* paused

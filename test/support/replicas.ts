@@ -105,7 +105,8 @@ const holds = (node: Node, condition: string) =>
     Effect.orDie
   )
 
-const run = (node: Node, ...statements: ReadonlyArray<string>) =>
+/** Runs statements one after the other. */
+export const run = (node: Node, ...statements: ReadonlyArray<string>) =>
   Effect.orDie(
     node.ask(Effect.flatMap(SqlClient.SqlClient, (sql) =>
       Effect.forEach(statements, (statement) =>
@@ -115,8 +116,10 @@ const run = (node: Node, ...statements: ReadonlyArray<string>) =>
 export const isStreaming = (primary: Node) =>
   holds(primary, "exists (select from pg_stat_replication where state = 'streaming')")
 
-/** Has commits of the primary wait for its standby, or not. */
+/** Has commits of the primary wait for its standby, or not; none does when the scope closes, or it would wait for ever. */
 export const setSynchronous = Effect.fnUntraced(function*(primary: Node, isSynchronous: boolean) {
+  const waitsForNobody = ["alter system set synchronous_standby_names = ''", "select pg_reload_conf()"]
+  if (isSynchronous) yield* Effect.addFinalizer(() => Effect.ignoreCause(run(primary, ...waitsForNobody)))
   yield* run(
     primary,
     `alter system set synchronous_standby_names = '${isSynchronous ? "*" : ""}'`,
