@@ -15,7 +15,7 @@ import {
   single
 } from "./Case.ts"
 import { decisions } from "./decisionCases.ts"
-import type { CatchUpWork, LinkWork, SubscribeWork, WriteWork } from "./work.ts"
+import type { CatchUpWork, LinkWork, StartWork, SubscribeWork, WriteWork } from "./work.ts"
 
 const link = (partitioner: LinkWork["partitioner"]): Case =>
   of(`project-${partitioner}`, `100,000 messages are linked, by ${partitioner}`, { kind: "link", partitioner }, [
@@ -33,6 +33,22 @@ const linkOne = (messages: number, streams: number): Case =>
   )
 
 const upsert = { messages: 100_000, delivery: "transactional", acknowledge: "batch", handler: "upsert" } as const
+
+/** One message in each: claims and their ends are most of the work. */
+const inManyPartitions = (
+  partitions: number,
+  { delivery, acknowledge }: Pick<SubscribeWork, "delivery" | "acknowledge">,
+  runs: Case["runs"]
+): Case =>
+  of(
+    `subscribe-partitions-${partitions}${delivery === "transactional" ? "-transaction" : ""}`,
+    `${partitions.toLocaleString("en")} messages, each in a partition of its own, handled and acknowledged${
+      delivery === "transactional" ? " in transactions" : ""
+    }`,
+    { kind: "subscribe", partitions: "streams", messages: partitions, delivery, acknowledge, handler: "each" },
+    [ours],
+    { load: { streams: partitions, length: 1 }, runs }
+  )
 
 const subscriptions: ReadonlyArray<
   Omit<SubscribeWork, "kind" | "partitions"> & { readonly name: string; readonly title: string }
@@ -88,6 +104,17 @@ const statements: ReadonlyArray<Case> = subscriptions.map(({ name, title, ...wor
     { load: { streams: 1000, length: 100 }, runs: "notQuick", unit: "statements" }
   )
 )
+
+const start = (measures: StartWork["measures"]): Case =>
+  of(
+    measures === "time" ? "start" : "start-statements",
+    `a process opens a store with 50 aggregated streams and their subscriptions, all of them there already${
+      measures === "time" ? "" : ": statements"
+    }`,
+    { kind: "start", streams: 50, measures },
+    [ours],
+    { runs: "notQuick", unit: measures === "time" ? "ms" : "statements" }
+  )
 
 const catchUp = (name: string, measures: CatchUpWork["measures"], unit: Case["unit"]): Case => {
   const titled = (messages: string) =>
@@ -240,7 +267,12 @@ export const cases: ReadonlyArray<Case> = [
   ...subscribes(1),
   ...subscribes(4),
   ...subscribes(16),
+  inManyPartitions(1000, { delivery: "atLeastOnce", acknowledge: "batch" }, "asked"),
+  inManyPartitions(10_000, { delivery: "atLeastOnce", acknowledge: "batch" }, "notQuick"),
+  inManyPartitions(10_000, { delivery: "transactional", acknowledge: "batch" }, "asked"),
   ...statements,
+  start("time"),
+  start("statements"),
   latency(50),
   latency(99),
   of(

@@ -45,7 +45,14 @@ const receive = Effect.gen(function*() {
 })
 
 /** These take their time, or are no rates. */
-const onceARound: ReadonlySet<StreamWork["kind"]> = new Set(["latency", "statements", "catchUp", "scheduled", "import"])
+const onceARound: ReadonlySet<StreamWork["kind"]> = new Set([
+  "latency",
+  "statements",
+  "start",
+  "catchUp",
+  "scheduled",
+  "import"
+])
 
 const makeHandler = (subject: Subject, sql: SqlClient.SqlClient) => {
   let current: Case | undefined

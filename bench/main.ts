@@ -2,9 +2,7 @@
 import { NodeRuntime } from "@effect/platform-node"
 import { Effect, type Scope } from "effect"
 import type { SqlError } from "effect/sql/SqlError"
-import { spawnSync } from "node:child_process"
 import * as fs from "node:fs"
-import * as os from "node:os"
 import * as path from "node:path"
 import process from "node:process"
 import { pathToFileURL } from "node:url"
@@ -12,15 +10,18 @@ import { parseArgs } from "node:util"
 import { startServer } from "../test/support/server.ts"
 import type { Case } from "./Case.ts"
 import { cases, casesNamed, selectCases } from "./cases.ts"
+import { commitOf, describeMachine, serverSettings } from "./machine.ts"
 import { rotate } from "./measure.ts"
 import { type RemoteSubject, startSubject, type SubjectError } from "./remote.ts"
 import { caseTable, growthTable, isGrowth, jsonRows, type Result } from "./report.ts"
 import { compareRuns, parseRun, type Run } from "./run.ts"
+import { main as soak, usage as soakUsage } from "./soak/soak.ts"
 import { type SubjectName, subjects } from "./subjects/index.ts"
 
 const usage = `usage: npm run bench -- [CASE ...] [--only CASE,CASE] [--subjects NAME,NAME] [--rounds N] [--quick]
        [--against DIR] [--json FILE]
        npm run bench -- compare A.json B.json
+       ${soakUsage}
 
   CASE         run the cases whose names contain this: ${
   Array.from(new Set(cases.map(({ name }) => name.replace(/^growth-.*/, "growth")))).join(", ")
@@ -90,18 +91,17 @@ const program = Effect.fnUntraced(function*(options: Options) {
   const server = yield* startServer({
     durable: true,
     settings: {
-      shared_buffers: "1GB",
-      max_wal_size: "8GB",
+      ...serverSettings,
       // Counting costs a little: only where statements are what is measured.
-      ...selected.some(({ work }) => work.kind === "statements")
+      ...selected.some(({ work }) =>
+          work.kind === "statements" || (work.kind === "start" && work.measures === "statements")
+        )
         ? { shared_preload_libraries: "pg_stat_statements" }
         : {}
     }
   })
   yield* progress("")
-  const machine = `PostgreSQL ${server.name}, node ${process.version}, ${os.availableParallelism()} x ${
-    os.cpus()[0]?.model.trim()
-  }, ${Math.round(os.totalmem() / 2 ** 30)} GiB`
+  const machine = describeMachine(server.name)
   console.log(`${machine}; ${options.rounds} rounds of ${milliseconds(options) / 1000} s\n`)
   const started = new Map<string, RemoteSubject>()
   const start = Effect.fnUntraced(function*(name: SubjectName, checkout?: string) {
@@ -135,15 +135,6 @@ const casesOf = (checkout: string) =>
     )
     return module.cases
   })
-
-/** Of this checkout; with a plus sign if it has changes that are not committed. */
-const commitOf = (): string | null => {
-  const git = spawnSync("git", ["describe", "--always", "--dirty=+", "--exclude=*"], {
-    cwd: import.meta.dirname,
-    encoding: "utf8"
-  })
-  return git.status === 0 ? git.stdout.trim() : null
-}
 
 const milliseconds = ({ quick }: Options) => quick ? 200 : 1200
 
@@ -191,7 +182,8 @@ const runCase = Effect.fnUntraced(function*(
 const main = () => {
   const [word, ...files] = process.argv.slice(2)
   try {
-    if (word !== "compare") return readOptions(process.argv.slice(2))
+    if (word === "soak") return soak(files)
+    if (word !== "compare") return program(readOptions(process.argv.slice(2)))
     if (files.length !== 2) throw new Error("compare takes two files")
     const [a, b] = files.map((file) => parseRun(fs.readFileSync(file, "utf8"))) as [Run, Run]
     console.log(compareRuns(a, b))
@@ -202,4 +194,4 @@ const main = () => {
   }
 }
 
-NodeRuntime.runMain(Effect.scoped(program(main())))
+NodeRuntime.runMain(Effect.scoped(main()))

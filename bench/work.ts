@@ -55,7 +55,8 @@ export interface LinkWork {
 /** Messages are handled by a subscription that begins with the first. */
 export interface SubscribeWork {
   readonly kind: "subscribe"
-  readonly partitions: number
+  /** How many, by a hash of streams' names; or each stream has its own. */
+  readonly partitions: number | "streams"
   readonly messages: number
   readonly delivery: "atLeastOnce" | "transactional"
   readonly acknowledge: "message" | "batch"
@@ -82,6 +83,14 @@ export interface ArchiveWork {
   readonly kind: "import" | "export"
 }
 
+/** A process starts: it opens a store with so many aggregated streams, each with a subscription, that are all there. */
+export interface StartWork {
+  readonly kind: "start"
+  readonly streams: number
+  /** How many milliseconds it takes, or how many statements. */
+  readonly measures: "time" | "statements"
+}
+
 export type StreamWork =
   | LinkWork
   | ArchiveWork
@@ -92,5 +101,6 @@ export type StreamWork =
   | ScheduledWork
   /** How many statements the server runs for each message that is handled. */
   | { readonly kind: "statements"; readonly work: SubscribeWork }
+  | StartWork
   /** How long a message takes from the call of write to its handler, while 100 are written in a second. */
   | { readonly kind: "latency"; readonly percentile: number }

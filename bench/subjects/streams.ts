@@ -8,6 +8,8 @@ import type { CatchUpWork, LinkWork, StreamWork, SubscribeWork } from "../work.t
 import { makeArchives } from "./imports.ts"
 import { addQuantities, createQuantities, makeProjections } from "./projections.ts"
 import { makeScheduled } from "./scheduled.ts"
+import { makeStart } from "./start.ts"
+import { countStatements } from "./statements.ts"
 import { storedStream } from "./Subject.ts"
 
 const partitioners: Readonly<Record<LinkWork["partitioner"], Partitioner.Partitioner<Order>>> = {
@@ -18,6 +20,9 @@ const partitioners: Readonly<Record<LinkWork["partitioner"], Partitioner.Partiti
   function: ({ version }) => version % 16
 }
 
+/** Of the number in the name of its stream. */
+const ownPartition: Partitioner.Partitioner<Order> = ({ stream }) => Number(stream.match(/\d+/)?.[0])
+
 export const makeStreams = (
   store: MessageStore.MessageStore<Order>,
   sql: SqlClient.SqlClient,
@@ -27,6 +32,7 @@ export const makeStreams = (
   const streams = new Map<string, AggregatedStream.AggregatedStream<Order>>()
   const projections = makeProjections(sql)
   const writeScheduled = makeScheduled(store, sql)
+  const start = makeStart(sql)
   const archives = makeArchives(store, sql, copies)
   let subscriptions = 0
 
@@ -81,7 +87,11 @@ export const makeStreams = (
     })
 
   const subscribe = Effect.fnUntraced(function*(work: SubscribeWork) {
-    const stream = yield* streamOf(`partitions_${work.partitions}`, Partitioner.streamName(work.partitions))
+    const { partitions } = work
+    const stream = yield* streamOf(
+      `partitions_${partitions}`,
+      partitions === "streams" ? ownPartition : Partitioner.streamName(partitions)
+    )
     yield* stream.projector.runOnce
     if (upserts === "projection") return yield* projections.handle(stream, work.messages)
     yield* createQuantities(sql, "quantities")
@@ -100,14 +110,16 @@ export const makeStreams = (
     return yield* projections.catchUp(stream, work)
   })
 
-  /** As the server counts them, on whatever connection; without BEGIN and COMMIT, which it counts once when prepared. */
   const statements = Effect.fnUntraced(function*(work: SubscribeWork) {
-    yield* sql`create extension if not exists pg_stat_statements`.unprepared
-    yield* sql`select pg_stat_statements_reset()`
-    const { units: messages } = yield* subscribe(work)
-    const [row] = yield* sql<{ readonly calls: number }>`select sum(calls)::float8 as calls from pg_stat_statements
-      where dbid = (select oid from pg_database where datname = current_database())`
-    return { units: row?.calls ?? NaN, seconds: messages }
+    let messages = 0
+    const calls = yield* countStatements(
+      sql,
+      Effect.tap(subscribe(work), ({ units }) =>
+        Effect.sync(() => {
+          messages = units
+        }))
+    )
+    return { units: calls, seconds: messages }
   })
 
   /** Milliseconds from the call of `write` to the handler, at 100 writes a second: a percentile of 300. */
@@ -157,6 +169,8 @@ export const makeStreams = (
         return archives[work.kind]
       case "statements":
         return statements(work.work)
+      case "start":
+        return start(work)
       case "latency":
         return latency(work.percentile)
     }

@@ -7,6 +7,7 @@ import type {
   Claim,
   EncodedStoredMessage,
   PartitionHead,
+  PartitionQuery,
   PartitionStatus,
   SubscriptionStorage
 } from "../Storage.ts"
@@ -48,6 +49,11 @@ export const make = (
     })
 
   const view = Effect.map(Transaction.current, (transaction) => subscribed.view(transaction))
+
+  const readUnlessPaused = (state: Effect.Success<typeof view>, query: PartitionQuery) =>
+    state.pauseOf(query.partition) === undefined
+      ? readPartition(query)
+      : Effect.succeed({ messages: [], more: false })
 
   const change: Parked.ChangeState = (locks, decide) =>
     Transaction.required((transaction) =>
@@ -101,14 +107,15 @@ export const make = (
           ),
         othersCannotAsk: false
       }),
-    read: (query) =>
-      Effect.flatMap(
-        view,
-        (state) =>
-          state.pauseOf(query.partition) === undefined
-            ? readPartition(query)
-            : Effect.succeed({ messages: [], more: false })
-      ),
+    read: (query) => Effect.flatMap(view, (state) => readUnlessPaused(state, query)),
+    begin: ({ limit, partition }) =>
+      Effect.flatMap(view, (state) => {
+        const checkpoint = state.checkpoints.get(partition) ?? -1
+        return Effect.map(
+          readUnlessPaused(state, { partition, fromPosition: checkpoint + 1, limit }),
+          (page) => ({ ...page, checkpoint })
+        )
+      }),
     pending: Effect.gen(function*() {
       const state = yield* view
       const { checkpoints, halted, numbering: began } = state

@@ -223,6 +223,7 @@ export const make = (backend: Backend, places: PersonalPlaces, keys: Keys, snaps
         subscription: (name) =>
           Effect.map(stream.subscription(name), (subscribed) => ({
             ...subscribed,
+            begin: (query) => readableIn(subscribed.begin(query)),
             read: (query) => readableIn(subscribed.read(query)),
             parked: (query) => Effect.flatMap(subscribed.parked(query), readableParked),
             requeued: (partition) =>

@@ -24,8 +24,9 @@ import { joining, overlapping, type Versions } from "../storage/joining.ts"
 import type { Signal, Wakeup } from "../storage/listeners.ts"
 import { withTransaction } from "./client/transaction.ts"
 import { type Int8, int8, timeParameter } from "./client/values.ts"
-import { type OfStream, type Row, sized } from "./messages.ts"
+import type { OfStream } from "./messages.ts"
 import { type Store, streamLockKey, tagLockKey, timeAdded } from "./objects.ts"
+import { type Row, sized } from "./pages.ts"
 
 interface StoredRow extends Row, OfStream {
   /** JSON text of a string. */

@@ -19,13 +19,15 @@
 import type * as PgConnection from "@effect/sql-pg/PgConnection"
 import { Context, Deferred, Effect, Layer } from "effect"
 import type { Scope } from "effect"
-import type { SqlClient, Statement } from "effect/sql"
+import { SqlClient, type Statement } from "effect/sql"
+import type { SqlError } from "effect/sql/SqlError"
 import { hostname } from "node:os"
 import process from "node:process"
 import type { Claim, ClaimMode, Claims, ClaimToken } from "../Storage.ts"
+import * as Gathered from "./client/gathered.ts"
 import { perClient } from "./client/perClient.ts"
 import { connectionOf, layer as sessionLayer, Session } from "./client/session.ts"
-import { type Int8, int8 } from "./client/values.ts"
+import { int8 } from "./client/values.ts"
 import * as Leases from "./leases.ts"
 import { lockKey, type OpenedSubscription, serverRun } from "./objects.ts"
 import { confirmation, isPaused } from "./paused.ts"
@@ -47,14 +49,16 @@ const defaultLease = 30_000
 export const layer = perClient(() =>
   Layer.effect(
     ClaimHolder,
-    Effect.map(Session, (session) => {
+    Effect.gen(function*() {
+      const session = yield* Session
+      const gather = yield* Gathered.make(yield* SqlClient.SqlClient)
       // By key: the session of a process would get its own locks again and again.
       const locked = new Set<bigint>()
       let hasWarned = false
-      return Effect.fnUntraced(function*(sql, subscription, mode, label) {
+      return ClaimHolder.of(Effect.fnUntraced(function*(sql, subscription, mode, label) {
         const owner = `${hostname()}:${process.pid}${label === undefined ? "" : ` ${label}`}`
         if (mode._tag === "Session" && session.isAvailable) {
-          return yield* bySession(session, locked, subscription, owner)
+          return yield* bySession(session, gather, locked, subscription, owner)
         }
         if (mode._tag === "Session" && !hasWarned) {
           hasWarned = true
@@ -66,11 +70,12 @@ export const layer = perClient(() =>
         return yield* Leases.make(
           sql,
           session,
+          gather,
           subscription,
           mode._tag === "Lease" ? mode.milliseconds : defaultLease,
           owner
         )
-      })
+      }))
     })
   ).pipe(Layer.provide(sessionLayer))
 )
@@ -82,6 +87,22 @@ export const isOfRun = (sql: SqlClient.SqlClient, { run }: ClaimToken): Statemen
 const unlock = (session: PgConnection.PgConnection, key: bigint) =>
   session.query("select pg_advisory_unlock($1::int8)", [int8(key)])
 
+/** How many claims are made, or released, in one statement. */
+const maximumClaims = 64
+
+/** A partition that is to be claimed. */
+interface Wanted {
+  readonly key: bigint
+  readonly partition: number
+  readonly ask: boolean
+}
+
+interface Taken {
+  readonly token: number
+  readonly run: number
+  readonly connection: PgConnection.PgConnection
+}
+
 interface Lock {
   readonly key: bigint
   readonly connection: PgConnection.PgConnection
@@ -90,6 +111,7 @@ interface Lock {
 
 const bySession = Effect.fnUntraced(function*(
   session: Session["Service"],
+  gather: Gathered.Gather,
   locked: Set<bigint>,
   subscription: OpenedSubscription,
   owner: string
@@ -105,46 +127,109 @@ const bySession = Effect.fnUntraced(function*(
     }
   })
 
-  const take = Effect.fnUntraced(function*(partition: number, key: bigint, ask: boolean) {
+  // Rows are locked in the order of partitions, by whoever locks several: nobody waits for whom he holds up.
+  const takeAll = Effect.fnUntraced(function*(
+    wanted: ReadonlyArray<Wanted>
+  ): Effect.fn.Return<ReadonlyArray<Taken | undefined>, SqlError> {
     const opened = connection.current()
-    if (opened === undefined || locked.has(key)) return undefined
-    locked.add(key)
+    if (opened === undefined) return []
     const result = yield* Effect.onExit(
       opened.query(
-        `with lock as materialized (select pg_try_advisory_lock($1::int8) as is_taken), claimed as (
+        `with wanted as materialized (
+          select w.*, pg_try_advisory_lock(w.key) as is_taken from unnest($1::int8[], $2::int[], $4::boolean[]) w(key, partition, ask)
+        ), claimed as (
           insert into ${table} as c (partition, token, held_by, owner, lock_key, claimed_at)
-          select $2::int, 1, 1, $3::text, $1::int8, clock_timestamp() from lock where is_taken
+          select w.partition, 1, 1, $3::text, w.key, clock_timestamp() from wanted w where w.is_taken order by w.partition
           on conflict (partition) do update
           set token = c.token + 1, held_by = c.token + 1, owner = excluded.owner, lock_key = excluded.lock_key,
             claimed_at = excluded.claimed_at, expires_at = null, is_wanted = false
           where c.expires_at is null or c.expires_at < clock_timestamp()
-          returning token
+          returning partition, token
         ), asked as (
-          update ${table} c set is_wanted = true from lock
-          where $4::boolean and not lock.is_taken and c.partition = $2::int and c.held_by is not null and not c.is_wanted
-        ) select is_taken, token, ${serverRun} as run from lock left join claimed on true`,
-        [int8(key), partition, owner, ask]
+          update ${table} c set is_wanted = true from wanted w
+          where w.ask and not w.is_taken and c.partition = w.partition and c.held_by is not null and not c.is_wanted
+        ) select w.partition, w.is_taken, c.token, ${serverRun} as run from wanted w left join claimed c on c.partition = w.partition`,
+        [
+          wanted.map(({ key }) => int8(key)),
+          wanted.map(({ partition }) => partition),
+          owner,
+          wanted.map(({ ask }) => ask)
+        ]
       ),
       (exit) => {
-        const [row] = exit._tag === "Success" ? exit.value.rows : []
-        if (row !== undefined && row["token"] !== null && connection.current() === opened) return Effect.void
+        const rows = exit._tag === "Success" ? exit.value.rows : []
+        const refused = new Set(rows.filter((row) => row["is_taken"] === false).map((row) => row["partition"]))
+        const claimed = new Set(rows.filter((row) => row["token"] !== null).map((row) => row["partition"]))
+        const stands = connection.current() === opened
         // What fails after it got the lock (a time limit, say) has it still, and so has what met a lease.
-        return Effect.andThen(
-          row?.["is_taken"] === false ? Effect.void : Effect.ignore(unlock(opened, key)),
-          Effect.sync(() => locked.delete(key))
+        return Effect.forEach(
+          wanted.filter(({ partition }) => !refused.has(partition) && !(stands && claimed.has(partition))),
+          ({ key }) => Effect.ignore(unlock(opened, key)),
+          { discard: true }
         )
       }
     )
-    const token = (result.rows[0]?.["token"] ?? null) as Int8 | null
-    if (token === null || connection.current() !== opened) return undefined
+    const rows = new Map(result.rows.map((row) => [row["partition"], row]))
+    return wanted.map(({ partition }) => {
+      const { run, token = null } = rows.get(partition) ?? {}
+      return token === null ? undefined : { token: Number(token), run: Number(run), connection: opened }
+    })
+  })
+
+  const releaseAll = (released: ReadonlyArray<Lock>): Effect.Effect<ReadonlyArray<void>, SqlError> => {
+    const opened = connection.current()
+    const held = released.filter((lock) => lock.connection === opened)
+    return Effect.as(
+      opened === undefined || held.length === 0
+        ? Effect.void
+        : opened.query(
+          `with mine as materialized (
+            select * from unnest($1::int8[], $2::int[], $3::int8[]) m(key, partition, token)
+          ), held as materialized (
+            select c.partition from ${table} c join mine m on m.partition = c.partition and m.token = c.held_by
+            order by c.partition for no key update of c
+          ), released as (
+            update ${table} c set held_by = null, owner = null, claimed_at = null from held
+            where c.partition = held.partition
+          ) select pg_advisory_unlock(m.key) from mine m`,
+          [
+            held.map(({ key }) => int8(key)),
+            held.map(({ claim }) => claim.partition),
+            held.map(({ claim }) => int8(claim.token))
+          ]
+        ),
+      released.map(() => undefined)
+    )
+  }
+
+  const gathered = { statements: 1, maximum: maximumClaims, isPatient: true }
+  const takeGathered = gather({ ...gathered, put: takeAll })
+  const releaseGathered = gather({ ...gathered, put: releaseAll })
+
+  const take = Effect.fnUntraced(function*(partition: number, key: bigint, ask: boolean) {
+    if (locked.has(key)) return undefined
+    locked.add(key)
+    const taken = yield* Effect.onExit(
+      takeGathered({ key, partition, ask }),
+      (exit) =>
+        Effect.sync(() => {
+          if (exit._tag === "Failure" || exit.value === undefined) locked.delete(key)
+        })
+    )
+    if (taken === undefined) return undefined
+    const { connection: opened, run, token } = taken
+    if (connection.current() !== opened) {
+      locked.delete(key)
+      return undefined
+    }
     const lost = Deferred.makeUnsafe<void>()
     const lock: Lock = {
       key,
       connection: opened,
       claim: {
         partition,
-        token: Number(token),
-        run: Number(result.rows[0]?.["run"]),
+        token,
+        run,
         lost: Deferred.await(lost),
         // On the session of the lock: if it answers, it has the lock.
         confirm: Effect.suspend(() =>
@@ -152,7 +237,7 @@ const bySession = Effect.fnUntraced(function*(
             ? Effect.map(
               opened.query(
                 `select ${paused} as is_paused from ${table} c where partition = $1::int and token = $2::int8`,
-                [partition, int8(Number(token))]
+                [partition, int8(token)]
               ),
               ({ rows }) => locks.has(lock) ? confirmation(rows) : "Fenced"
             )
@@ -168,12 +253,7 @@ const bySession = Effect.fnUntraced(function*(
     Effect.suspend(() =>
       lock === undefined || !locks.has(lock)
         ? Effect.void
-        : lock.connection.query(
-          `with released as (
-            update ${table} set held_by = null, owner = null, claimed_at = null where partition = $2::int and held_by = $3::int8
-          ) select pg_advisory_unlock($1::int8)`,
-          [int8(lock.key), lock.claim.partition, int8(lock.claim.token)]
-        ).pipe(
+        : releaseGathered(lock).pipe(
           Effect.ignore({ log: "Debug" }), // a session that cannot unlock is lost, and its locks with it
           Effect.andThen(Effect.sync(() => forget(lock)))
         )
@@ -181,7 +261,7 @@ const bySession = Effect.fnUntraced(function*(
 
   return {
     claim: Effect.fnUntraced(function*(partition, { ask = false } = {}) {
-      const key = yield* lockKey(subscription, partition)
+      const key = lockKey(subscription, partition)
       yield* connection.connected
       const lock = yield* Effect.acquireRelease(take(partition, key, ask), release)
       return lock?.claim

@@ -9,15 +9,33 @@ import type { SqlClient } from "effect/sql"
 import type { SqlError } from "effect/sql/SqlError"
 import * as Moment from "../internal/moment.ts"
 import type { Claim, Claims } from "../Storage.ts"
+import type * as Gathered from "./client/gathered.ts"
 import { connectionOf, type Session } from "./client/session.ts"
-import { type Int8, int8 } from "./client/values.ts"
+import { int8 } from "./client/values.ts"
 import { lockKey, type OpenedSubscription, serverRun } from "./objects.ts"
 import { confirmation, isPaused } from "./paused.ts"
 
 /** The keys of the advisory locks of this database that are held. */
-export const lockedKeys = `select l.classid::bigint << 32 | l.objid::bigint from pg_locks l
+export const lockedKeys = `select l.classid::bigint << 32 | l.objid::bigint as key from pg_locks l
   where l.locktype = 'advisory' and l.objsubid = 1 and l.granted
     and l.database = (select oid from pg_database where datname = current_database())`
+
+/** How many leases are taken, or released, in one statement. */
+const maximumClaims = 64
+
+/** A partition that is to be claimed. */
+interface Wanted {
+  readonly partition: number
+  readonly key: bigint
+  readonly ask: boolean
+  /** The token of a lease of this consumer's that has ended, and may not be released; 0: none. */
+  readonly unreleased: number
+}
+
+interface Taken {
+  readonly token: number
+  readonly run: number
+}
 
 interface Lease {
   readonly claim: Claim
@@ -30,6 +48,7 @@ interface Lease {
 export const make = Effect.fnUntraced(function*(
   sql: SqlClient.SqlClient,
   session: Session["Service"],
+  gather: Gathered.Gather,
   subscription: OpenedSubscription,
   milliseconds: number,
   owner: string
@@ -56,28 +75,72 @@ export const make = Effect.fnUntraced(function*(
         : Effect.map(opened.query(text, values), ({ rows }) => rows)
     })
 
-  const take = Effect.fnUntraced(function*(partition: number, ask: boolean) {
-    const key = yield* lockKey(subscription, partition)
-    const at = yield* Moment.now
-    const [row] = yield* query(
-      `with claimed as (
-        insert into ${table} as c (partition, token, held_by, owner, expires_at, claimed_at)
-        select $2::int, 1, 1, $3::text, ${expiry}, clock_timestamp() where $4::int8 not in (${lockedKeys})
-        on conflict (partition) do update
-        set token = c.token + 1, held_by = c.token + 1, owner = excluded.owner, expires_at = excluded.expires_at,
-          claimed_at = excluded.claimed_at, lock_key = null, is_wanted = false
-        where c.expires_at is null or c.expires_at < clock_timestamp() or (c.held_by = $6::int8 and c.owner = $3::text)
-        returning token
-      ), asked as (
-        update ${table} c set is_wanted = true
-        where $5::boolean and not exists (select from claimed) and c.partition = $2::int and c.held_by is not null
-          and not c.is_wanted
-      ) select token, ${serverRun} as run from claimed`,
-      [milliseconds, partition, owner, int8(key), ask, int8(unreleased.get(partition) ?? 0)]
+  // Rows are locked in the order of partitions, by whoever locks several: nobody waits for whom he holds up.
+  const takeAll = (wanted: ReadonlyArray<Wanted>): Effect.Effect<ReadonlyArray<Taken | undefined>, SqlError> =>
+    Effect.map(
+      query(
+        `with locked as materialized (${lockedKeys}), wanted as materialized (
+          select * from unnest($2::int[], $4::int8[], $5::boolean[], $6::int8[]) w(partition, key, ask, unreleased)
+        ), claimed as (
+          insert into ${table} as c (partition, token, held_by, owner, expires_at, claimed_at)
+          select w.partition, 1, 1, $3::text, ${expiry}, clock_timestamp() from wanted w
+          where w.key not in (select key from locked) order by w.partition
+          on conflict (partition) do update
+          set token = c.token + 1, held_by = c.token + 1, owner = excluded.owner, expires_at = excluded.expires_at,
+            claimed_at = excluded.claimed_at, lock_key = null, is_wanted = false
+          where c.expires_at is null or c.expires_at < clock_timestamp() or (
+            c.owner = $3::text and exists (
+              select from wanted w where w.partition = excluded.partition and w.unreleased = c.held_by
+            )
+          )
+          returning partition, token
+        ), asked as (
+          update ${table} c set is_wanted = true from wanted w
+          where w.ask and not exists (select from claimed k where k.partition = w.partition)
+            and c.partition = w.partition and c.held_by is not null and not c.is_wanted
+        ) select partition, token, ${serverRun} as run from claimed`,
+        [
+          milliseconds,
+          wanted.map(({ partition }) => partition),
+          owner,
+          wanted.map(({ key }) => int8(key)),
+          wanted.map(({ ask }) => ask),
+          wanted.map(({ unreleased: token }) => int8(token))
+        ]
+      ),
+      (rows) => {
+        const taken = new Map(
+          rows.map((row) => [row["partition"], { token: Number(row["token"]), run: Number(row["run"]) }])
+        )
+        return wanted.map(({ partition }) => taken.get(partition))
+      }
     )
-    if (row === undefined) return undefined
+
+  const releaseAll = (released: ReadonlyArray<Lease>): Effect.Effect<ReadonlyArray<void>, SqlError> =>
+    Effect.map(
+      query(
+        `with held as materialized (
+          select c.partition from ${table} c join unnest($1::int[], $2::int8[]) m(partition, token)
+            on m.partition = c.partition and m.token = c.held_by
+          order by c.partition for no key update of c
+        ) update ${table} c set held_by = null, owner = null, expires_at = null, claimed_at = null from held
+          where c.partition = held.partition`,
+        [released.map(({ claim }) => claim.partition), released.map(({ claim }) => int8(claim.token))]
+      ),
+      () => released.map(() => undefined)
+    )
+
+  const gathered = { statements: 1, maximum: maximumClaims, isPatient: true }
+  const takeGathered = gather({ ...gathered, put: takeAll })
+  const releaseGathered = gather({ ...gathered, put: releaseAll })
+
+  const take = Effect.fnUntraced(function*(partition: number, ask: boolean) {
+    const key = lockKey(subscription, partition)
+    const at = yield* Moment.now
+    const taken = yield* takeGathered({ partition, key, ask, unreleased: unreleased.get(partition) ?? 0 })
+    if (taken === undefined) return undefined
     unreleased.delete(partition)
-    const [token, run] = [Number(row["token"] as Int8), Number(row["run"] as Int8)]
+    const { run, token } = taken
     const lost = Deferred.makeUnsafe<void>()
     const confirm = Effect.map(
       query(
@@ -105,14 +168,7 @@ export const make = Effect.fnUntraced(function*(
       unreleased.set(partition, token)
       return session.isAvailable && connection.current() === undefined
         ? Effect.void // it expires
-        : Effect.tap(
-          query(
-            `update ${table} set held_by = null, owner = null, expires_at = null, claimed_at = null
-            where partition = $1::int and held_by = $2::int8`,
-            [partition, int8(token)]
-          ),
-          () => Effect.sync(() => unreleased.delete(partition))
-        )
+        : Effect.tap(releaseGathered(lease), () => Effect.sync(() => unreleased.delete(partition)))
     }).pipe(Effect.ignore({ log: "Debug" }))
 
   const renew = Effect.gen(function*() {
@@ -120,10 +176,11 @@ export const make = Effect.fnUntraced(function*(
     const held = Array.from(leases)
     if (held.length === 0) return
     const renewed = yield* query(
-      `update ${table} c set expires_at = ${expiry} from unnest($2::int[], $3::int8[], $4::int8[]) mine(partition, token, run)
-      where c.partition = mine.partition and c.token = mine.token and mine.run = ${serverRun}
-        and c.expires_at >= clock_timestamp()
-      returning c.partition`,
+      `with mine as materialized (
+        select c.partition from ${table} c join unnest($2::int[], $3::int8[], $4::int8[]) m(partition, token, run)
+          on m.partition = c.partition and m.token = c.token and m.run = ${serverRun}
+        where c.expires_at >= clock_timestamp() order by c.partition for no key update of c
+      ) update ${table} c set expires_at = ${expiry} from mine where c.partition = mine.partition returning c.partition`,
       [
         milliseconds,
         held.map(({ claim }) => claim.partition),

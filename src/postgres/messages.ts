@@ -6,7 +6,6 @@ import { Effect } from "effect"
 import type { Schema } from "effect"
 import type { SqlClient } from "effect/sql/SqlClient"
 import type { SqlError } from "effect/sql/SqlError"
-import type * as Statement from "effect/sql/Statement"
 import type { StreamHead } from "../Message.ts"
 import type {
   EncodedStoredMessage,
@@ -19,22 +18,9 @@ import type {
 } from "../Storage.ts"
 import { type Int8, milliseconds, toTime } from "./client/values.ts"
 import { editionOf, serverRun, type Store, streamLockKey, tagLockKey, timeAdded } from "./objects.ts"
+import { type PageOptions, readable, type Row, sized } from "./pages.ts"
 import * as Searches from "./searches.ts"
 import * as Snapshots from "./snapshots.ts"
-
-export interface Row {
-  readonly message_id: string
-  readonly version: number
-  readonly global_position: Int8
-  /** In milliseconds. */
-  readonly added_at: number
-  /** As text, whose size is known before it is sent; null if that is more than the driver reads at once. */
-  readonly message: string | null
-  /** Of message and metadata, in bytes. */
-  readonly size: number
-  /** As text: rows that were written together share it, and it is parsed once. */
-  readonly metadata: string | null
-}
 
 export interface OfStream {
   readonly stream: string
@@ -81,109 +67,6 @@ export const toStored = <R extends Row>(
     }
   })
 }
-
-/** A page ends with the row that brings what is sent of it, metadata included, to this size in bytes. */
-export const pageBytes = 4 * 1024 * 1024
-
-/**
- * Stored rows that are larger than this, in bytes, are read in pages of their own: what a row comes to as text shows when it
- * is made, and nobody should make a thousand large ones to send the first few. Compressed, it is less than the text: by a
- * factor of 90 at most, which the numbers of jsonb (`1e308`) multiply.
- */
-const largeRow = 8192
-const largeRowsAtATime = 16
-
-/** What a driver reads at once, less the columns beside message and metadata. */
-const readableBytes = (sql: SqlClient): number => {
-  const { config } = sql as { readonly config?: { readonly maxMessageSize?: number | undefined } }
-  return (config?.maxMessageSize ?? 16 * 1024 * 1024) - 4096
-}
-
-/** The message of a row, given as text, in a statement that is bounded by the number of its rows. */
-export const readable = (sql: SqlClient, message = "m.message::text"): string => {
-  const size = `pg_catalog.octet_length(${message})`
-  return `case when ${size} <= ${readableBytes(sql)} then ${message} end as message, ${size} as size`
-}
-
-interface PageOptions {
-  /** A row that has a state in `s.state` is that of a snapshot, and has it in place of its message. */
-  readonly snapshot?: boolean
-  /** A text that is read with the page, in one view, whether it has rows or not. */
-  readonly beside?: Statement.Fragment
-}
-
-interface FoundPage<R> {
-  readonly rows: ReadonlyArray<R>
-  readonly beside: string | undefined
-}
-
-/**
- * Cuts the rows of a query off at the size of a page, in its order. The query calls the messages `m`; `shown` are columns
- * beside those of a {@link Row}, each with a comma behind it.
- */
-export const sized = (sql: SqlClient, store: Store) => {
-  const size = sql.literal(
-    `coalesce(pg_catalog.octet_length(message), ${pageBytes}) + coalesce(pg_catalog.octet_length(metadata), 0)`
-  )
-  const stored = sql.literal(
-    `message_id, version, global_position, ${milliseconds("added_at")} as added_at, metadata, size,
-        case when size <= ${readableBytes(sql)} then message end as message`
-  )
-  const added = sql.literal(timeAdded(store, "m"))
-  const fits = sql.literal(`bytes - size < ${pageBytes}`)
-  const find = <R extends Row>(
-    shown: string,
-    found: Statement.Fragment,
-    limit: number,
-    largest: number,
-    { beside, snapshot }: PageOptions
-  ): Effect.Effect<FoundPage<R>, SqlError> => {
-    const message = snapshot ? "s.state is not null as is_snapshot, case when s.state is not null then s.state" : "case"
-    const rows = sql`(
-        select *, ${size} as size, sum(${size}) over (rows unbounded preceding) as bytes
-        from (
-          select m.message_id, stream, version, global_position, ${added} as added_at, metadata::text as metadata,
-            ${
-      sql.literal(message)
-    } when pg_catalog.pg_column_size(message) <= ${largest}::int then message::text end as message${found}
-          limit ${limit}
-        ) found
-      ) sized`
-    const columns = sql`${sql.literal(shown)}${stored}`
-    if (beside === undefined) {
-      return Effect.map(
-        sql<R>`select ${columns} from ${rows} where ${fits}`,
-        (all) => ({ rows: all, beside: undefined })
-      )
-    }
-    // The first row has it; an empty page is one row that has nothing else.
-    const page = sql<R & { readonly beside: string | null }>`
-      select ${columns}, case when bytes > size then null else ${beside} end as beside
-      from (values (1)) one left join ${rows} on ${fits}`
-    return Effect.map(page, (all) => ({
-      rows: all[0]?.size === null ? [] : all,
-      beside: all[0]?.beside ?? undefined
-    }))
-  }
-
-  return Effect.fnUntraced(function*<R extends Row>(
-    shown: string,
-    found: Statement.Fragment,
-    limit: number,
-    options: PageOptions = {}
-  ): Effect.fn.Return<FoundPage<R> & { readonly more: boolean }, SqlError> {
-    const page = yield* find<R>(shown, found, limit, largeRow, options)
-    const large = page.rows.findIndex((row) => row.message === null)
-    if (large > 0) return { ...page, rows: page.rows.slice(0, large), more: true }
-    if (large < 0) return { ...page, more: isCut(page.rows, limit) }
-    const atATime = Math.min(limit, largeRowsAtATime)
-    const ofLarge = yield* find<R>(shown, found, atATime, 2 ** 31 - 1, options)
-    return { ...ofLarge, more: isCut(ofLarge.rows, atATime) }
-  })
-}
-
-const isCut = (rows: ReadonlyArray<Row>, limit: number): boolean =>
-  rows.length === limit || rows.reduce((sum, { size }) => sum + size, 0) >= pageBytes
 
 export const make = (sql: SqlClient, store: Store) => {
   const table = sql(store.table)

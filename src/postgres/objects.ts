@@ -3,7 +3,8 @@
  *
  * They are spliced into SQL, so they are made only here, from a name that `checkName` has accepted.
  */
-import { Effect, Result } from "effect"
+import { Result } from "effect"
+import { createHash } from "node:crypto"
 import type { InvalidNameError } from "../errors.ts"
 import { checkName } from "../internal/names.ts"
 
@@ -217,19 +218,8 @@ export const forSubscription = (name: string): Result.Result<SubscriptionObjects
   }))
 
 /** depeche_db's key of the lock of a partition, or of the initialisation: part of the wire contract. */
-export const lockKey = (
-  { lockPrefix, name }: OpenedSubscription,
-  partition: number | "init"
-): Effect.Effect<bigint> =>
-  Effect.map(
-    Effect.promise(() =>
-      globalThis.crypto.subtle.digest(
-        "SHA-1",
-        new TextEncoder().encode(`${lockPrefix}${name}.subscription-${name}-${partition}`)
-      )
-    ),
-    (hash) => new DataView(hash).getBigInt64(0, true)
-  )
+export const lockKey = ({ lockPrefix, name }: OpenedSubscription, partition: number | "init"): bigint =>
+  createHash("sha1").update(`${lockPrefix}${name}.subscription-${name}-${partition}`).digest().readBigInt64LE()
 
 export interface ProjectionObjects {
   readonly name: string

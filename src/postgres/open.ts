@@ -98,13 +98,23 @@ export const checkStore = Effect.fnUntraced(function*(
   const { projectionTable, table } = yield* Effect.fromResult(Objects.forStream(name))
   yield* requireTables(name, table, projectionTable)
   const [row] = yield* sql<{ readonly store: string }>`select store from ${sql(projectionTable)}`
-  if (row !== undefined && row.store !== storeName) {
-    return yield* new InvalidNameError({
-      identifier: name,
-      reason: `is taken by an aggregated stream of the store "${row.store}"`
-    })
-  }
+  yield* checkOwner(storeName, name, row?.store)
 })
+
+/** The same, when it is known which store has it. */
+export const checkOwner = (
+  storeName: string,
+  name: string,
+  owner: string | undefined
+): Effect.Effect<void, InvalidNameError> =>
+  owner === undefined || owner === storeName
+    ? Effect.void
+    : Effect.fail(
+      new InvalidNameError({
+        identifier: name,
+        reason: `is taken by an aggregated stream of the store "${owner}"`
+      })
+    )
 
 /** A subscription whose migrations have run. */
 export const openSubscription = Effect.fnUntraced(function*(

@@ -15,8 +15,9 @@ import type {
 import { isOfRun } from "./claims.ts"
 import { withTransaction } from "./client/transaction.ts"
 import { int8, milliseconds, toTime } from "./client/values.ts"
-import { readable, type Row, toStored } from "./messages.ts"
+import { toStored } from "./messages.ts"
 import { type Store, type SubscriptionObjects, timeAdded } from "./objects.ts"
+import { readable, type Row } from "./pages.ts"
 import { isPaused } from "./paused.ts"
 
 interface ParkedRow extends Row {

@@ -42,8 +42,9 @@ import type { BuiltIn } from "../Partitioner.ts"
 import type { AggregatedStorage, OpenedDefinition, ProjectedPage, RoundError, ScannedPage } from "../Storage.ts"
 import type { Wakeup } from "../storage/listeners.ts"
 import { type Int8, int8, milliseconds } from "./client/values.ts"
-import { type OfStream, pageBytes, readable, type Row, toStored } from "./messages.ts"
+import { type OfStream, toStored } from "./messages.ts"
 import type { Objects, StreamObjects } from "./objects.ts"
+import { pageBytes, readable, type Row } from "./pages.ts"
 
 /** What the projection functions answer. */
 interface Outcome {

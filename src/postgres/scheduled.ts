@@ -15,8 +15,8 @@ import type { Wakeup } from "../storage/listeners.ts"
 import { withTransaction } from "./client/transaction.ts"
 import { type Int8, int8, milliseconds, timeParameter, toTime } from "./client/values.ts"
 import { busyLocks } from "./locks.ts"
-import { pageBytes } from "./messages.ts"
 import type { Store } from "./objects.ts"
+import { pageBytes } from "./pages.ts"
 
 /** Each stream and each tag of a batch has a lock in the database until the commit. */
 const batchSize = 500

@@ -10,6 +10,7 @@ import { Listeners, type Signal, Wakeup } from "../storage/listeners.ts"
 import { append } from "./append.ts"
 import * as Archive from "./archive.ts"
 import * as Claims from "./claims.ts"
+import * as Gathered from "./client/gathered.ts"
 import { snapshot } from "./client/snapshot.ts"
 import * as SpareConnections from "./client/spareConnections.ts"
 import { withTransaction } from "./client/transaction.ts"
@@ -92,7 +93,13 @@ export const layer = (
       const coalesced = options?.coalesce === false
         ? undefined
         : yield* GroupCommit.make((items) => call(items, grouped), locks, name)
-      const open = Opening.make(sql, store, claims, wakeup)
+      const open = Opening.make(
+        sql,
+        store,
+        claims,
+        wakeup,
+        options?.coalesce === false ? Gathered.alone : yield* Gathered.make(sql)
+      )
       const queries = Queries.make(sql, store)
       return Storage.of({
         ...queries,

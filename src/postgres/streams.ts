@@ -1,6 +1,8 @@
 /** An aggregated stream on PostgreSQL: reads of its tables, and its projection. */
 import { DateTime, Effect } from "effect"
+import type { Array as Arr } from "effect"
 import type { SqlClient } from "effect/sql/SqlClient"
+import type { SqlError } from "effect/sql/SqlError"
 import type * as Statement from "effect/sql/Statement"
 import { earliestTime } from "../internal/checks.ts"
 import {
@@ -13,8 +15,9 @@ import {
 import type { Wakeup } from "../storage/listeners.ts"
 import { withTransaction } from "./client/transaction.ts"
 import { age, type Int8, int8, milliseconds, timeParameter, toTime } from "./client/values.ts"
-import { type OfStream, type Row, sized, toStored } from "./messages.ts"
+import { type OfStream, toStored } from "./messages.ts"
 import { type Store, type StreamObjects, timeAdded } from "./objects.ts"
+import { type Row, sized, sizedTogether } from "./pages.ts"
 import * as Projection from "./projection.ts"
 
 /** In the order in which 0.1 wrote them: definitions are compared as texts. */
@@ -23,42 +26,86 @@ const describedKeys = ["store", "patterns", "partitioner", "path", "count", "par
 /** So many messages that no round has come to are looked at, at most. */
 const maximumAhead = 10_000
 
+type LinkedPage = Effect.Success<ReturnType<AggregatedStorage["readPartition"]>>
+
 interface LinkedRow extends Row, OfStream {
   readonly position: number
 }
 
 /**
- * Reads pages of partitions, as long as something holds that is asked in the same statement. The partition is asked for as a
- * range: of `partition = 7` the planner expects so few messages, while the table has no statistics, that it reads and sorts all
- * of them for each page; a range is walked in the order of its index.
+ * Reads pages of partitions, as long as something holds that is asked in the same statement of the partition in `q`. The
+ * partition is asked for as a range: of `partition = 7` the planner expects so few messages, while the table has no
+ * statistics, that it reads and sorts all of them for each page; a range is walked in the order of its index.
  */
-export const readPartition = (
-  sql: SqlClient,
-  store: Store,
-  stream: StreamObjects
-) => {
+export const readPartition = (sql: SqlClient, store: Store, stream: StreamObjects, holds?: Statement.Fragment) => {
   const page = sized(sql, store)
-  return (
-    { fromPosition, limit, partition }: PartitionQuery,
-    holds: Statement.Fragment = sql``
-  ): ReturnType<AggregatedStorage["readPartition"]> =>
+  return ({ fromPosition, limit, partition }: PartitionQuery): Effect.Effect<LinkedPage, SqlError> =>
     Effect.map(
       page<LinkedRow>(
         "stream, position, ",
         sql`, l.position from ${sql(stream.table)} l join ${sql(store.table)} m using (message_id)
-            where (l.partition, l.position) >= (${partition}, ${fromPosition}) and l.partition <= ${partition}${holds}
+            where (l.partition, l.position) >= (${partition}, ${fromPosition}) and l.partition <= ${partition}${
+          holds === undefined ? sql`` : sql` and (select ${holds} from (select ${partition}::int as partition) q)`
+        }
             order by l.partition, l.position`,
         limit
       ),
-      ({ more, rows }) => ({
-        messages: toStored(rows, (row) => row.stream).map((stored, i) => ({
-          ...stored,
-          position: rows[i]?.position ?? 0
-        })),
-        more
-      })
+      toPage
     )
 }
+
+/** Asks for a page behind a checkpoint, or, where that is not known, behind the one that is stored. */
+export interface BehindQuery extends Pick<PartitionQuery, "partition" | "limit"> {
+  readonly checkpoint: number | undefined
+}
+
+/** The same, of several partitions at once, behind their checkpoints; the stored one is given as SQL of the partition in `a`. */
+export const readBehind = (
+  sql: SqlClient,
+  store: Store,
+  stream: StreamObjects,
+  stored: Statement.Fragment,
+  holds: Statement.Fragment
+) => {
+  const pages = sizedTogether(sql, store)
+  const alone = readPartition(sql, store, stream, holds)
+  return Effect.fnUntraced(function*(
+    queries: Arr.NonEmptyReadonlyArray<BehindQuery>
+  ): Effect.fn.Return<ReadonlyArray<LinkedPage & { readonly checkpoint: number }>, SqlError> {
+    const limits = queries.map(({ limit }) => limit)
+    const found = yield* pages<LinkedRow, { readonly checkpoint: number }>(
+      "stream, position, ",
+      sql`(
+          select a.partition, a.max, a.i,
+            case when a.is_known then a.checkpoint else coalesce((${stored}), -1) end as checkpoint
+          from unnest(
+            ${queries.map(({ partition }) => partition)}::int[], ${limits}::int[],
+            ${queries.map((query) => query.checkpoint !== undefined)}::boolean[],
+            ${queries.map((query) => query.checkpoint ?? -1)}::int[]
+          ) with ordinality a(partition, max, is_known, checkpoint, i)
+        ) q`,
+      "q.checkpoint, ",
+      sql`, l.position from ${sql(stream.table)} l join ${sql(store.table)} m using (message_id)
+          where (l.partition, l.position) > (q.partition, q.checkpoint) and l.partition <= q.partition and ${holds}
+          order by l.partition, l.position`,
+      limits
+    )
+    return yield* Effect.forEach(queries, ({ limit, partition }, i) => {
+      const { checkpoint, page } = found[i] as NonNullable<(typeof found)[number]> // one for each
+      return page === undefined
+        ? Effect.map(
+          alone({ partition, limit, fromPosition: checkpoint + 1 }),
+          (whole) => ({ ...whole, checkpoint })
+        )
+        : Effect.succeed({ ...toPage(page), checkpoint })
+    })
+  })
+}
+
+const toPage = ({ more, rows }: { readonly rows: ReadonlyArray<LinkedRow>; readonly more: boolean }): LinkedPage => ({
+  messages: toStored(rows, (row) => row.stream).map((stored, i) => ({ ...stored, position: rows[i]?.position ?? 0 })),
+  more
+})
 
 export const make = (
   sql: SqlClient,

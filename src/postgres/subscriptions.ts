@@ -6,9 +6,11 @@ import { Effect } from "effect"
 import type { SqlClient } from "effect/sql/SqlClient"
 import type { SqlError } from "effect/sql/SqlError"
 import { InvalidNameError, StreamRebuiltError } from "../errors.ts"
-import type { Advance, PartitionHead, PendingPartition, SubscriptionStorage } from "../Storage.ts"
+import type { PartitionHead, PendingPartition, SubscriptionStorage } from "../Storage.ts"
 import type { Wakeup } from "../storage/listeners.ts"
-import { type ClaimHolder, isOfRun } from "./claims.ts"
+import * as Advancing from "./advancing.ts"
+import type { ClaimHolder } from "./claims.ts"
+import type { Gather } from "./client/gathered.ts"
 import { withTransaction } from "./client/transaction.ts"
 import { int8 } from "./client/values.ts"
 import {
@@ -21,7 +23,10 @@ import {
 import * as Parked from "./parked.ts"
 import * as Paused from "./paused.ts"
 import * as Status from "./status.ts"
-import { readPartition } from "./streams.ts"
+import { readBehind, readPartition } from "./streams.ts"
+
+/** Pages of more messages are read alone: it is their messages that take time, not their statements. */
+const maximumSmall = 16
 
 /** Two subscriptions of one name would share their checkpoints: it belongs to the stream that had it first. */
 export const claimName = Effect.fnUntraced(function*(
@@ -55,9 +60,10 @@ export const make = (
   sql: SqlClient,
   store: Store,
   stream: StreamObjects,
-  subscription: OpenedSubscription,
+  subscription: OpenedSubscription & { readonly isStarted: boolean },
   claims: ClaimHolder["Service"],
-  wakeup: Wakeup["Service"]
+  wakeup: Wakeup["Service"],
+  gather: Gather
 ): SubscriptionStorage => {
   const { name } = subscription
   const transaction = withTransaction(sql)
@@ -69,7 +75,6 @@ export const make = (
   const heads = sql(stream.maximumTable)
   const projection = sql(stream.projectionTable)
   const paused = sql(subscription.pausedTable)
-  const read = readPartition(sql, store, stream)
   const status = Status.make(sql, store, stream, subscription)
 
   const first = Status.firstBehind(sql, store, stream)
@@ -96,38 +101,57 @@ export const make = (
       )
   )
 
+  const gathered = { statements: 2, maximum: 64, isPatient: true }
+  const advance = gather({ ...gathered, put: Advancing.make(sql, subscription) })
+  // Asked once, and with the snapshot that the page is read with.
+  const isOpen = sql.literal(`not ${Paused.isPaused(subscription, "q.partition")}`)
+  const checkpointOf = sql`select p.position from ${checkpoints} p
+    where p.subscription_name::text = ${name}::text and p.partition = a.partition`
+  const readAlone = readPartition(sql, store, stream, isOpen)
+  const readSmall = gather({ ...gathered, put: readBehind(sql, store, stream, checkpointOf, isOpen) })
+
+  /** Whether it was, when it was opened; asked about once, and not behind a reset. */
+  let { isStarted } = subscription
+
+  const initialise: SubscriptionStorage["initialise"] = (positions) =>
+    transaction(Effect.gen(function*() {
+      const key = lockKey(subscription, "init")
+      yield* sql`select pg_advisory_xact_lock(${int8(key)}::int8)`
+      // depeche_db's mark that the start is stored.
+      const [done] = yield* sql`select 1 as done from ${checkpoints}
+        where subscription_name::text = ${name}::text and partition = -1`
+      // A subscription that depeche_db began has checkpoints of the present positions.
+      yield* sql`update ${origin} set numbering = p.numbering from ${projection} p
+        where ${origin}.numbering is null or ${done === undefined}`
+      if (done !== undefined) return
+      const starts = (yield* positions).filter(({ position }) => position >= 0)
+      yield* sql`insert into ${checkpoints} (subscription_name, partition, position)
+        select ${name}, start.* from unnest(
+          ${starts.map(({ partition }) => partition)}::int[], ${starts.map(({ position }) => position)}::int[]
+        ) start
+        on conflict do nothing`
+      yield* sql`insert into ${checkpoints} (subscription_name, partition, position) values (${name}, -1, -1)
+        on conflict do nothing`
+    }))
+
   return {
     ...Parked.make(sql, store, subscription, wakeWorkers),
     ...Paused.make(sql, subscription, wakeWorkers),
 
-    // Asked once, and with the snapshot that the page is read with.
-    read: (query) =>
-      read(
-        query,
-        sql` and (select not ${sql.literal(Paused.isPaused(subscription, "l2.partition"))}
-      from (select ${query.partition}::int as partition) l2)`
-      ),
+    read: (query) => {
+      const { fromPosition, limit, partition } = query
+      return limit > maximumSmall ? readAlone(query) : readSmall({ partition, limit, checkpoint: fromPosition - 1 })
+    },
+
+    begin: ({ limit, partition }) =>
+      readSmall({ partition, limit: limit > maximumSmall ? 0 : limit, checkpoint: undefined }),
 
     initialise: (positions) =>
-      transaction(Effect.gen(function*() {
-        const key = yield* lockKey(subscription, "init")
-        yield* sql`select pg_advisory_xact_lock(${int8(key)}::int8)`
-        // depeche_db's mark that the start is stored.
-        const [done] = yield* sql`select 1 as done from ${checkpoints}
-          where subscription_name::text = ${name}::text and partition = -1`
-        // A subscription that depeche_db began has checkpoints of the present positions.
-        yield* sql`update ${origin} set numbering = p.numbering from ${projection} p
-          where ${origin}.numbering is null or ${done === undefined}`
-        if (done !== undefined) return
-        const starts = (yield* positions).filter(({ position }) => position >= 0)
-        yield* sql`insert into ${checkpoints} (subscription_name, partition, position)
-          select ${name}, start.* from unnest(
-            ${starts.map(({ partition }) => partition)}::int[], ${starts.map(({ position }) => position)}::int[]
-          ) start
-          on conflict do nothing`
-        yield* sql`insert into ${checkpoints} (subscription_name, partition, position) values (${name}, -1, -1)
-          on conflict do nothing`
-      })),
+      Effect.suspend(() => {
+        if (!isStarted) return initialise(positions)
+        isStarted = false
+        return Effect.void
+      }),
 
     claims: (mode, label) => claims(sql, subscription, mode, label),
 
@@ -179,34 +203,7 @@ export const make = (
         ([row]) => row?.position
       ),
 
-    // A reset comes before or after: it deletes the checkpoint's row, for which an update waits, and then finds nothing. The
-    // first checkpoint has no row yet: there the claim's row is locked until the commit, so that a reset waits for it, or
-    // comes first and raises the token. Claims and renewals do not wait for that lock.
-    advance: (given, from, to) => {
-      const { partition, token } = given
-      const claim = sql`select is_wanted from ${claimed}
-        where partition = ${partition} and token = ${int8(token)}::int8 and ${to}::int > ${from}::int${
-        isOfRun(sql, given)
-      }`
-      const advanced = from >= 0
-        ? sql`with claim as (${claim}), advanced as (
-            update ${checkpoints} set position = ${to}, acknowledged_at = now()
-            where subscription_name::text = ${name}::text and partition = ${partition} and position = ${from}
-              and exists (select from claim)
-            returning 1
-          )`
-        : sql`with claim as materialized (${claim} for key share), advanced as (
-            insert into ${checkpoints} as c (subscription_name, partition, position, acknowledged_at)
-            select ${name}, ${partition}::int, ${to}::int, now() from claim
-            on conflict (subscription_name, partition) do update
-            set position = excluded.position, acknowledged_at = excluded.acknowledged_at where c.position = -1
-            returning 1
-          )`
-      return Effect.map(
-        sql<{ readonly is_wanted: boolean }>`${advanced} select is_wanted from claim, advanced`,
-        ([row]): Advance => row === undefined ? "Fenced" : row.is_wanted ? "Wanted" : "Advanced"
-      )
-    },
+    advance: (claim, from, to) => advance({ claim, from, to }),
 
     age: Effect.map(
       sql<{ readonly age: number | null }>`select max(first.age) as age
@@ -235,15 +232,20 @@ export const make = (
       ),
 
     reset: transaction(Effect.gen(function*() {
+      isStarted = false
       // FOR UPDATE waits for acknowledgements that are under way; in one order, so that two resets do not meet half-way.
       // Partitions that nobody has claimed yet get a row too: who claims them meanwhile waits for the commit.
-      yield* sql`insert into ${claimed} (partition, token)
-        select partition, 0 from ${heads} order by partition on conflict do nothing`
+      // Claims that are made together lock rows in the order of partitions, and so does this, those that are new among them.
+      yield* sql`insert into ${claimed} as c (partition, token)
+        select partition, 0 from (select partition from ${heads} union select partition from ${claimed}) p order by partition
+        on conflict (partition) do update set token = c.token`
       yield* sql`select partition from ${claimed} order by partition for update`
       yield* sql`update ${claimed} set token = token + 1`
       // At REPEATABLE READ, a checkpoint that was stored since the snapshot is not deleted: this fails at it (40001).
       yield* sql`insert into ${checkpoints} (subscription_name, partition, position)
         select ${name}, partition, -1 from ${claimed} order by partition on conflict do nothing`
+      yield* sql`select partition from ${checkpoints} where subscription_name::text = ${name}::text
+        order by partition for update`
       yield* sql`delete from ${checkpoints} where subscription_name::text = ${name}::text`
       yield* sql`delete from ${parked}`
       yield* sql`delete from ${halted}`

@@ -200,6 +200,16 @@ export interface SubscriptionStorage {
   readonly read: (
     query: PartitionQuery
   ) => Effect.Effect<{ readonly messages: ReadonlyArray<EncodedLinkedMessage>; readonly more: boolean }, SqlError>
+  /**
+   * What who has claimed a partition begins with: the position that was acknowledged last, or -1, and the page behind it, as
+   * `read` has it. A page that is empty though there are more is to be read by itself.
+   */
+  readonly begin: (
+    query: Pick<PartitionQuery, "partition" | "limit">
+  ) => Effect.Effect<
+    { readonly checkpoint: number; readonly messages: ReadonlyArray<EncodedLinkedMessage>; readonly more: boolean },
+    SqlError
+  >
   /** In any order. Fails if the stream was rebuilt since the checkpoints were stored. */
   readonly pending: Effect.Effect<ReadonlyArray<PendingPartition>, StreamRebuiltError | SqlError>
   /** The position that was acknowledged last; -1: none. */

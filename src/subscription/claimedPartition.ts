@@ -2,7 +2,7 @@
 import { Data, Effect } from "effect"
 import type { SqlError } from "effect/sql/SqlError"
 import * as Moment from "../internal/moment.ts"
-import type { Claim, ParkedEntry, SubscriptionStorage } from "../Storage.ts"
+import type { Claim, EncodedLinkedMessage, ParkedEntry, SubscriptionStorage } from "../Storage.ts"
 
 /**
  * Why a batch ends before its end, other than by a failure: its claim was fenced or lost, or its partition is halted, paused,
@@ -36,7 +36,7 @@ export class ClaimedPartition {
   /** How long these are good for, in milliseconds: no handler is called later than that without a new confirmation. */
   private readonly validity: number
 
-  constructor(
+  private constructor(
     subscribed: SubscriptionStorage,
     claim: Claim,
     options: { readonly checkpoint: number; readonly claimedAt: Moment.Moment; readonly validity: number }
@@ -66,6 +66,25 @@ export class ClaimedPartition {
     })
   )
 
+  /** A partition that was claimed then, and the first messages behind its checkpoint, as `read` has them. */
+  static begin(
+    subscribed: SubscriptionStorage,
+    claim: Claim,
+    options: { readonly claimedAt: Moment.Moment; readonly validity: number; readonly limit: number }
+  ) {
+    const { partition } = claim
+    return Effect.map(subscribed.begin({ partition, limit: options.limit }), ({ checkpoint, ...page }) => {
+      const claimed = new ClaimedPartition(subscribed, claim, { ...options, checkpoint })
+      claimed.hasRead(page.messages)
+      return { claimed, page }
+    })
+  }
+
+  private hasRead(messages: ReadonlyArray<EncodedLinkedMessage>): void {
+    this.positions = messages.map(({ position }) => position)
+    this.acknowledged = 0
+  }
+
   /** The messages behind the checkpoint; none if the partition is paused. */
   read(limit: number): ReturnType<SubscriptionStorage["read"]> {
     return Effect.flatMap(Moment.now, (askedAt) => {
@@ -73,8 +92,7 @@ export class ClaimedPartition {
       return Effect.map(
         this.subscribed.read({ partition: this.partition, fromPosition: this.checkpoint + 1, limit }),
         (page) => {
-          this.positions = page.messages.map(({ position }) => position)
-          this.acknowledged = 0
+          this.hasRead(page.messages)
           return page
         }
       )

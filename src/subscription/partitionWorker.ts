@@ -25,7 +25,7 @@ import type { SqlError } from "effect/sql/SqlError"
 import type { HandlerError } from "../errors.ts"
 import * as Moment from "../internal/moment.ts"
 import { isTransient } from "../internal/transient.ts"
-import type { Claim, SubscriptionStorage } from "../Storage.ts"
+import type { Claim, PendingPartition, SubscriptionStorage } from "../Storage.ts"
 import { ClaimedPartition } from "./claimedPartition.ts"
 import type { Deliver } from "./delivery.ts"
 import type { Metrics } from "./metrics.ts"
@@ -93,9 +93,13 @@ export class PartitionWorker {
   /** Open when the partition has more messages, or the worker has to leave. */
   private readonly news = Latch.makeUnsafe(false)
 
-  constructor(hasRequeued: boolean, end: number) {
+  /** How many messages it is expected to have at first. */
+  private readonly expected: number
+
+  constructor({ checkpoint, hasRequeued, position }: PendingPartition) {
     this.hasRequeued = hasRequeued
-    this.end = end
+    this.end = position
+    this.expected = position - checkpoint
   }
 
   get checkpoint(): number | undefined {
@@ -142,9 +146,12 @@ export class PartitionWorker {
     claimedAt: Moment.Moment
   ) {
     return Effect.gen({ self: this }, function*() {
-      const { partition } = claim
-      const checkpoint = yield* subscribed.checkpoint(partition)
-      const claimed = this.claimed = new ClaimedPartition(subscribed, claim, { checkpoint, claimedAt, validity })
+      // One more than is expected shows whether there are more than that.
+      const limitOf = (expected: number) => expected > 0 ? Math.min(expected + 1, batchSize) : batchSize
+      const limit = limitOf(this.expected)
+      const { claimed, page } = yield* ClaimedPartition.begin(subscribed, claim, { claimedAt, validity, limit })
+      this.claimed = claimed
+      let first = page.messages.length === 0 && page.more ? undefined : page
       let busySince = claimedAt
       const sharedAfter = othersCannotAsk ? yield* Random.nextIntBetween(...busyMilliseconds) : Infinity
       while (true) {
@@ -157,7 +164,8 @@ export class PartitionWorker {
         }
         const { end } = this
         // A page that was read before a pause is a batch in hand; after it, there is none.
-        const { messages, more } = yield* claimed.read(batchSize)
+        const { messages, more } = first ?? (yield* claimed.read(limitOf(end - claimed.checkpoint)))
+        first = undefined
         if (Arr.isReadonlyArrayNonEmpty(messages)) {
           this.state = "handling"
           const [took] = yield* Effect.timed(deliver(claimed, messages))

@@ -5,7 +5,7 @@
  * It ends when it is interrupted; one that drains, when nothing is left to handle. When it ends, whatever the reason, its workers finish what they have in hand, acknowledge it, and release their claims;
  * those that take longer than `shutdownTimeout` are interrupted.
  */
-import { Duration, Effect, Exit, Fiber, FiberSet, Latch, Random, Scope } from "effect"
+import { Array as Arr, Duration, Effect, Exit, Fiber, FiberSet, Latch, Random, Scope, Semaphore } from "effect"
 import type { SqlError } from "effect/sql/SqlError"
 import type { HandlerError, StreamRebuiltError } from "../errors.ts"
 import * as Moment from "../internal/moment.ts"
@@ -58,6 +58,16 @@ const validityMilliseconds = 1000
 /** How often the age of the oldest message is asked for, in milliseconds: that takes statements of its own, two at most. */
 const agedMilliseconds = 5000
 
+/** A process claims one of so many equal shares of what is free at once: the others are left to other processes, and to it. */
+const claimShares = 16
+
+/** How many partitions are claimed ahead of their slots, at most, and how long, in milliseconds, others have had theirs then. */
+const maximumAhead = 48
+const quickMilliseconds = 250
+
+/** How long it rests, to how long it looks, where more partitions than slots have messages. */
+const restingShare = 4
+
 /** How soon a supervisor that drains looks at what others have in hand, in milliseconds, at the latest. */
 const drainMilliseconds = 100
 
@@ -81,7 +91,24 @@ export const run = <R>(
     const refusedUntil = new Map<number, number>()
     /** Partitions that yielded their slot are the last to get one, in this order. */
     let yielded = new Set<number>()
-    let isCrowded = false
+    /** Partitions that are free, as they were when they were looked at, in the order in which they are claimed. */
+    const waiting = new Map<number, PendingPartition>()
+    /** Workers that need no slot any more: their claims are being released. */
+    const leaving = new Set<number>()
+    /** How long, in milliseconds, a partition that yielded its slot had it, by and large; undefined: none has. */
+    let held: number | undefined
+    const slots = Semaphore.makeUnsafe(concurrency)
+    /**
+     * How many partitions can be claimed. Where those that wait are many, and soon handled, some more are claimed than are
+     * handled at the same time, so that their statements are shared by many.
+     */
+    const freeSlots = () => {
+      const isQuick = held !== undefined && held < quickMilliseconds
+      const ahead = isQuick ? Math.min(maximumAhead, 3 * concurrency, Math.floor(waiting.size / claimShares)) : 0
+      return concurrency + ahead - (workers.size - leaving.size)
+    }
+    /** When partitions are looked at again, at the latest; and where some wait for slots, not before that. */
+    let [lookAt, lookNotBefore] = [0, 0]
     let agedUntil = 0
     /** The age of what was not linked when that was last asked for. */
     let notLinked = 0
@@ -93,11 +120,11 @@ export const run = <R>(
       batchSize,
       validity: mode._tag === "Lease" ? Math.min(validityMilliseconds, mode.milliseconds / 3) : validityMilliseconds,
       othersCannotAsk: claims.othersCannotAsk,
-      deliver,
-      redeliver,
+      deliver: (partition, messages) => slots.withPermit(deliver(partition, messages)),
+      redeliver: (partition, limit) => slots.withPermit(redeliver(partition, limit)),
       metrics,
       shutdown,
-      isCrowded: () => isCrowded,
+      isCrowded: () => waiting.size > freeSlots(),
       onIdle: () => options.drains && slotFreed.openUnsafe()
     }
 
@@ -105,10 +132,10 @@ export const run = <R>(
       claim: Claim,
       claimedAt: Moment.Moment,
       scope: Scope.Closeable,
-      { hasRequeued, position }: PendingPartition
+      pending: PendingPartition
     ) => {
       const { partition } = claim
-      const worker = new PartitionWorker(hasRequeued, position)
+      const worker = new PartitionWorker(pending)
       workers.set(partition, worker)
       const working = worker.run(workerOptions, claim, claimedAt).pipe(
         Effect.flatMap((left) =>
@@ -116,15 +143,23 @@ export const run = <R>(
             const rest = backoff[left]
             if (rest !== undefined) backoffUntil.set(partition, now + rest)
             if (left === "halted") halted.add(partition)
-            if (left === "crowded") yielded.add(partition)
+            if (left === "crowded") {
+              yielded.add(partition)
+              const time = now - Number(claimedAt.monotonic) / 1e6
+              held = held === undefined ? time : held + (time - held) / 8
+            }
           })
         ),
-        Effect.onExit((exit) =>
-          Effect.map(Scope.close(scope, exit), () => {
+        Effect.onExit((exit) => {
+          const hasEnded = Exit.isSuccess(exit) // else the subscription ends
+          leaving.add(partition)
+          if (hasEnded && waiting.size > 0) slotFreed.openUnsafe()
+          return Effect.map(Scope.close(scope, exit), () => {
             workers.delete(partition)
-            if (Exit.isSuccess(exit)) slotFreed.openUnsafe() // else the subscription ends
+            leaving.delete(partition)
+            if (hasEnded) slotFreed.openUnsafe()
           })
-        )
+        })
       )
       return FiberSet.run(fibers, working)
     }
@@ -206,12 +241,9 @@ export const run = <R>(
       isPaused || halted.has(partition) || (unknownType !== undefined && leaves(unknownType)) ||
       (position <= checkpoint && !hasRequeued)
 
-    /**
-     * Claims what is pending, as far as there are slots. Answers when more can be claimed, in milliseconds; one that drains,
-     * undefined when all is done.
-     */
-    const claimPending = Effect.gen(function*() {
-      slotFreed.closeUnsafe()
+    /** Looks at what is pending; false if one that drains has nothing left to do. */
+    const look = Effect.gen(function*() {
+      const began = yield* Moment.milliseconds
       const idleAt = new Map(
         Array.from(workers).flatMap(([partition, { checkpoint, state }]) =>
           state === "idle" && checkpoint !== undefined ? [[partition, checkpoint]] : []
@@ -220,41 +252,68 @@ export const run = <R>(
       const before = { idleAt, halted: new Set(halted) }
       const pending = yield* subscribed.pending
       yield* measure(pending)
-      if (options.drains && pending.every(isDone)) return undefined
-      const { free, next } = wakeWorkers(pending, before, yield* Moment.milliseconds)
+      if (options.drains && pending.every(isDone)) return false
+      const now = yield* Moment.milliseconds
+      const { free, next } = wakeWorkers(pending, before, now)
       yielded = new Set(Array.from(yielded).filter((partition) => free.has(partition)))
       const first = yield* Random.shuffle(Array.from(free.keys()).filter((partition) => !yielded.has(partition)))
+      waiting.clear()
+      for (const partition of [...first, ...yielded]) {
+        const each = free.get(partition)
+        if (each !== undefined) waiting.set(partition, each)
+      }
+      lookAt = now + next
+      lookNotBefore = now + (now - began) * restingShare
+      return true
+    })
+
+    /** Claims what waits, as far as there are slots. */
+    const claimWaiting = Effect.gen(function*() {
       let wanted: PendingPartition | undefined
-      isCrowded = false
-      for (const each of [...first, ...yielded].flatMap((partition) => free.get(partition) ?? [])) {
-        const { partition } = each
-        if (workers.size >= concurrency) {
-          isCrowded = true
-          for (const worker of workers.values()) if (worker.state === "idle") worker.leave()
-          break
-        }
-        if (yield* claim(each, false)) yielded.delete(partition)
-        else {
-          wanted ??= each
-          const rest = yield* Random.nextIntBetween(...refusedMilliseconds)
-          refusedUntil.set(partition, (yield* Moment.milliseconds) + rest)
+      while (waiting.size > 0 && freeSlots() > 0) {
+        const share = Math.min(freeSlots(), Math.ceil(waiting.size / claimShares))
+        const taken = Arr.take(waiting.values(), share)
+        for (const { partition } of taken) waiting.delete(partition)
+        const claimed = yield* Effect.forEach(taken, (each) => claim(each, false), { concurrency: "unbounded" })
+        for (const [i, each] of taken.entries()) {
+          if (claimed[i] === true) yielded.delete(each.partition)
+          else {
+            wanted ??= each
+            const rest = yield* Random.nextIntBetween(...refusedMilliseconds)
+            refusedUntil.set(each.partition, (yield* Moment.milliseconds) + rest)
+          }
         }
       }
+      let needed = waiting.size
+      for (const worker of workers.values()) if (worker.state === "idle" && needed-- > 0) worker.leave()
       // With slots to spare, the holders of the refused partitions are asked for one.
-      if (wanted === undefined) return next
-      if (workers.size < concurrency && (yield* claim(wanted, true))) refusedUntil.delete(wanted.partition)
-      return Math.min(next, contendedMilliseconds)
+      if (wanted === undefined) return
+      if (freeSlots() > 0 && (yield* claim(wanted, true))) refusedUntil.delete(wanted.partition)
+      lookAt = Math.min(lookAt, (yield* Moment.milliseconds) + contendedMilliseconds)
     })
+
+    /**
+     * Claims what is pending, as far as there are slots. Partitions that wait for them are not looked at anew for each that is
+     * free. Answers how long that lasts, in milliseconds; one that drains, undefined when all is done.
+     */
+    const claimPending = Effect.gen(function*() {
+      slotFreed.closeUnsafe()
+      const mustLook = waiting.size === 0 || lookAt <= (yield* Moment.milliseconds)
+      if (mustLook && !(yield* look)) return undefined
+      yield* claimWaiting
+      return lookAt - (yield* Moment.milliseconds)
+    }).pipe(Effect.tapError(() => Effect.sync(() => waiting.clear())))
 
     const supervise = Effect.gen(function*() {
       while (true) {
         const next = yield* Effect.retry(claimPending, { schedule: retryTransient, while: isTransient })
         if (next === undefined) return
         const soon = Duration.millis(options.drains ? Math.min(next, drainMilliseconds) : next)
-        yield* Effect.raceFirst(
-          listener.wait(Duration.min(soon, options.pollInterval)),
-          slotFreed.await
-        )
+        const signalled = Effect.map(listener.wait(Duration.min(soon, options.pollInterval)), () => {
+          lookAt = 0
+        })
+        const rest = waiting.size === 0 ? 0 : lookNotBefore - (yield* Moment.milliseconds)
+        yield* Effect.raceFirst(rest > 0 ? Effect.delay(signalled, rest) : signalled, slotFreed.await)
       }
     })
 

@@ -21,8 +21,14 @@ export const run = Effect.fnUntraced(function*(
   options?: { readonly payload?: PayloadType | undefined }
 ): Effect.fn.Return<void, RunError | UnsupportedEngineError, SqlClient.SqlClient> {
   const { migrationsTable, table } = yield* Effect.fromResult(Objects.forStore(name))
-  yield* checkStoreName(name)
-  yield* runAll(name, table, migrationsTable, yield* Effect.fromResult(forStore(name, options)))
+  const found = yield* checkStoreName(name, migrationsTable)
+  yield* runAll(
+    name,
+    table,
+    migrationsTable,
+    found.has(migrationsTable),
+    yield* Effect.fromResult(forStore(name, options))
+  )
 })
 
 /** The same for an aggregated stream: `effect_message_store_streamed_{name}`. */
@@ -32,8 +38,14 @@ export const runStream = Effect.fnUntraced(function*(
 ): Effect.fn.Return<void, RunError, SqlClient.SqlClient> {
   const { migrationsTable } = yield* Effect.fromResult(Objects.forStream(name))
   const { table } = yield* Effect.fromResult(Objects.forStore(storeName)) // it stands where its store stands
-  yield* checkStreamName(name)
-  yield* runAll(name, table, migrationsTable, yield* Effect.fromResult(forStream(storeName, name)))
+  const found = yield* checkStreamName(name, migrationsTable)
+  yield* runAll(
+    name,
+    table,
+    migrationsTable,
+    found.has(migrationsTable),
+    yield* Effect.fromResult(forStream(storeName, name))
+  )
 })
 
 /** The same for a subscription: `effect_message_store_subscribed_{name}`. */
@@ -41,8 +53,14 @@ export const runSubscription = Effect.fnUntraced(function*(
   name: string
 ): Effect.fn.Return<void, RunError, SqlClient.SqlClient> {
   const { migrationsTable, table } = yield* Effect.fromResult(Objects.forSubscription(name))
-  yield* checkSubscriptionName(name)
-  yield* runAll(name, table, migrationsTable, yield* Effect.fromResult(forSubscription(name)))
+  const found = yield* checkSubscriptionName(name, migrationsTable)
+  yield* runAll(
+    name,
+    table,
+    migrationsTable,
+    found.has(migrationsTable),
+    yield* Effect.fromResult(forSubscription(name))
+  )
 })
 
 /** The same for a projection: `effect_message_store_projected_{name}`. */
@@ -52,26 +70,31 @@ export const runProjection = Effect.fnUntraced(function*(
 ): Effect.fn.Return<void, RunError, SqlClient.SqlClient> {
   const { migrationsTable } = yield* Effect.fromResult(Objects.forProjection(name))
   const { table } = yield* Effect.fromResult(Objects.forStore(storeName)) // it stands where its store stands
-  yield* runAll(name, table, migrationsTable, yield* Effect.fromResult(forProjection(name)))
+  yield* runAll(name, table, migrationsTable, undefined, yield* Effect.fromResult(forProjection(name)))
 })
 
 const runAll = Effect.fnUntraced(function*(
   name: string,
   home: string,
   table: string,
+  /** Whether the table is there that records them, if that is known. */
+  isRecorded: boolean | undefined,
   migrations: ReadonlyArray<Migration>
 ): Effect.fn.Return<void, RunError, SqlClient.SqlClient> {
   const sql = (yield* SqlClient.SqlClient).withoutTransforms()
 
   /** The migrations that have not run; all, where the table that records them is missing. */
-  const pending = Effect.gen(function*() {
-    const [found] = yield* sql<{ readonly exists: boolean }>`select to_regclass(${table}::text) is not null as exists`
+  const pending = Effect.fnUntraced(function*(isThere: boolean | undefined) {
+    const exists = isThere === undefined
+      ? sql<{ readonly exists: boolean }>`select to_regclass(${table}::text) is not null as exists`
+      : Effect.succeed([{ exists: isThere }])
+    const [found] = yield* exists
     if (found?.exists !== true) return migrations
     const [row] = yield* sql<{ readonly latest: number }>`
       select coalesce(max(migration_id), 0) as latest from ${sql(table)}`
     return migrations.filter(({ id }) => id > (row?.latest ?? 0))
   })
-  if ((yield* pending).length === 0) return
+  if ((yield* pending(isRecorded)).length === 0) return
 
   yield* withTransaction(sql)(Effect.gen(function*() {
     yield* sql`select pg_advisory_xact_lock(hashtextextended(${table}::text, 0::bigint))`
@@ -92,7 +115,7 @@ const runAll = Effect.fnUntraced(function*(
       migration_id integer primary key, created_at timestamptz not null default now(), name text not null
     )`
     yield* sql`lock table ${sql(table)} in access exclusive mode` // as version 0.1 does
-    for (const { id, name: title, statements } of yield* pending) {
+    for (const { id, name: title, statements } of yield* pending(true)) {
       yield* Effect.forEach(statements, (statement) => sql.unsafe(statement).unprepared, { discard: true }).pipe(
         Effect.mapError((cause) =>
           new Migrator.MigrationError({

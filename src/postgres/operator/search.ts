@@ -9,8 +9,9 @@ import type { SqlError } from "effect/sql/SqlError"
 import type * as Statement from "effect/sql/Statement"
 import type { EncodedStoredMessage, Looked, OperatorStorage, SearchQuery } from "../../Storage.ts"
 import { int8, timeParameter } from "../client/values.ts"
-import { type OfStream, type Row, sized, toStored } from "../messages.ts"
+import { type OfStream, toStored } from "../messages.ts"
 import { type Store, timeAdded } from "../objects.ts"
+import { type Row, sized } from "../pages.ts"
 
 /** How long before it was committed a message may have been added, at most, in milliseconds: an hour. */
 const longestTransaction = 3_600_000

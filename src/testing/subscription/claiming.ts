@@ -1,8 +1,8 @@
 /** Subscriptions: who may handle a partition, and what is left when they stop. */
 import { assert } from "@effect/vitest"
-import { Deferred, Effect, Fiber, Latch, Schedule } from "effect"
+import { Array as Arr, Deferred, Effect, Fiber, Latch, Schedule } from "effect"
 import * as Handlers from "../../Handlers.ts"
-import { hurried, type Part } from "../fixture.ts"
+import { deposits, hurried, type Part } from "../fixture.ts"
 import { type Account, during, type Handled, positions, recorder, subscribe, until } from "./fixture.ts"
 
 export const claiming: Part = (it) => {
@@ -35,6 +35,36 @@ export const claiming: Part = (it) => {
       )
       assert.strictEqual(most, 4)
       for (const partition of [0, 1, 2, 3]) assert.deepStrictEqual(record.seen(partition), positions(3))
+    }))
+
+  it.effect("handles what many partitions have in few slots: each in its order, once, by one consumer at a time", () =>
+    Effect.gen(function*() {
+      const { accounts, make, origin, stream } = yield* subscribe({ concurrency: 4 })
+      const all = positions(60)
+      yield* accounts.writeAll(Arr.map(Arr.makeBy(60, origin), (name) => ({ stream: name, messages: deposits(2) })))
+      yield* stream.projector.runOnce
+      const subscription = yield* make()
+      const busy = new Set<number>()
+      const record = recorder()
+      let most = 0
+      const handler = (message: Account, delivery: Handled) =>
+        Effect.gen(function*() {
+          assert.isFalse(busy.has(delivery.partition))
+          busy.add(delivery.partition)
+          most = Math.max(most, busy.size)
+          yield* Effect.yieldNow
+          busy.delete(delivery.partition)
+          yield* record.handler(message, delivery)
+        })
+      yield* during(
+        Effect.all([subscription.run(handler), subscription.run(handler)], { concurrency: 2 }),
+        until(Effect.map(subscription.lag, (lag) => lag === 0))
+      )
+      assert.isAtMost(most, 8)
+      for (const partition of all) assert.deepStrictEqual(record.seen(partition), positions(2))
+      for (const { checkpoint, claimedBy } of yield* subscription.status) {
+        assert.deepStrictEqual([checkpoint, claimedBy], [1, undefined])
+      }
     }))
 
   it.effect("finds free partitions behind many that are claimed", () =>
