@@ -149,18 +149,26 @@ describe("wake-ups", () => {
       assert.lengthOf(heard, 101)
     }))
 
-  test("of a writer in a loop leave together, the last of each stream", () =>
-    Effect.gen(function*() {
-      const heard = yield* hear("depeche_transfers_messages")
-      // The clock of this writer stands still: so does the pause behind the first signal.
-      yield* Effect.gen(function*() {
-        const transfers = yield* writerHeard("s", heard)
-        for (let i = 0; i < 200; i++) yield* transfers.write("s", moved())
-        yield* TestClock.adjust("5 millis")
-        yield* Effect.repeat(Effect.yieldNow, { until: () => heard.length > 1 })
-      }).pipe(Effect.provide(TestClock.layer()))
-      assert.deepStrictEqual(heard.map((payload) => (payload as { readonly version: number }).version), [1, 201])
-    }))
+  for (const [pause, who] of [["5 millis", "listens"], ["25 millis", "does not listen"]] as const) {
+    test(`of a writer in a loop leave together, the last of each stream, every ${pause} where this library ${who}`, () =>
+      Effect.gen(function*() {
+        const heard = yield* hear("depeche_transfers_messages")
+        if (who === "listens") {
+          const here = yield* application("here")
+          const stream = yield* Effect.provide(Effect.flatMap(Transfers, (store) => store.aggregatedStream(all)), here)
+          yield* Effect.forkScoped(stream.projector.run({ pollInterval: "1 day" }))
+          yield* untilListening("here")
+        }
+        // The clock of this writer stands still: so does the pause behind the first signal.
+        yield* Effect.gen(function*() {
+          const transfers = yield* writerHeard("s", heard)
+          for (let i = 0; i < 200; i++) yield* transfers.write("s", moved())
+          yield* TestClock.adjust(pause)
+          yield* Effect.repeat(Effect.yieldNow, { until: () => heard.length > 1 })
+        }).pipe(Effect.provide(TestClock.layer()))
+        assert.deepStrictEqual(heard.map((payload) => (payload as { readonly version: number }).version), [1, 201])
+      }))
+  }
 
   test("that wait when the writer's layer closes are sent", () =>
     Effect.gen(function*() {

@@ -20,7 +20,8 @@
  *
  * Heads and ids are found by index alone (`enable_seqscan` off): a plan that was made while statistics said that the
  * table is empty would be kept by its session, and scan the table as it grows. Where a table of a row or two has to be scanned
- * all the same, the plan is taken to be dear, and would be compiled each time, for 50 ms: hence `jit` is off as well.
+ * all the same, the plan is taken to be dear, and would be compiled each time, for 50 ms: hence `jit` is off as well. The plan is
+ * generic: for a few items one that knows how many there are is taken to be cheaper, and to make it costs more than it saves.
  *
  * At REPEATABLE READ and SERIALIZABLE the heads may be older than the locks; then the insert meets a row that it cannot
  * see, and the append fails with a serialization failure (40001), which is retryable.

@@ -84,7 +84,7 @@ const appendFunction = (objects: Objects): string =>
   _item int[], _ids uuid[], _occurred timestamptz[], _data text[],
   _atomic boolean, _wait boolean, _ascending boolean, _known bigint, _seen bigint[], _editions bigint[]
 ) returns table (outcome text, version int, global_position bigint, duplicate uuid)
-language plpgsql set enable_seqscan to off set jit to off as $function$
+language plpgsql set enable_seqscan to off set jit to off set plan_cache_mode to force_generic_plan as $function$
 #variable_conflict use_column
 declare
   _items constant int := pg_catalog.cardinality(_streams);
