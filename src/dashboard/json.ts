@@ -33,8 +33,10 @@ export interface Whole {
   readonly size: string
 }
 
-export const json = (label: string, value: unknown, whole?: Whole): Html => {
-  const text = toText(value)
+export const json = (label: string, value: unknown): Html => jsonText(label, toText(value))
+
+/** The same of what `toText` has made already: a message may be large. */
+export const jsonText = (label: string, text: string, whole?: Whole): Html => {
   const isCut = text.length > mostShown
   const shown = isCut ? text.slice(0, mostShown) : text
   return html`<pre class="json" tabindex="0" aria-label="${label}">${

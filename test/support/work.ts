@@ -59,6 +59,8 @@ export interface WorkerConfig extends OfProcess {
       readonly lease?: number
       /** How long a handler takes. */
       readonly pauseMilliseconds?: number
+      /** Its handler fails with each message of such a number, as long as this file does not exist. */
+      readonly refuses?: { readonly every: number; readonly until: string }
       /** At this position the process blocks, once, until this file exists. */
       readonly stall?: { readonly position: number; readonly file: string }
     }

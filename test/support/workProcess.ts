@@ -36,12 +36,17 @@ const work = Effect.fnUntraced(function*(config: WorkerConfig) {
   const sql = yield* SqlClient.SqlClient
   const worked = yield* stream(config.partitions)
   const running: Array<Effect.Effect<never, unknown>> = []
-  for (const { lease, pauseMilliseconds = 0, stall, ...options } of config.subscriptions) {
+  for (const { lease, pauseMilliseconds = 0, refuses, stall, ...options } of config.subscriptions) {
     const subscription = yield* worked.subscription({
       ...options,
-      ...lease === undefined ? {} : { claims: { lease } }
+      ...lease === undefined ? {} : { claims: { lease } },
+      ...refuses === undefined ? {} : { retry: Schedule.recurs(0) }
     })
-    const handle = record(sql, options.name, config.name)
+    const done = record(sql, options.name, config.name)
+    const handle = (message: Done, delivery: Parameters<typeof done>[1]): Effect.Effect<unknown, unknown> =>
+      refuses === undefined || message.number % refuses.every > 0 || fs.existsSync(refuses.until)
+        ? done(message, delivery)
+        : Effect.die("refused")
     let hasStalled = stall === undefined
     running.push(
       subscription.run((message, delivery) =>

@@ -5,7 +5,7 @@ import { bytes } from "../../internal/readable.ts"
 import type { HandledState, Message, MessageDetails, Trace } from "../../Operator.ts"
 import { type Asked, NotFound, type Page } from "../asked.ts"
 import { type Content, type Html, html } from "../html.ts"
-import { json, toText } from "../json.ts"
+import { json, jsonText, toText } from "../json.ts"
 import { heading } from "../layout.ts"
 import {
   aggregatedLink,
@@ -135,7 +135,8 @@ export const message: Page = (asked) =>
   Effect.gen(function*() {
     const { link, now } = asked
     const { cause, message: of, places: where, tags } = yield* details(asked)
-    const whole = { href: link(`/messages/${of.messageId}/data`), size: bytes(Buffer.byteLength(toText(of.data))) }
+    const text = toText(of.data)
+    const whole = { href: link(`/messages/${of.messageId}/data`), size: bytes(Buffer.byteLength(text)) }
     const correlationId = textOf(of.metadata.correlationId)
     const causationId = textOf(of.metadata.causationId)
     const traced = yield* part(trace(asked), (shown) => shown)
@@ -181,7 +182,7 @@ export const message: Page = (asked) =>
         html`<div class="columns">${
           panel(
             "Data",
-            of.oversize === undefined ? json("Data", of.data, whole) : notice(
+            of.oversize === undefined ? jsonText("Data", text, whole) : notice(
               "warn",
               "It is too large to be read",
               `It has ${

@@ -5,7 +5,7 @@ import { errorOf, errorText } from "../actions.ts"
 import type { Asked, Page, View } from "../asked.ts"
 import { actionForm, confirmed } from "../forms.ts"
 import { attributes, type Content, type Html, html, lines } from "../html.ts"
-import { json } from "../json.ts"
+import { json, jsonText, toText } from "../json.ts"
 import { heading } from "../layout.ts"
 import {
   badge,
@@ -116,7 +116,7 @@ const entry = (asked: Asked, each: ParkedMessage): Html => {
   }${key !== undefined && html` · parked with others of the key <code>${key}</code>`}${
     requeuedAt !== undefined && html` · requeued ${when(requeuedAt, asked.now)}`
   }</p>${failures(each).map(failure)}${
-    message !== undefined && message.oversize === undefined && json("Data", message.data, {
+    message !== undefined && message.oversize === undefined && jsonText("Data", toText(message.data), {
       href: asked.link(`/messages/${messageId}/data`),
       size: "as JSON"
     })
