@@ -7,7 +7,7 @@ import { once } from "node:events"
 import * as fs from "node:fs/promises"
 import * as net from "node:net"
 import * as path from "node:path"
-import { embedded } from "../servers/embedded.ts"
+import { embedded, type EmbeddedOptions } from "../servers/embedded.ts"
 import { until } from "./processes.ts"
 
 export interface Node {
@@ -30,15 +30,22 @@ const settings = Object.entries({
   autovacuum: "off"
 }).flatMap(([name, value]) => ["-c", `${name}=${value}`])
 
-const start = Effect.fnUntraced(function*(
-  prepare?: (data: string) => Promise<void>
-): Effect.fn.Return<Node, never, Scope.Scope> {
-  const { directory, server, url } = yield* embedded(settings, prepare === undefined ? {} : { prepare })
+const askAt = (url: string): Node["ask"] => {
   const client = PgClient.layer({ url: Redacted.make(url), maxConnections: 1 })
+  return (statements) => Effect.provide(statements, Layer.fresh(client))
+}
+
+/** Starts a cluster, by the binaries of npm unless others are given. */
+export const start = Effect.fnUntraced(function*(options: EmbeddedOptions = {}): Effect.fn.Return<
+  Node,
+  never,
+  Scope.Scope
+> {
+  const { directory, server, url } = yield* embedded(settings, options)
   return {
     url,
     directory,
-    ask: (statements) => Effect.provide(statements, Layer.fresh(client)),
+    ask: askAt(url),
     kill: Effect.promise(async () => {
       const pid = Number((await fs.readFile(path.join(directory, "data", "postmaster.pid"), "utf8")).split("\n")[0])
       const ended = once(server, "exit")
@@ -47,6 +54,12 @@ const start = Effect.fnUntraced(function*(
     })
   }
 })
+
+/** Another database of a cluster. */
+export const databaseOf = (node: Node, name: string): Node => {
+  const url = node.url.replace("/postgres?", `/${name}?`)
+  return { ...node, url, ask: askAt(url) }
+}
 
 /** A new, empty cluster. */
 export const startPrimary: Effect.Effect<Node, never, Scope.Scope> = start()
@@ -70,13 +83,15 @@ export const startStandby = Effect.fnUntraced(function*(primary: Node): Effect.f
       return { copied, label: String(Object(ended).labelfile) }
     }))
   })).pipe(Effect.orDie)
-  const standby = yield* start(async (data) => {
-    await fs.rm(data, { recursive: true })
-    await fs.rename(backup.copied, data)
-    await fs.chmod(data, 0o700)
-    await fs.writeFile(path.join(data, "backup_label"), backup.label)
-    await fs.writeFile(path.join(data, "standby.signal"), "")
-    await fs.writeFile(path.join(data, "postgresql.auto.conf"), `primary_conninfo = '${conninfo(primary)}'\n`)
+  const standby = yield* start({
+    prepare: async (data) => {
+      await fs.rm(data, { recursive: true })
+      await fs.rename(backup.copied, data)
+      await fs.chmod(data, 0o700)
+      await fs.writeFile(path.join(data, "backup_label"), backup.label)
+      await fs.writeFile(path.join(data, "standby.signal"), "")
+      await fs.writeFile(path.join(data, "postgresql.auto.conf"), `primary_conninfo = '${conninfo(primary)}'\n`)
+    }
   })
   yield* until("the standby streams", isStreaming(primary))
   return standby
@@ -136,12 +151,6 @@ export const setSynchronous = Effect.fnUntraced(function*(primary: Node, isSynch
 export const cutOff = Effect.fnUntraced(function*(standby: Node) {
   yield* run(standby, "alter system set primary_conninfo = ''", "select pg_reload_conf()")
   yield* until("nothing is received", holds(standby, "not exists (select from pg_stat_wal_receiver)"))
-})
-
-/** Lets it go on where it was. */
-export const reconnect = Effect.fnUntraced(function*(standby: Node, primary: Node) {
-  yield* run(standby, `alter system set primary_conninfo = '${conninfo(primary)}'`, "select pg_reload_conf()")
-  yield* until("it is received again", holds(standby, "exists (select from pg_stat_wal_receiver)"))
 })
 
 /** Waits until the standby has replayed all that the primary has written so far. */
