@@ -27,7 +27,9 @@ export interface Case {
 }
 
 export const ours = "effect-message-store"
-export const jit = "effect-message-store (JIT)"
+export const interpreted = "effect-message-store (interpreted)"
+export const server = "server only"
+export const noSchema = "effect-message-store (no schema)"
 export const byHand = "effect-message-store (by hand)"
 export const jsonb = "effect-message-store (jsonb)"
 export const byDecide = "effect-message-store (decide)"

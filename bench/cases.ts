@@ -5,14 +5,17 @@ import {
   byHand,
   type Case,
   inRun,
-  jit,
+  interpreted,
   jsonb,
   type Load,
+  noSchema,
   of,
   ours,
   persons,
   projection,
-  single
+  server,
+  single,
+  type Subjects
 } from "./Case.ts"
 import { decisions } from "./decisionCases.ts"
 import type { CatchUpWork, LinkWork, StartWork, SubscribeWork, WriteWork } from "./work.ts"
@@ -90,7 +93,7 @@ const subscribes = (partitions: number): ReadonlyArray<Case> =>
       `subscribe-${name}-${partitions}`,
       `${title}, ${partitions === 1 ? "1 partition" : `${partitions} partitions`}`,
       { kind: "subscribe", partitions, ...work },
-      [ours, jit],
+      [ours],
       { load: { streams: 1000, length: 100 }, runs: partitions === 16 ? "notQuick" : "asked" }
     )
   )
@@ -189,12 +192,25 @@ const personal: ReadonlyArray<Case> = [
   )
 ]
 
+const unnested: Subjects = [
+  "sql-pg unnest",
+  "sql-pg",
+  ours,
+  interpreted,
+  noSchema,
+  "Emmett",
+  "message-db",
+  server
+]
+
+const reading: Subjects = ["sql-pg", ours, interpreted, noSchema, "pg", "Emmett", "message-db", server]
+
 export const cases: ReadonlyArray<Case> = [
-  of("write-1", "one write at a time", single(1), ["sql-pg", ours, "pg", "Emmett", "message-db"]),
-  of("write-8", "8 fibers, each its own stream", single(8), ["sql-pg", ours, "pg", "Emmett", "message-db"], {
+  of("write-1", "one write at a time", single(1), ["sql-pg", ours, noSchema, "pg", "Emmett", "message-db", server]),
+  of("write-8", "8 fibers, each its own stream", single(8), ["sql-pg", ours, "pg", "Emmett", "message-db", server], {
     runs: "notQuick"
   }),
-  of("write-64", "64 fibers, each its own stream", single(64), ["sql-pg", ours, jit, "pg", "Emmett", "message-db"]),
+  of("write-64", "64 fibers, each its own stream", single(64), ["sql-pg", ours, "pg", "Emmett", "message-db"]),
   of(
     "hot-any",
     "64 fibers on one stream, no expectation",
@@ -207,40 +223,40 @@ export const cases: ReadonlyArray<Case> = [
     { kind: "writeExpecting", fibers: 64 },
     ["sql-pg", ours, byHand, "pg", "Emmett", "message-db"]
   ),
-  of("batch-10", "10 at a time to one stream", batch(10), ["sql-pg unnest", "sql-pg", ours, "Emmett", "message-db"]),
-  of("batch-100", "100 at a time to one stream", batch(100), ["sql-pg unnest", "sql-pg", ours, "Emmett", "message-db"]),
+  of("batch-10", "10 at a time to one stream", batch(10), unnested),
+  of("batch-100", "100 at a time to one stream", batch(100), unnested),
   of(
     "batch-1000",
     "1000 at a time to one stream",
     batch(1000),
-    ["sql-pg unnest", "sql-pg", ours, jit, "Emmett", "message-db"]
+    unnested
   ),
   of(
     "batch-100x4",
     "4 fibers, each 100 at a time to its own stream",
     batch(100, 4),
-    ["sql-pg unnest", "sql-pg", ours, "Emmett", "message-db"],
+    unnested,
     { runs: "notQuick" }
   ),
   of(
     "read-100",
     "8 fibers read streams of 100 messages",
     { kind: "read", fibers: 8 },
-    ["sql-pg", ours, jit, "pg", "Emmett", "message-db"],
+    reading,
     { load: { streams: 1000, length: 100 } }
   ),
   of(
     "read-wildcard-100k",
     "1000 streams of 100 messages, by wildcard in the order of positions",
     { kind: "readAll", fibers: 1 },
-    ["sql-pg", ours, jit],
+    ["sql-pg", ours, interpreted, noSchema],
     { load: { streams: 1000, length: 100 }, runs: "notQuick" }
   ),
   of(
     "read-100k",
     "a stream of 100,000 messages",
     { kind: "read", fibers: 1 },
-    ["sql-pg", ours, jit, "pg", "Emmett", "message-db"],
+    reading,
     { load: read100k }
   ),
   of(

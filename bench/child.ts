@@ -8,6 +8,7 @@ import { type Case, inRun, type Load } from "./Case.ts"
 import { cases } from "./cases.ts"
 import { anyCustomer, matchesOf } from "./matches.ts"
 import { measure, type Measurement } from "./measure.ts"
+import { spent } from "./processor.ts"
 import type { Reply, Request } from "./protocol.ts"
 import { type SubjectName, subjectNamed } from "./subjects/index.ts"
 import { type Question, rangeOf, storedStream, type Subject } from "./subjects/Subject.ts"
@@ -142,7 +143,7 @@ const makeHandler = (subject: Subject, sql: SqlClient.SqlClient) => {
       const write = supply.writes[supply.taken++]
       return write && Effect.as(write, size)
     }
-    const { measurement, total } = yield* measure({ fibers, milliseconds, next })
+    const { measurement, total } = yield* measure({ fibers, milliseconds, next, sql })
     expected += total
     rate = measurement.units / size / measurement.seconds
     return measurement
@@ -190,6 +191,11 @@ const makeHandler = (subject: Subject, sql: SqlClient.SqlClient) => {
 
   const run = Effect.fnUntraced(function*({ work }: Case, milliseconds: number) {
     round++
+    if (subject.alone !== undefined && (work.kind === "write" || work.kind === "read")) {
+      const [measurement, processor] = yield* spent(sql, subject.alone(work, milliseconds, loaded))
+      expected = (yield* audit(subject, sql)).messages
+      return { ...measurement, processor }
+    }
     switch (work.kind) {
       case "write":
       case "writeExpecting":
@@ -201,7 +207,7 @@ const makeHandler = (subject: Subject, sql: SqlClient.SqlClient) => {
       case "readTail":
       case "readTagged": {
         globalThis.gc?.()
-        const { measurement } = yield* measure({ fibers: work.fibers, milliseconds, next: () => read(work) })
+        const { measurement } = yield* measure({ fibers: work.fibers, milliseconds, next: () => read(work), sql })
         return measurement
       }
       default:

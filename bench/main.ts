@@ -11,16 +11,17 @@ import { startServer } from "../test/support/server.ts"
 import type { Case } from "./Case.ts"
 import { cases, casesNamed, selectCases } from "./cases.ts"
 import { commitOf, describeMachine, serverSettings } from "./machine.ts"
-import { rotate } from "./measure.ts"
+import { type Measurement, rotate } from "./measure.ts"
 import { type RemoteSubject, startSubject, type SubjectError } from "./remote.ts"
-import { caseTable, growthTable, isGrowth, jsonRows, type Result } from "./report.ts"
-import { compareRuns, parseRun, type Run } from "./run.ts"
+import { caseTable, growthTable, isGrowth, rowsOf, withFigures } from "./report.ts"
+import { compareRuns, parseRun, type Row, type Run } from "./run.ts"
 import { main as soak, usage as soakUsage } from "./soak/soak.ts"
 import { type SubjectName, subjects } from "./subjects/index.ts"
 
 const usage = `usage: npm run bench -- [CASE ...] [--only CASE,CASE] [--subjects NAME,NAME] [--rounds N] [--quick]
-       [--against DIR] [--json FILE]
+       [--minutes N] [--against DIR] [--json FILE]
        npm run bench -- compare A.json B.json
+       npm run bench -- tables RUN.json
        ${soakUsage}
 
   CASE         run the cases whose names contain this: ${
@@ -29,17 +30,21 @@ const usage = `usage: npm run bench -- [CASE ...] [--only CASE,CASE] [--subjects
   --only       the same, separated by commas
   --subjects   measure these alone: ${Object.keys(subjects).join(", ")}
   --rounds N   how often each subject is measured; 5, with --quick 2
+  --minutes N  begin no case after so many minutes; those that are left out are named
   --quick      a rough picture in less than two minutes
   --against DIR  measure this library as it is in another checkout as well, in the same rounds: what a change costs;
                cases that it does not have are measured without it
   --json FILE  write the results there
-  compare      say what differs between two runs that --json has written`
+  compare      say what differs between two runs that --json has written
+  tables       put the tables of such a run into bench/README.md`
 
 interface Options {
   readonly only: ReadonlyArray<string>
   readonly subjects: ReadonlyArray<string>
   readonly quick: boolean
   readonly rounds: number
+  /** After which no case begins. */
+  readonly minutes: number
   /** Another checkout of this library. */
   readonly against: string | undefined
   readonly json: string | undefined
@@ -53,6 +58,7 @@ const readOptions = (args: ReadonlyArray<string>): Options => {
       against: { type: "string" },
       help: { type: "boolean", short: "h" },
       json: { type: "string" },
+      minutes: { type: "string" },
       only: { type: "string" },
       quick: { type: "boolean", default: false },
       rounds: { type: "string" },
@@ -65,6 +71,10 @@ const readOptions = (args: ReadonlyArray<string>): Options => {
   }
   const rounds = values.rounds ?? (values.quick ? "2" : "5")
   if (!/^[1-9]\d{0,3}$/.test(rounds)) throw new Error(`--rounds must be a number from 1 on, not ${rounds}`)
+  const minutes = values.minutes ?? "Infinity"
+  if (!/^([1-9]\d{0,3}|Infinity)$/.test(minutes)) {
+    throw new Error(`--minutes must be a number from 1 on, not ${minutes}`)
+  }
   const only = [...positionals, ...(values.only?.split(",") ?? [])].filter((word) => word !== "")
   for (const word of only) {
     if (casesNamed(word).length === 0) throw new Error(`there is no case named ${word}`)
@@ -77,7 +87,15 @@ const readOptions = (args: ReadonlyArray<string>): Options => {
   if (against !== undefined && !fs.existsSync(path.join(against, "bench/child.ts"))) {
     throw new Error(`--against must be a checkout of this library, not ${against}`)
   }
-  return { only, subjects: chosen, quick: values.quick, rounds: Number(rounds), against, json: values.json }
+  return {
+    only,
+    subjects: chosen,
+    quick: values.quick,
+    rounds: Number(rounds),
+    minutes: Number(minutes),
+    against,
+    json: values.json
+  }
 }
 
 const progress = (text: string) =>
@@ -87,6 +105,7 @@ const progress = (text: string) =>
 
 const program = Effect.fnUntraced(function*(options: Options) {
   const selected = selectCases(options)
+  const begun = Date.now()
   yield* progress("starting PostgreSQL")
   const server = yield* startServer({
     durable: true,
@@ -112,19 +131,27 @@ const program = Effect.fnUntraced(function*(options: Options) {
   })
 
   const known = options.against === undefined ? [] : yield* casesOf(options.against)
-  const results: Array<Result> = []
+  const rows: Array<Row> = []
+  const leftOut: Array<string> = []
   for (const measured of selected) {
-    const result = yield* runCase(measured, options, known, start)
-    results.push(result)
+    if (Date.now() - begun > options.minutes * 60_000) {
+      leftOut.push(measured.name)
+      continue
+    }
+    const ofCase = rowsOf(yield* runCase(measured, options, known, start))
+    rows.push(...ofCase)
+    if (options.json !== undefined) {
+      const date = new Date(begun).toISOString().slice(0, 10)
+      const minutes = Math.round((Date.now() - begun) / 60_000)
+      const run: Run = { date, minutes, machine, commit: commitOf(), rounds: options.rounds, rows }
+      fs.writeFileSync(options.json, `${JSON.stringify(run, null, 2)}\n`)
+    }
     yield* progress("")
-    if (!isGrowth(result)) console.log(`${caseTable(result)}\n`)
+    if (!ofCase.some(isGrowth)) console.log(`${caseTable(ofCase)}\n`)
   }
-  const growth = results.filter(isGrowth)
-  if (growth.length > 0) console.log(growthTable(growth))
-  if (options.json !== undefined) {
-    const run: Run = { machine, commit: commitOf(), rounds: options.rounds, rows: jsonRows(results) }
-    fs.writeFileSync(options.json, `${JSON.stringify(run, null, 2)}\n`)
-  }
+  const growth = rows.filter(isGrowth)
+  if (growth.length > 0) console.log(`${growthTable(growth)}\n`)
+  if (leftOut.length > 0) console.log(`Left out after ${options.minutes} minutes: ${leftOut.join(", ")}`)
 })
 
 /** The cases of another checkout, which may not have all of ours. */
@@ -163,31 +190,41 @@ const runCase = Effect.fnUntraced(function*(
     }
     yield* subject.analyze
   }
-  const rates = new Map(contestants.map(({ name }): [string, Array<number>] => [name, []]))
+  const rounds = new Map(contestants.map(({ name }): [string, Array<Measurement>] => [name, []]))
   for (let round = 0; round < options.rounds; round++) {
     for (const subject of rotate(contestants, round)) {
       yield* say(`round ${round + 1} of ${options.rounds}, ${subject.name}`)
-      const { seconds, units } = yield* subject.measure(milliseconds(options))
-      rates.get(subject.name)?.push(units / seconds)
+      rounds.get(subject.name)?.push(yield* subject.measure(milliseconds(options)))
     }
   }
   for (const subject of contestants) {
     yield* say(`checking what ${subject.name} stored`)
     yield* subject.check
   }
-  return { measured, rates } satisfies Result as Result
+  return { measured, rounds }
 })
 
-/** Compares two runs, or says what is to be run. */
+const readRun = (file: string): Run => parseRun(fs.readFileSync(file, "utf8"))
+
+/** Compares two runs, or puts the tables of one into their document, or says what is to be run. */
 const main = () => {
   const [word, ...files] = process.argv.slice(2)
   try {
     if (word === "soak") return soak(files)
-    if (word !== "compare") return program(readOptions(process.argv.slice(2)))
-    if (files.length !== 2) throw new Error("compare takes two files")
-    const [a, b] = files.map((file) => parseRun(fs.readFileSync(file, "utf8"))) as [Run, Run]
-    console.log(compareRuns(a, b))
-    process.exit(0)
+    if (word === "compare") {
+      const [a, b, ...more] = files
+      if (a === undefined || b === undefined || more.length > 0) throw new Error("compare takes two files")
+      console.log(compareRuns(readRun(a), readRun(b)))
+      process.exit(0)
+    }
+    if (word === "tables") {
+      const [file, ...more] = files
+      if (file === undefined || more.length > 0) throw new Error("tables takes one file")
+      const document = path.join(import.meta.dirname, "README.md")
+      fs.writeFileSync(document, withFigures(fs.readFileSync(document, "utf8"), readRun(file)))
+      process.exit(0)
+    }
+    return program(readOptions(process.argv.slice(2)))
   } catch (error) {
     console.error(`${error instanceof Error ? error.message : error}\n\n${usage}`)
     process.exit(2)

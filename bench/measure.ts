@@ -1,10 +1,14 @@
 /** Measuring, and what is made of several measurements. */
 import { Effect } from "effect"
+import type { SqlClient } from "effect/sql"
+import { type ProcessorTime, spent } from "./processor.ts"
 
 export interface Measurement {
   /** What was done in this time. */
   readonly units: number
   readonly seconds: number
+  /** What that took of the processor. */
+  readonly processor?: ProcessorTime | undefined
 }
 
 /**
@@ -18,6 +22,19 @@ export const measure = Effect.fnUntraced(function*(options: {
   readonly fibers: number
   readonly milliseconds: number
   /** The next operation of a fiber, which answers how much it has done. */
+  readonly next: (fiber: number) => Effect.Effect<number, unknown> | undefined
+  readonly sql: SqlClient.SqlClient
+}) {
+  const [{ measurement, total }, { client, server }] = yield* spent(options.sql, measureTime(options))
+  // What ends late costs as well, and does not count as done.
+  const share = measurement.units / total
+  const processor = { client: client * share, server: server === undefined ? undefined : server * share }
+  return { measurement: { ...measurement, processor }, total }
+})
+
+const measureTime = Effect.fnUntraced(function*(options: {
+  readonly fibers: number
+  readonly milliseconds: number
   readonly next: (fiber: number) => Effect.Effect<number, unknown> | undefined
 }) {
   const start = performance.now()

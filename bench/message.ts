@@ -1,6 +1,6 @@
 /** What is written and read: orders, whose stored JSON has about 300 bytes. */
-import { DateTime, Schema } from "effect"
-import { Fold, Message, MessageStore } from "effect-message-store"
+import { DateTime, Result, Schema } from "effect"
+import { Fold, Message, MessageStore, type Serializer } from "effect-message-store"
 import { randomBytes } from "node:crypto"
 
 export class OrderPlaced extends Schema.TaggedClass<OrderPlaced>()("OrderPlaced", {
@@ -35,6 +35,12 @@ export class OrdersForgetful
   extends MessageStore.Service<OrdersForgetful>()("bench/OrdersForgetful", { name: storeName, schema, cachedStates: 0 })
 {}
 
+export class OrdersInterpreted extends MessageStore.Service<OrdersInterpreted>()("bench/OrdersInterpreted", {
+  name: storeName,
+  schema,
+  compile: false
+}) {}
+
 /** How many messages there are. */
 export const counted: Fold.Fold<number, OrderPlaced | OrderShipped> = { initial: 0, evolve: (sofar) => sofar + 1 }
 
@@ -66,6 +72,7 @@ export const makeMessage = (): OrderPlaced =>
 export interface EncodedOrder {
   readonly _tag: string
   readonly messageId: string
+  readonly occurredAt: string
   readonly quantity: number
 }
 
@@ -73,5 +80,22 @@ const toJson = Schema.encodeSync(Schema.toCodecJson(OrderPlaced))
 
 export const encode = (message: OrderPlaced): EncodedOrder => toJson(message) as unknown as EncodedOrder
 
+/** Of messages that are JSON, and stay it: what is left is the store's own part. */
+const asTheyAre: Serializer.MessageSerializer<EncodedOrder> = {
+  serialize: (order) => Result.succeed(order as unknown as Schema.Json),
+  deserialize: (data) => Result.succeed(data as unknown as EncodedOrder)
+}
+
+export class OrdersAsTheyAre extends MessageStore.Service<OrdersAsTheyAre>()("bench/OrdersAsTheyAre", {
+  name: storeName,
+  serializer: asTheyAre,
+  id: ({ messageId }) => messageId,
+  time: ({ occurredAt }) => DateTime.makeUnsafe(occurredAt)
+}) {}
+
 /** What the library itself stores beside a message: the trace context of the writing span. */
 export const metadata = JSON.stringify({ traceparent: "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01" })
+
+/** The same in SQL, of messages that are loaded: each has one of its own, as messages have that were written one by one. */
+export const loadedMetadata = (id: string): string =>
+  `format('{"traceparent":"00-%s-%s-01"}', md5(${id}::text), left(md5(${id}::text), 16))`

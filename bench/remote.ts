@@ -8,7 +8,7 @@ import process from "node:process"
 import { layerDatabase } from "../test/support/server.ts"
 import type { Measurement } from "./measure.ts"
 import type { Reply, Request } from "./protocol.ts"
-import { type SubjectName, subjectNamed } from "./subjects/index.ts"
+import type { SubjectName } from "./subjects/index.ts"
 
 export class SubjectError extends Data.TaggedError("SubjectError")<{ readonly message: string }> {}
 
@@ -42,7 +42,7 @@ export const startSubject = Effect.fnUntraced(function*(
   const child = yield* Effect.acquireRelease(
     Effect.sync(() =>
       fork(program, [subject, url.href], {
-        execArgv: [...process.execArgv, "--expose-gc", ...subjectNamed(subject).nodeOptions]
+        execArgv: [...process.execArgv, "--expose-gc"]
       })
     ),
     stop

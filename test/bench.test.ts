@@ -1,25 +1,36 @@
 /** What the bench makes of its measurements; measuring is not a test's. */
 import { assert, describe, it } from "@effect/vitest"
+import * as fs from "node:fs"
+import * as path from "node:path"
 import { type Case, of } from "../bench/Case.ts"
 import { casesNamed, selectCases } from "../bench/cases.ts"
-import { caseTable, jsonRows, type Result } from "../bench/report.ts"
-import { compareRuns, parseRun, type Run } from "../bench/run.ts"
+import type { Measurement } from "../bench/measure.ts"
+import { caseTable, rowsOf, withFigures } from "../bench/report.ts"
+import { compareRuns, parseRun, type Row, type Run } from "../bench/run.ts"
+
+const bench = path.join(import.meta.dirname, "../bench")
+const readme = fs.readFileSync(path.join(bench, "README.md"), "utf8")
 
 const measured: Case = of("write-9", "nine writes", { kind: "write", fibers: 9, size: 1, streams: "own" }, [
   "@dcb-es",
   "effect-message-store (tags)"
 ])
 
-const result = (first: ReadonlyArray<number>, second: ReadonlyArray<number>): Result => ({
-  measured,
-  rates: new Map([["@dcb-es", first], ["effect-message-store (tags)", second]])
-})
+/** The rows of what these rates of rounds come to, each round of a second. */
+const result = (first: ReadonlyArray<number>, second: ReadonlyArray<number>): ReadonlyArray<Row> => {
+  const roundsOf = (rates: ReadonlyArray<number>): ReadonlyArray<Measurement> =>
+    rates.map((units) => ({ units, seconds: 1, processor: { client: units / 1e6, server: undefined } }))
+  return rowsOf({
+    measured,
+    rounds: new Map([["@dcb-es", roundsOf(first)], ["effect-message-store (tags)", roundsOf(second)]])
+  })
+}
 
-const run = (...results: ReadonlyArray<Result>): Run => ({
+const run = (...results: ReadonlyArray<ReadonlyArray<Row>>): Run => ({
   machine: "a machine",
   commit: null,
   rounds: 3,
-  rows: jsonRows(results)
+  rows: results.flat()
 })
 
 describe("the bench", () => {
@@ -63,20 +74,47 @@ describe("the bench", () => {
 
   it("takes ratios within rounds, to the first subject, and of the library whatever variant it is", () => {
     const given = result([100, 10, 100], [200, 30, 100])
-    const [baseline, library] = jsonRows([given])
+    const [baseline, library] = given
     assert.deepStrictEqual(baseline, {
       case: "write-9",
+      title: "nine writes",
       subject: "@dcb-es",
       unit: "messages/s",
       median: 100,
       min: 10,
       max: 100,
-      ratio: null
+      ratio: null,
+      library: 2,
+      client: 1,
+      server: null
     })
-    assert.strictEqual(library?.ratio, 2)
+    assert.deepInclude(library, { ratio: 2, library: null })
     const [, , , , first = "", second = ""] = caseTable(given).split("\n")
     assert.include(first, "2.00 x")
     assert.notInclude(second, " x ")
+  })
+
+  it("puts the tables of a run where a document has a place for them, and leaves the rest of it", () => {
+    const given: Run = { ...run(result([100, 10, 100], [200, 30, 100])), date: "2026-01-01", minutes: 3 }
+    const begin = readme.slice(readme.indexOf("<!-- What stands"), readme.indexOf("-->") + 3)
+    const document = `before\n\n${begin}\n\nold\n\n<!-- The end of the tables. -->\n\nafter\n`
+    const written = withFigures(document, given)
+    assert.match(
+      written,
+      /^before\n\n<!--.*-->\n\n2026-01-01, a machine, 3 rounds, 3 minutes in all\n\n\*\*write-9\*\*/
+    )
+    assert.match(written, /\| client µs \|/)
+    assert.match(written, /\n\n<!-- The end of the tables. -->\n\nafter\n$/)
+    assert.notInclude(written, "old")
+    assert.strictEqual(withFigures(written, given), written)
+    assert.throws(() => withFigures("no place", given), "no place for tables")
+  })
+
+  it("shows in its README the last run that is kept", () => {
+    assert.strictEqual(
+      withFigures(readme, parseRun(fs.readFileSync(path.join(bench, "last-run.json"), "utf8"))),
+      readme
+    )
   })
 
   it("writes runs that it reads again, also where the first subject has done nothing", () => {

@@ -5,6 +5,7 @@
 import { Effect } from "effect"
 import { Buffer } from "node:buffer"
 import type { Connection, PoolClient, Submittable } from "pg"
+import { metadata } from "../message.ts"
 import { migrate, sequenceName, stored, tableName } from "../subjects/depecheTable.ts"
 import { intoEmptyTable, makeBatches, makeRow } from "../subjects/imports.ts"
 import type { Database, Subject } from "../subjects/Subject.ts"
@@ -15,7 +16,7 @@ export const make = (database: Database) =>
     yield* migrate(database)
     const pool = yield* makePool(database)
 
-    const copyBatch = (stream: string, rows: ReadonlyArray<string>) =>
+    const copyBatch = (stream: string, rows: ReadonlyArray<ReturnType<typeof makeRow>>) =>
       withClient(pool, async (client) => {
         await client.query("begin")
         const { rows: [transaction] } = await client.query("select pg_current_xact_id()::text as tx")
@@ -24,7 +25,12 @@ export const make = (database: Database) =>
           text: `select nextval('${sequenceName}') as position from generate_series(1, $1::int)`,
           values: [rows.length]
         })
-        const lines = rows.map((row, i) => `${positions[i].position}\t${transaction.tx}\t${stream}\t${i + 1}\t${row}\n`)
+        const lines = rows.map(({ messageId, order }, i) => {
+          const data = JSON.stringify(order).replaceAll("\\", "\\\\")
+          return `${positions[i].position}\t${transaction.tx}\t${stream}\t${
+            i + 1
+          }\t${messageId}\t${order.occurredAt}\t${data}\t${metadata}\n`
+        })
         await copyIn(
           client,
           `copy ${tableName} (global_position, tx, stream, version, message_id, occurred_at, message, metadata) from stdin`,
@@ -35,14 +41,7 @@ export const make = (database: Database) =>
 
     return {
       stream: () => {
-        const batches = makeBatches(makeRow).map(([stream, rows]) =>
-          [
-            stream,
-            rows.map(({ data, messageId, metadata, time }) =>
-              [messageId, time, data.replaceAll("\\", "\\\\"), metadata].join("\t")
-            )
-          ] as const
-        )
+        const batches = makeBatches(makeRow)
         return intoEmptyTable(
           database.sql,
           Effect.forEach(batches, ([stream, rows]) => Effect.promise(() => copyBatch(stream, rows)), { discard: true })

@@ -2,13 +2,15 @@
 import { isExpectedVersionConflictError } from "@event-driven-io/emmett"
 import { getPostgreSQLEventStore } from "@event-driven-io/emmett-postgresql"
 import { Effect } from "effect"
-import { encode, makeMessage } from "../message.ts"
+import { encode, loadedMetadata, makeMessage, metadata } from "../message.ts"
 import { type Database, pageSize, rangeOf, type Subject } from "../subjects/Subject.ts"
 import { makePool } from "./pg.ts"
 
+const storedMetadata: { readonly traceparent: string } = JSON.parse(metadata)
+
 const makeEvent = () => {
   const { _tag, messageId: _, ...data } = encode(makeMessage()) // Emmett gives ids of its own
-  return { type: _tag, data }
+  return { type: _tag, data, metadata: storedMetadata }
 }
 
 type OrderEvent = ReturnType<typeof makeEvent>
@@ -91,9 +93,11 @@ export const make = (database: Database) =>
           sql`
             insert into emt_messages (stream_id, stream_position, partition, message_data, message_metadata,
               message_schema_version, message_type, message_kind, message_id, transaction_id)
-            select 'stored' || s || '-1', v, ${partition}, ${JSON.stringify(data)}::text::jsonb, '{}',
-              '1', ${type}, 'E', gen_random_uuid(), pg_current_xact_id()
-            from generate_series(1, ${length}::int) v, generate_series(1, ${streams}::int) s`
+            select 'stored' || s || '-1', v, ${partition}, ${JSON.stringify(data)}::text::jsonb, ${
+            sql.literal(loadedMetadata("id"))
+          }::jsonb, '1', ${type}, 'E', id, pg_current_xact_id()
+            from generate_series(1, ${length}::int) v, generate_series(1, ${streams}::int) s,
+              lateral (select gen_random_uuid() as id where s > 0 and v > 0) ids`
         )
       },
       clear: Effect.tryPromise(() => store.schema.dangerous.truncate()),

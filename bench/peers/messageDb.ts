@@ -4,7 +4,7 @@ import * as fs from "node:fs/promises"
 import { createRequire } from "node:module"
 import * as path from "node:path"
 import type { Pool, PoolClient } from "pg"
-import { encode, makeMessage, metadata } from "../message.ts"
+import { encode, loadedMetadata, makeMessage, metadata } from "../message.ts"
 import { type Database, pageSize, rangeOf, type Subject } from "../subjects/Subject.ts"
 import { isWrongVersion, makePool, withClient } from "./pg.ts"
 
@@ -37,7 +37,7 @@ const install = async (pool: Pool) => {
 
 const makeEntry = () => {
   const { _tag, messageId, ...data } = encode(makeMessage())
-  return { id: messageId, type: _tag, data: JSON.stringify(data) }
+  return { id: messageId, type: _tag, data }
 }
 
 type Entry = ReturnType<typeof makeEntry>
@@ -58,7 +58,7 @@ export const make = (database: Database) =>
       client.query({
         name: "write",
         text: "select message_store.write_message($1, $2, $3, $4, $5, $6)",
-        values: [entry.id, stream, entry.type, entry.data, metadata, expected]
+        values: [entry.id, stream, entry.type, JSON.stringify(entry.data), metadata, expected]
       })
 
     const write = (stream: string, entries: ReadonlyArray<Entry>) =>
@@ -121,8 +121,11 @@ export const make = (database: Database) =>
         const { data, type } = makeEntry()
         return Effect.asVoid(sql`
           insert into message_store.messages (id, stream_name, position, type, data, metadata)
-          select gen_random_uuid(), 'stored' || s || '-1', v - 1, ${type}, ${data}::text::jsonb, ${metadata}::text::jsonb
-          from generate_series(1, ${length}::int) v, generate_series(1, ${streams}::int) s`)
+          select id, 'stored' || s || '-1', v - 1, ${type}, ${JSON.stringify(data)}::text::jsonb, ${
+          sql.literal(loadedMetadata("id"))
+        }::jsonb
+          from generate_series(1, ${length}::int) v, generate_series(1, ${streams}::int) s,
+            lateral (select gen_random_uuid() as id where s > 0 and v > 0) ids`)
       },
       clear: sql`truncate message_store.messages`,
       table: { name: "message_store.messages", streams: { name: "stream_name", version: "position", first: 0 } }

@@ -1,9 +1,12 @@
-/** node-postgres: one transaction per write, by depeche_db's own function; the same reads as the floor's. */
+/**
+ * node-postgres: one transaction per write, by a function that does what depeche_db's own does, and stores metadata and time; the
+ * same reads as the floor's.
+ */
 import { Effect } from "effect"
 import type { Scope } from "effect"
 import { DatabaseError, Pool, type PoolClient } from "pg"
-import { encode, makeMessage, storeName } from "../message.ts"
-import { migrate, stored, tableName } from "../subjects/depecheTable.ts"
+import { encode, type EncodedOrder, makeMessage, metadata, storeName } from "../message.ts"
+import { migrate, sequenceName, stored, tableName } from "../subjects/depecheTable.ts"
 import { type Database, pageSize, type Subject } from "../subjects/Subject.ts"
 
 const maxConnections = 20
@@ -36,20 +39,44 @@ interface Row {
   readonly message: { readonly quantity: number }
 }
 
+const appendFunction = `create function bench_append(
+    _id uuid, _stream text, _message json, _expected bigint, _metadata jsonb, _occurred_at timestamptz,
+    out version int, out global_position bigint
+  ) language plpgsql set enable_seqscan to off as $function$
+  declare
+    _head int;
+    _tx xid8;
+  begin
+    perform pg_advisory_xact_lock(left('x' || md5('${tableName}.' || _stream), 17)::bit(64)::bigint);
+    select m.version into _head from ${tableName} m where m.stream = _stream order by m.version desc limit 1;
+    _head := coalesce(_head, 0);
+    if _expected <> _head then
+      raise exception 'Wrong expected version: % (Stream: %, Stream Version: %)', _expected, _stream, _head;
+    end if;
+    version := _head + 1;
+    _tx := pg_current_xact_id();
+    insert into ${tableName} as m (message_id, global_position, stream, version, message, metadata, occurred_at, tx)
+    values (_id, nextval('${sequenceName}'), _stream, version, _message, _metadata, _occurred_at, _tx)
+    returning m.global_position into global_position;
+    perform pg_notify('depeche_${storeName}_messages', json_build_object('message_id', _id, 'stream', _stream)::text);
+  end
+  $function$`
+
 export const make = (database: Database) =>
   Effect.gen(function*() {
     yield* migrate(database)
+    yield* database.sql.unsafe(appendFunction)
     const pool = yield* makePool(database)
 
-    const append = (stream: string, id: string, text: string, expected: number | null) =>
+    const append = (stream: string, order: EncodedOrder, expected: number | null) =>
       withClient(pool, (client) =>
         client.query({
           name: "append",
-          text: `select version, global_position from depeche_write_message_${storeName}($1, $2, $3, $4)`,
-          values: [id, stream, text, expected]
+          text: "select version, global_position from bench_append($1, $2, $3, $4, $5, $6)",
+          values: [order.messageId, stream, JSON.stringify(order), expected, metadata, order.occurredAt]
         }))
 
-    const writeExpecting = async (stream: string, id: string, text: string) => {
+    const writeExpecting = async (stream: string, order: EncodedOrder) => {
       while (true) {
         const head = await pool.query<Row>({
           name: "head",
@@ -57,7 +84,7 @@ export const make = (database: Database) =>
           values: [stream]
         })
         try {
-          return await append(stream, id, text, head.rows[0]?.version ?? 0)
+          return await append(stream, order, head.rows[0]?.version ?? 0)
         } catch (error) {
           if (!isWrongVersion(error)) throw error
         }
@@ -66,14 +93,12 @@ export const make = (database: Database) =>
 
     return {
       write: (stream) => {
-        const message = makeMessage()
-        const text = JSON.stringify(encode(message))
-        return Effect.asVoid(Effect.tryPromise(() => append(stream, message.messageId, text, null)))
+        const order = encode(makeMessage())
+        return Effect.asVoid(Effect.tryPromise(() => append(stream, order, null)))
       },
       writeExpecting: (stream) => {
-        const message = makeMessage()
-        const text = JSON.stringify(encode(message))
-        return Effect.asVoid(Effect.tryPromise(() => writeExpecting(stream, message.messageId, text)))
+        const order = encode(makeMessage())
+        return Effect.asVoid(Effect.tryPromise(() => writeExpecting(stream, order)))
       },
       read: (stream) =>
         Effect.tryPromise(async () => {

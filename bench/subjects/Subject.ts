@@ -1,9 +1,10 @@
 /** What is compared: a way to write and read messages, in a database of its own. */
 import type { Effect, Scope } from "effect"
 import type { SqlClient } from "effect/sql"
+import type { Load } from "../Case.ts"
 import type { Measurement } from "../measure.ts"
 import type { Own, Tag, Type } from "../tagged.ts"
-import type { StreamWork, UpdateWork } from "../work.ts"
+import type { ReadWork, StreamWork, UpdateWork, WriteWork } from "../work.ts"
 
 /** A new, empty database. */
 export interface Database {
@@ -41,6 +42,12 @@ export interface Subject {
   readonly readTagged?: (customer: string) => Effect.Effect<number, unknown>
   /** Links messages to partitions, and hands them to handlers; says how much of it in which time. */
   readonly stream?: (work: StreamWork) => Effect.Effect<Measurement, unknown>
+  /** Does it without the client, and says how much in which time. */
+  readonly alone?: (
+    work: Extract<WriteWork, { readonly kind: "write" }> | Extract<ReadWork, { readonly kind: "read" }>,
+    milliseconds: number,
+    load: Load | undefined
+  ) => Effect.Effect<Measurement, unknown>
   /** Stores messages in streams named by {@link storedStream}, `length` in each. The store is empty. */
   readonly load: (streams: number, length: number) => Effect.Effect<void, unknown>
   readonly clear: Effect.Effect<void, unknown>
@@ -67,8 +74,6 @@ export interface Table {
 
 export interface SubjectDefinition {
   readonly make: (database: Database) => Effect.Effect<Subject, unknown, Scope.Scope>
-  /** Options for the node that runs it. */
-  readonly nodeOptions: ReadonlyArray<string>
 }
 
 /** Stream names have a category of their own: message-db locks by category. */

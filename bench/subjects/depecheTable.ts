@@ -1,7 +1,7 @@
 /** The table of this library and of depeche_db, for the subjects that write to it with SQL of their own. */
 import { Effect, Layer } from "effect"
 import { SqlClient } from "effect/sql"
-import { encode, makeMessage, metadata, Orders, storeName } from "../message.ts"
+import { encode, loadedMetadata, makeMessage, Orders, storeName } from "../message.ts"
 import type { Database, Subject, Table } from "./Subject.ts"
 
 export const tableName = `depeche_msgs_${storeName}`
@@ -30,7 +30,9 @@ export const fill = Effect.fnUntraced(function*(
     yield* sql`
       insert into ${sql(tableName)} (message_id, global_position, stream, version, message, metadata, occurred_at, tx)
       select id, nextval(${sequenceName}), 'stored' || s || '-1', v,
-        (${before}::text || id || ${after}::text)::${sql.literal(payload)}, ${metadata}::text::jsonb, now(),
+        (${before}::text || id || ${after}::text)::${sql.literal(payload)}, ${
+      sql.literal(loadedMetadata("id"))
+    }::jsonb, now(),
         pg_current_xact_id()
       from (
         select s, v, ('01900000-0000-7000-8000-' || lpad(to_hex((v - 1) * ${streams}::bigint + s), 12, '0'))::uuid as id

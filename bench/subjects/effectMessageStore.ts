@@ -10,6 +10,7 @@ import {
   Orders,
   OrdersForgetful,
   type OrderShipped,
+  OrdersInterpreted,
   OrdersJsonb
 } from "../message.ts"
 import { stored } from "./depecheTable.ts"
@@ -18,6 +19,8 @@ import { type Database, rangeOf, type Subject } from "./Subject.ts"
 import { makeUpdate } from "./update.ts"
 
 export interface Options {
+  /** Whether the schema is compiled. */
+  readonly compile: boolean
   readonly payload: "json" | "jsonb"
   /** What reads, writes, and tries again when another write got in between; by hand, it is a loop of the bench's own. */
   readonly retries: "update" | "decide" | "byHand"
@@ -34,6 +37,8 @@ export const make = (database: Database, options: Options) =>
     const sql = Layer.succeed(SqlClient.SqlClient, database.sql)
     const store: MessageStore.MessageStore<OrderPlaced | OrderShipped> = options.payload === "jsonb"
       ? yield* Effect.provide(OrdersJsonb, yield* Layer.build(Layer.provide(OrdersJsonb.layer, sql)))
+      : !options.compile
+      ? yield* Effect.provide(OrdersInterpreted, yield* Layer.build(Layer.provide(OrdersInterpreted.layer, sql)))
       : options.keeps === "snapshots"
       ? yield* Effect.provide(OrdersForgetful, yield* Layer.build(Layer.provide(OrdersForgetful.layer, sql)))
       : yield* Effect.provide(Orders, yield* Layer.build(Layer.provide(Orders.layer, sql)))

@@ -1,9 +1,9 @@
 /** Many messages into an empty table, a thousand at a time: by writes, by the archive, and by the floors that there are. */
-import { Array as Arr, DateTime, Effect, Stream } from "effect"
+import { Array as Arr, Effect, Stream } from "effect"
 import { Archive, type MessageStore } from "effect-message-store"
 import type { SqlClient } from "effect/sql"
 import { timed } from "../measure.ts"
-import { encode, makeMessage, metadata, type Order } from "../message.ts"
+import { encode, makeMessage, type Order } from "../message.ts"
 import { tableName } from "./depecheTable.ts"
 
 /** As many as the case has loaded. */
@@ -18,16 +18,10 @@ export const makeBatches = <A>(
 ): ReadonlyArray<readonly [stream: string, messages: Arr.NonEmptyArray<A>]> =>
   Arr.makeBy(streams, (n) => [streamOf(n), Arr.makeBy(length, make)] as const)
 
-/** A row, ready to be stored. */
+/** What goes into a row, before it is JSON. */
 export const makeRow = () => {
   const message = makeMessage()
-  return {
-    messageId: message.messageId,
-    occurredAt: message.occurredAt,
-    time: DateTime.formatIso(message.occurredAt),
-    data: JSON.stringify(encode(message)),
-    metadata
-  }
+  return { messageId: message.messageId, occurredAt: message.occurredAt, order: encode(message) }
 }
 
 /** What does it, timed, on a table that is empty. */

@@ -5,14 +5,13 @@ import type { Database, SubjectDefinition } from "./Subject.ts"
 
 const define = <Module>(
   load: () => Promise<Module>,
-  make: (module: Module, database: Database) => ReturnType<SubjectDefinition["make"]>,
-  nodeOptions: ReadonlyArray<string> = []
+  make: (module: Module, database: Database) => ReturnType<SubjectDefinition["make"]>
 ): SubjectDefinition => ({
-  make: (database) => Effect.flatMap(Effect.promise(load), (module) => make(module, database)),
-  nodeOptions
+  make: (database) => Effect.flatMap(Effect.promise(load), (module) => make(module, database))
 })
 
 const defaults: Options = {
+  compile: true,
   payload: "json",
   retries: "update",
   keeps: "nothing",
@@ -25,11 +24,9 @@ export const subjects = {
     () => import("./effectMessageStore.ts"),
     (module, database) => module.make(database, defaults)
   ),
-  /** With `import "effect/schema/SchemaJITCompiler/enable"`, which is an application's to do. */
-  "effect-message-store (JIT)": define(
+  "effect-message-store (interpreted)": define(
     () => import("./effectMessageStore.ts"),
-    (module, database) => module.make(database, defaults),
-    ["--import", import.meta.resolve("effect/schema/SchemaJITCompiler/enable")]
+    (module, database) => module.make(database, { ...defaults, compile: false })
   ),
   "effect-message-store (jsonb)": define(
     () => import("./effectMessageStore.ts"),
@@ -59,6 +56,10 @@ export const subjects = {
     () => import("./effectMessageStore.ts"),
     (module, database) => module.make(database, { ...defaults, copies: "archives" })
   ),
+  "effect-message-store (no schema)": define(
+    () => import("./noSchema.ts"),
+    (module, database) => module.make(database)
+  ),
   "effect-message-store (tags)": define(() => import("./tagged.ts"), (module, database) => module.make(database)),
   "effect-message-store (1 person)": define(
     () => import("./personal.ts"),
@@ -72,6 +73,7 @@ export const subjects = {
     () => import("./personal.ts"),
     (module, database) => module.make(database, 100_000)
   ),
+  "server only": define(() => import("./serverOnly.ts"), (module, database) => module.make(database)),
   "sql-pg": define(() => import("./sqlPg.ts"), (module, database) => module.make(database)),
   "sql-pg unnest": define(() => import("./sqlPg.ts"), (module, database) => module.makeUnnest(database)),
   "pg COPY": define(() => import("../peers/copy.ts"), (module, database) => module.make(database)),

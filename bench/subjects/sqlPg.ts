@@ -1,14 +1,13 @@
 /**
- * The floor: the same SQL through bare `@effect/sql-pg`. Writes call the append function with messages that are encoded,
- * each in a statement of its own, or, as `unnest`, insert versions that are known beforehand; reads return rows as the
- * driver has them.
+ * The floor: the same SQL through bare `@effect/sql-pg`. Writes make JSON of plain objects and call the append function, each in
+ * a statement of its own, or, as `unnest`, insert versions that are known beforehand; reads return rows as the driver has them.
  */
-import { DateTime, Effect } from "effect"
+import { Array as Arr, DateTime, Effect } from "effect"
 import { SqlClient } from "effect/sql"
 import { append } from "../../src/postgres/append.ts"
 import * as Objects from "../../src/postgres/objects.ts"
-import type { AppendItem, EncodedMessage } from "../../src/Storage.ts"
-import { encode, makeMessage, metadata, storeName } from "../message.ts"
+import type { AppendItem } from "../../src/Storage.ts"
+import { metadata, storeName } from "../message.ts"
 import { migrate, sequenceName, stored, tableName } from "./depecheTable.ts"
 import { intoEmptyTable, makeBatches, makeRow } from "./imports.ts"
 import { makeLink } from "./sqlPgLink.ts"
@@ -29,15 +28,16 @@ export const make = (database: Database) =>
 
     const call = append(sql, yield* Effect.fromResult(Objects.forStore(storeName)))
 
-    const write = Effect.fnUntraced(function*(item: AppendItem) {
-      const [outcome] = yield* call([item], { atomic: true, wait: true })
+    const write = Effect.fnUntraced(function*(stream: string, orders: Orders) {
+      const [outcome] = yield* call([toItem(stream, orders)], { atomic: true, wait: true })
       if (outcome?._tag !== "Written") return yield* Effect.die(outcome)
     })
 
-    const writeExpecting = Effect.fnUntraced(function*(item: AppendItem) {
+    const writeExpecting = Effect.fnUntraced(function*(stream: string, orders: Orders) {
+      const item = toItem(stream, orders)
       while (true) {
         const [head] = yield* sql<{ readonly version: number }>`
-          select version, global_position from ${table} where stream = ${item.stream} order by version desc limit 1`
+          select version, global_position from ${table} where stream = ${stream} order by version desc limit 1`
         const expectedVersion = head?.version ?? 0
         const [outcome] = yield* call([{ ...item, expectedVersion }], { atomic: true, wait: true })
         if (outcome?._tag === "Written") return
@@ -46,12 +46,12 @@ export const make = (database: Database) =>
 
     return {
       write: (stream, size) => {
-        const item = makeItem(stream, size)
-        return Effect.suspend(() => write(item))
+        const orders = makeOrders(size)
+        return Effect.suspend(() => write(stream, orders))
       },
       writeExpecting: (stream) => {
-        const item = makeItem(stream, 1)
-        return Effect.suspend(() => writeExpecting(item))
+        const orders = makeOrders(1)
+        return Effect.suspend(() => writeExpecting(stream, orders))
       },
       read: Effect.fnUntraced(function*(stream) {
         let read = 0
@@ -90,16 +90,16 @@ export const makeUnnest = (database: Database) =>
     const { sql } = database
     const store = stored(database)
     const heads = new Map<string, number>()
-    const makeInsert = ({ messages, stream }: AppendItem) => {
-      const size = messages.length
-      const ids = messages.map(({ messageId }) => messageId)
-      const texts = messages.map(({ data }) => data)
-      const times = messages.map(({ occurredAt }) => DateTime.toDateUtc(occurredAt))
+    const makeInsert = (stream: string, orders: Orders) => {
+      const size = orders.length
       const head = heads.get(stream) ?? 0
       const versions = rangeOf(size, (i) => head + i + 1)
       heads.set(stream, head + size)
-      return Effect.suspend(() =>
-        Effect.asVoid(sql`
+      return Effect.suspend(() => {
+        const ids = orders.map(({ messageId }) => messageId)
+        const texts = orders.map(({ order }) => JSON.stringify(order))
+        const times = orders.map(({ occurredAt }) => DateTime.toDateUtc(occurredAt))
+        return Effect.asVoid(sql`
             insert into ${
           sql(tableName)
         } (message_id, global_position, stream, version, message, metadata, occurred_at, tx)
@@ -107,42 +107,43 @@ export const makeUnnest = (database: Database) =>
               pg_current_xact_id()
             from unnest(${ids}::uuid[], ${versions}::int[], ${times}::timestamptz[], ${texts}::text[])
               m(id, version, occurred, data)`)
-      )
+      })
     }
     return {
-      write: (stream, size) => makeInsert(makeItem(stream, size)),
+      write: (stream, size) => makeInsert(stream, makeOrders(size)),
       stream: () => {
         heads.clear()
-        return importing(database, (item) => makeInsert(item))
+        return importing(database, makeInsert)
       },
       ...store,
       clear: Effect.andThen(store.clear, Effect.sync(() => heads.clear()))
     } satisfies Subject
   })
 
-/** Batches into the empty table, made before the clock starts. */
-const importing = (database: Database, write: (item: AppendItem) => Effect.Effect<void, unknown>) => {
-  const writes = makeBatches(makeRow).map(([stream, messages]) =>
-    write({ stream, expectedVersion: undefined, metadata, messages })
-  )
+/** Batches into the empty table. */
+const importing = (
+  database: Database,
+  write: (stream: string, orders: Orders) => Effect.Effect<void, unknown>
+) => {
+  const writes = makeBatches(makeRow).map(([stream, orders]) => write(stream, orders))
   return intoEmptyTable(database.sql, Effect.all(writes, { discard: true }))
 }
 
-const makeItem = (stream: string, size: number): AppendItem => ({
+type Orders = Arr.NonEmptyReadonlyArray<ReturnType<typeof makeRow>>
+
+const makeOrders = (size: number): Orders => Arr.makeBy(size, makeRow)
+
+/** With its JSON, which is made on the clock. */
+const toItem = (stream: string, orders: Orders): AppendItem => ({
   stream,
   expectedVersion: undefined,
   metadata,
-  messages: [makeEncoded(), ...rangeOf(size - 1, makeEncoded)]
+  messages: Arr.map(orders, ({ messageId, occurredAt, order }) => ({
+    messageId,
+    occurredAt,
+    data: JSON.stringify(order)
+  }))
 })
-
-const makeEncoded = (): EncodedMessage => {
-  const message = makeMessage()
-  return {
-    messageId: message.messageId,
-    occurredAt: message.occurredAt,
-    data: JSON.stringify(encode(message))
-  }
-}
 
 const count = (rows: ReadonlyArray<Row>): number =>
   rows.reduce((total, { message }) => total + (message.quantity > 0 ? 1 : 0), 0)

@@ -4,7 +4,7 @@ import { Decision } from "effect-message-store"
 import { SqlClient } from "effect/sql"
 import * as Objects from "../../src/postgres/objects.ts"
 import { storedCustomer } from "../matches.ts"
-import { metadata, storeName } from "../message.ts"
+import { loadedMetadata, storeName } from "../message.ts"
 import { makeFields, makeOrder, makeOwn, ordersAndShipments, ordersPlaced, TaggedOrders } from "../tagged.ts"
 import { makeAppendIf } from "./appendIf.ts"
 import { sequenceName, stored, tableName } from "./depecheTable.ts"
@@ -56,7 +56,7 @@ export const make = (database: Database) =>
           select id, nextval(${sequenceName}), 'stored' || s || '-1', v,
             (format('{"_tag":"OrderPlaced","messageId":"%s","occurredAt":"2026-01-01T00:00:00.000Z",', id) ||
               format('"orderId":"stored-%s","customer":"%s",', i, customer) || ${rest}::text)::json,
-            ${metadata}::text::jsonb, now(), pg_current_xact_id()
+            ${sql.literal(loadedMetadata("id"))}::jsonb, now(), pg_current_xact_id()
           from (
             select s, v, i, ${sql.literal(storedCustomer("i", streams * length))} as customer,
               ('01900000-0000-7000-8000-' || lpad(to_hex(i + 1), 12, '0'))::uuid as id
