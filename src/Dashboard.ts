@@ -44,7 +44,7 @@ export interface DashboardOptions {
   /**
    * The names of the hosts that it may be asked by, as browsers have them: others are refused, so that a page of somebody
    * else whose name is made to lead here (DNS rebinding) reads nothing. Default: on a server that listens on loopback,
-   * `localhost`, `127.0.0.1` and `[::1]`; on others, any.
+   * `localhost`, `127.0.0.1`, `[::1]` and its own address; on others, any.
    */
   readonly hosts?: ReadonlyArray<string> | undefined
   /** How often it looks while somebody looks on: 100 milliseconds or more. Default 1 second, less often where a look takes long. */
@@ -54,7 +54,7 @@ export interface DashboardOptions {
 const check = Effect.fnUntraced(function*(
   { path = "/dashboard", pollInterval = "1 second", token }: DashboardOptions
 ) {
-  if (!/^\/$|^(\/[\w.~-]+)+$/.test(path)) {
+  if (!/^\/$|^(\/(?!\.{1,2}(\/|$))[\w.~-]+)+$/.test(path)) {
     return yield* Effect.fromResult(
       invalid("path", "must be / or parts as /admin/dashboard, without a slash at its end")
     )
@@ -69,14 +69,17 @@ const check = Effect.fnUntraced(function*(
   return { mount: path === "/" ? "" : path, interval }
 })
 
-/** Whether the server around it, if one is known, listens on loopback. */
-const listensOnLoopback = Effect.map(
+/** The names of the server around it, if one is known, and listens on loopback. */
+const namesOnLoopback = Effect.map(
   Effect.serviceOption(HttpServer.HttpServer),
-  Option.exists(({ address }) =>
-    address._tag === "InetAddressV4" || address._tag === "InetAddressV6"
-      ? /^http:\/\/(localhost|127\.|\[::1\])/.test(HttpServer.formatAddress(address))
-      : false
-  )
+  Option.match({
+    onNone: () => undefined,
+    onSome: ({ address }) => {
+      if (address._tag !== "InetAddressV4" && address._tag !== "InetAddressV6") return undefined
+      const [, name] = /^http:\/\/(localhost|127\.[\d.]+|\[::1\])/.exec(HttpServer.formatAddress(address)) ?? []
+      return name === undefined ? undefined : [...loopbackNames, name]
+    }
+  })
 )
 
 /**
@@ -98,7 +101,7 @@ export const layer = (
   Layer.effectDiscard(Effect.gen(function*() {
     const { interval, mount } = yield* check(options)
     const router = yield* HttpRouter.HttpRouter
-    const hosts = options.hosts ?? ((yield* listensOnLoopback) ? loopbackNames : undefined)
+    const hosts = options.hosts ?? (yield* namesOnLoopback)
     const handle = yield* Routes.make(yield* Operator, {
       mount,
       canAct: options.readOnly === false,

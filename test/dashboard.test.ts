@@ -1,12 +1,30 @@
 /** The dashboard as a browser asks it: its pages, what it does, and whom it refuses. */
 import { assert, describe, it } from "@effect/vitest"
-import { Context, DateTime, Effect, Layer, Redacted, References, Schedule, Schema } from "effect"
+import {
+  Context,
+  DateTime,
+  Duration,
+  Effect,
+  Fiber,
+  Latch,
+  Layer,
+  Redacted,
+  References,
+  Schedule,
+  Schema,
+  Stream
+} from "effect"
 import { AggregatedStream, Message, MessageStore, Operator, Partitioner, Subscription } from "effect-message-store"
 import * as Dashboard from "effect-message-store/Dashboard"
-import { HttpRouter, HttpServerResponse } from "effect/http"
+import { HttpRouter, HttpServer, HttpServerRequest, HttpServerResponse } from "effect/http"
+import { NetAddress } from "effect/net"
 import { SqlClient, SqlError } from "effect/sql"
+import { TestClock } from "effect/testing"
 import { attributes, html } from "../src/dashboard/html.ts"
-import { formTokenOf, isForHost, isOfForm, isOfSameOrigin, makeSessions } from "../src/dashboard/security.ts"
+import { toText } from "../src/dashboard/json.ts"
+import * as Live from "../src/dashboard/live.ts"
+import * as Routes from "../src/dashboard/routes.ts"
+import { formTokenOf, isForHost, isOfForm, isOfSameOrigin, isSecure, makeSessions } from "../src/dashboard/security.ts"
 import { Clients, createRole, sharedDatabaseLayer } from "./support/sharedDatabase.ts"
 
 class Ordered extends Schema.TaggedClass<Ordered>()("Ordered", {
@@ -54,7 +72,11 @@ interface Answer {
 
 /** A browser that keeps cookies, in front of a dashboard on the operator of the test, at `/ops`. */
 const browse = Effect.fnUntraced(
-  function*(options: Dashboard.DashboardOptions = {}, operator?: Operator.OperatorService) {
+  function*(
+    options: Dashboard.DashboardOptions = {},
+    operator?: Operator.OperatorService,
+    server: Layer.Layer<never> | Layer.Layer<HttpServer.HttpServer> = Layer.empty
+  ) {
     const service = operator ?? (yield* Operator.Operator)
     const { handler } = yield* Effect.acquireRelease(
       Effect.sync(() =>
@@ -62,7 +84,7 @@ const browse = Effect.fnUntraced(
           Layer.mergeAll(
             HttpRouter.add("GET", "/", HttpServerResponse.text("the application")),
             Layer.orDie(Dashboard.layer({ path: "/ops", ...options }))
-          ).pipe(Layer.provide(Layer.succeed(Operator.Operator, service))),
+          ).pipe(Layer.provide(Layer.succeed(Operator.Operator, service)), Layer.provide(server)),
           { disableLogger: true }
         )
       ),
@@ -221,6 +243,46 @@ describe("pages", () => {
       assert.isBelow(text.length, 200_000)
       assert.include(text, "Download the whole, 1.9 MiB")
       assert.include((yield* get(`/ops/messages/${large.messageId}/data`)).text, large.note)
+    }).pipe(Effect.scoped)
+  )
+
+  operated(
+    "are as short where messages are nested deeply, and name what is as large as they may be",
+    Effect.gen(function*() {
+      const { third } = yield* prepared
+      const operator = yield* Operator.Operator
+      const long = "x".repeat(100_000)
+      const ofOthers = (message: Operator.Message): Operator.Message => ({
+        ...message,
+        type: long,
+        data: JSON.parse(`${"[".repeat(50_000)}${"]".repeat(50_000)}`),
+        metadata: { correlationId: long, causationId: long }
+      })
+      const { get } = yield* browse({ readOnly: false }, {
+        ...operator,
+        message: (id) =>
+          Effect.map(operator.message(id), (found) => found && { ...found, message: ofOthers(found.message) }),
+        search: (options) =>
+          Effect.map(operator.search(options), (found) => ({ ...found, items: found.items.map(ofOthers) })),
+        parked: (name, options) =>
+          Effect.map(operator.parked(name, options), (found) => ({
+            ...found,
+            items: found.items.map((each) => ({ ...each, message: each.message && ofOthers(each.message) }))
+          })),
+        scheduled: (options) =>
+          Effect.map(operator.scheduled(options), (found) => ({
+            ...found,
+            items: found.items.map((each) => ({ ...each, data: ofOthers(each as never).data, type: long }))
+          }))
+      })
+      for (const page of pages(third.messageId)) {
+        const { status, text } = yield* get(page)
+        assert.strictEqual(status, 200, page)
+        assert.isBelow(text.length, 250_000, page)
+      }
+      const whole = (yield* get(`/ops/messages/${third.messageId}/data`)).text
+      assert.lengthOf(whole.replaceAll(/\s/g, ""), 100_000)
+      assert.isBelow(whole.length, 5_000_000)
     }).pipe(Effect.scoped)
   )
 
@@ -524,11 +586,30 @@ describe("the token", () => {
   )
 
   operated(
+    "leads to no other host, whatever the path of its URL",
+    Effect.gen(function*() {
+      const handle = yield* Routes.make(yield* Operator.Operator, {
+        mount: "",
+        canAct: false,
+        token: Redacted.make(token),
+        hosts: undefined,
+        pollInterval: Duration.seconds(1)
+      })
+      for (const path of ["//example.com/", "/.//example.com/", "/%2e//example.com/", "/\\example.com/"]) {
+        const url = `${path}?token=${encodeURIComponent(token)}`
+        const { headers } = yield* handle(HttpServerRequest.fromWeb(new Request("http://localhost/")).modify({ url }))
+        assert.strictEqual(headers["location"], "/example.com/", path)
+      }
+    }).pipe(Effect.scoped)
+  )
+
+  operated(
     "is not asked for again of who follows a link from another site",
     Effect.gen(function*() {
       const { get } = yield* browse({ token: Redacted.make(token) })
-      const { status, text } = yield* get("/ops/streams", { "sec-fetch-site": "cross-site" })
+      const { status, text } = yield* get("/ops/streams?q=a", { "sec-fetch-site": "cross-site" })
       assert.strictEqual(status, 200)
+      assert.include(text, "href=\"/ops/streams?q=a\"")
       assert.include(text, "http-equiv=\"refresh\"")
       assert.notInclude(text, "orders")
     }).pipe(Effect.scoped)
@@ -564,6 +645,25 @@ describe("who asks", () => {
     }).pipe(Effect.scoped)
   )
 
+  operated(
+    "has to ask by a name of loopback where the server listens there, its own address included",
+    Effect.gen(function*() {
+      const statusOf = Effect.fnUntraced(function*(address: string, host: string) {
+        const server = HttpServer.make({
+          serve: () => Effect.void,
+          address: NetAddress.inetAddressFromStringUnsafe(address)
+        })
+        const { get } = yield* browse({}, undefined, Layer.succeed(HttpServer.HttpServer, server))
+        return (yield* get("/ops", { host })).status
+      })
+      for (const host of ["localhost", "127.0.0.1:4280", "127.0.0.2:4280"]) {
+        assert.strictEqual(yield* statusOf("127.0.0.2:4280", host), 200, host)
+      }
+      assert.strictEqual(yield* statusOf("127.0.0.1:4280", "example.com"), 421)
+      assert.strictEqual(yield* statusOf("0.0.0.0:4280", "example.com"), 200)
+    }).pipe(Effect.scoped)
+  )
+
   it("is known by what browsers send", () => {
     assert.isTrue(isOfSameOrigin({ "sec-fetch-site": "same-origin" }))
     for (const site of ["cross-site", "same-site", "none"]) assert.isFalse(isOfSameOrigin({ "sec-fetch-site": site }))
@@ -572,6 +672,16 @@ describe("who asks", () => {
       assert.isFalse(isOfSameOrigin({ host: "example.com:3000", origin }))
     }
     assert.isFalse(isForHost({}, ["localhost"]))
+    const request = { headers: {}, originalUrl: "/ops", protocol: undefined, source: { socket: {} } }
+    assert.isFalse(isSecure(request))
+    for (
+      const secure of [
+        { protocol: "https" },
+        { headers: { "x-forwarded-proto": "https, http" } },
+        { originalUrl: "https://localhost/ops" },
+        { source: { socket: { encrypted: true } } }
+      ]
+    ) assert.isTrue(isSecure({ ...request, ...secure }))
     const { isNew, token: form } = formTokenOf(undefined)
     assert.deepStrictEqual([isNew, formTokenOf(form)], [true, { token: form, isNew: false }])
     assert.isTrue(isOfForm(form, form))
@@ -638,6 +748,53 @@ describe("events", () => {
   )
 })
 
+describe("what is seen", () => {
+  operated(
+    "is not what was seen before an action, though the look has ended after it",
+    Effect.gen(function*() {
+      yield* prepared
+      const operator = yield* Operator.Operator
+      const [isLooking, goOn] = [yield* Latch.make(), yield* Latch.make()]
+      const { act, get } = yield* browse({ readOnly: false }, {
+        ...operator,
+        // It is asked last.
+        aggregatedStreams: (options) =>
+          Effect.andThen(isLooking.open, Effect.tap(operator.aggregatedStreams(options), () => goOn.await))
+      })
+      const page = "/ops/subscription?name=invoices"
+      const before = yield* Effect.forkChild(get(page))
+      yield* isLooking.await
+      assert.strictEqual((yield* act("pause", { subscription: "invoices" }, "/ops/streams")).status, 303)
+      yield* goOn.open
+      assert.notInclude((yield* Fiber.join(before)).text, "Resume invoices")
+      assert.include((yield* get(page)).text, "Resume invoices")
+    }).pipe(Effect.scoped)
+  )
+
+  it.effect("is looked at once for all who wait, and soon again, where a look has failed after long", () =>
+    Effect.gen(function*() {
+      const failure = new SqlError.SqlError({ reason: new SqlError.ConnectionError({ cause: new Error("gone") }) })
+      let looks = 0
+      const operator = yield* Effect.provide(
+        Operator.Operator,
+        Layer.mock(Operator.Operator, {
+          store: "orders",
+          overview: Effect.suspend(() => (looks++, Effect.andThen(Effect.sleep("1 minute"), Effect.fail(failure))))
+        })
+      )
+      const live = yield* Live.make(operator, Duration.seconds(1))
+      yield* Effect.forkScoped(Stream.runDrain(live.changes))
+      const waiting = yield* Effect.forkChild(Effect.all(Array.from({ length: 9 }, () => Effect.flip(live.snapshot)), {
+        concurrency: 9
+      }))
+      yield* TestClock.adjust("1 minute")
+      assert.deepStrictEqual(yield* Fiber.join(waiting), Array.from({ length: 9 }, () => failure))
+      assert.strictEqual(looks, 1)
+      yield* TestClock.adjust("30 seconds")
+      assert.strictEqual(looks, 2)
+    }).pipe(Effect.scoped))
+})
+
 describe("markup", () => {
   it("has every value escaped for its place", () => {
     const value = "<b>\"'&\u202e\n"
@@ -655,6 +812,21 @@ describe("markup", () => {
   })
 })
 
+it("JSON is written as JSON.stringify does, or the beginning of it", () => {
+  const values = [
+    null,
+    "a\"\n",
+    [],
+    {},
+    [[], {}, [1]],
+    JSON.parse("{\"__proto__\":{\"a\":[true,null,-1e21]},\"\":\"\"}")
+  ]
+  for (const value of [...values, values]) assert.strictEqual(toText(value), JSON.stringify(value, undefined, 2))
+  const whole = toText(values)
+  const beginning = toText(values, 20)
+  assert.isTrue(whole.startsWith(beginning) && beginning.length >= 20 && beginning.length < whole.length)
+})
+
 describe("the options", () => {
   it.effect("are checked", () =>
     Effect.gen(function*() {
@@ -662,6 +834,8 @@ describe("the options", () => {
         [{ path: "ops" }, "path"],
         [{ path: "/ops/" }, "path"],
         [{ path: "/:id" }, "path"],
+        [{ path: "/.." }, "path"],
+        [{ path: "/a/./b" }, "path"],
         [{ token: Redacted.make("short") }, "token"],
         [{ pollInterval: 10 }, "pollInterval"],
         [{ pollInterval: "Infinity" as never }, "pollInterval"]

@@ -55,14 +55,14 @@ const dashboardCommand = Command.make("dashboard", {
       if (Redacted.value(secret).length < 16) {
         return yield* new CommandError({ reason: "--token must have 16 characters or more" })
       }
+      const name = host.includes(":") ? `[${host}]` : host
       const { handler } = yield* handlerOf(operator, {
         path: "/",
         readOnly: !actions,
         token: secret,
-        hosts: isLoopback(host) ? loopbackNames : undefined
+        hosts: isLoopback(host) ? [...loopbackNames, name] : undefined
       })
       const listening = yield* serve(handler, { host, port })
-      const name = host.includes(":") ? `[${host}]` : host
       const url = `http://${name}:${listening}/`
       const link = `${url}?token=${encodeURIComponent(Redacted.value(secret))}`
       yield* show(

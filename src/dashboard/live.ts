@@ -3,7 +3,7 @@
  * the charts show of the last minutes. It takes no more than a part of a connection's time: the longer a look takes, the longer
  * it waits before the next one.
  */
-import { Clock, Duration, Effect, Latch, PubSub, Semaphore, Stream } from "effect"
+import { Cause, Clock, Duration, Effect, Latch, PubSub, Semaphore, Stream } from "effect"
 import type { Scope } from "effect"
 import * as Moment from "../internal/moment.ts"
 import type {
@@ -53,6 +53,9 @@ const fresh = 1000
 
 /** A look may take this part of the time. */
 const share = 10
+
+/** How long it rests after a look that failed, at most: it may have waited long for a database that is back soon. */
+const longestRest = Duration.seconds(30)
 
 export interface Live {
   /** How the store is, as of a second ago at most. */
@@ -114,7 +117,10 @@ export const make = Effect.fnUntraced(function*(
   const looking = yield* Latch.make()
   const samples: Array<Sample> = []
   let last: { readonly snapshot: Snapshot; readonly at: Moment.Moment } | undefined
+  let failed: { readonly error: OperatorError; readonly at: Moment.Moment } | undefined
   let position: { readonly at: number; readonly last: number } | undefined
+  /** How often something was changed here. */
+  let changed = 0
   let viewers = 0
   let until = 0
 
@@ -136,15 +142,26 @@ export const make = Effect.fnUntraced(function*(
   const look = Effect.gen(function*() {
     const before = last
     if (before !== undefined && (yield* Moment.since(before.at)) < fresh) return before.snapshot
+    // Whoever has waited for a look that failed does not wait for another one.
+    if (failed !== undefined && (yield* Moment.since(failed.at)) < fresh) return yield* Effect.fail(failed.error)
+    const seen = changed
     const overview = yield* operator.overview
     const health = yield* operator.health()
     const subscriptions = yield* allowed(operator.subscriptions({ limit: mostWatched }))
     const aggregatedStreams = yield* allowed(operator.aggregatedStreams({ limit: mostWatched }))
     const snapshot: Snapshot = { overview, health, subscriptions, aggregatedStreams }
-    last = { snapshot, at: yield* Moment.now }
+    // What was changed meanwhile may be missing in it.
+    if (seen === changed) last = { snapshot, at: yield* Moment.now }
     yield* PubSub.publish(hub, { _tag: "Sampled", sample: note(snapshot), state: stateOf(snapshot) })
     return snapshot
-  }).pipe(one.withPermit)
+  }).pipe(
+    Effect.tapError((error) =>
+      failed?.error === error ? Effect.void : Effect.map(Moment.now, (at) => {
+        failed = { error, at }
+      })
+    ),
+    one.withPermit
+  )
 
   const wake = Effect.andThen(
     Effect.map(Clock.currentTimeMillis, (now) => {
@@ -155,18 +172,23 @@ export const make = Effect.fnUntraced(function*(
 
   const polled = Effect.gen(function*() {
     yield* looking.await
-    const [took] = yield* Effect.timed(
-      look.pipe(Effect.catch(() => PubSub.publish(hub, { _tag: "Failed" as const })))
-    )
+    const [took, rest] = yield* Effect.timed(Effect.matchCauseEffect(look, {
+      onSuccess: () => Effect.succeed(Duration.infinity),
+      onFailure: (cause) =>
+        Cause.hasInterrupts(cause)
+          ? Effect.failCause(cause)
+          : Effect.as(PubSub.publish(hub, { _tag: "Failed" }), longestRest)
+    }))
     if (viewers === 0 && (yield* Clock.currentTimeMillis) > until) yield* looking.close
-    yield* Effect.sleep(Duration.max(pollInterval, Duration.times(took, share)))
+    yield* Effect.sleep(Duration.max(pollInterval, Duration.min(Duration.times(took, share), rest)))
   })
   yield* Effect.forkScoped(Effect.forever(polled))
 
   return {
     snapshot: Effect.andThen(wake, look),
     forget: Effect.sync(() => {
-      last = undefined
+      last = failed = undefined
+      changed++
     }),
     last: Effect.sync(() => last?.snapshot),
     samples: Effect.sync(() => samples.slice()),

@@ -146,9 +146,12 @@ export const subscriptionLink = ({ link }: Asked, name: string): Html =>
 export const aggregatedLink = ({ link }: Asked, name: string): Html =>
   html`<a href="${link("/aggregated-stream", { name })}">${name}</a>`
 
+/** The beginning of text that may be as large as a message. */
+export const cut = (text: string, most = 200): string => text.length > most ? `${text.slice(0, most)}…` : text
+
 /** The name of a message's type. */
 export const typeOf = ({ type }: Pick<Message, "type">): Content =>
-  type === undefined ? html`<span class="faint">no type</span>` : type
+  type === undefined ? html`<span class="faint">no type</span>` : cut(type)
 
 /** Messages, one a row. */
 export const messageTable = (

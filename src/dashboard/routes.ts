@@ -103,16 +103,16 @@ export const make = Effect.fnUntraced(function*(
     request: HttpServerRequest.HttpServerRequest
   ): Effect.fn.Return<Response> {
     const { cookies, headers, method } = request
-    // One slash at its beginning: with two it would name another host.
     const url = URL.parse(request.url.replace(/^[/\\]+/, "/"), "http://dashboard") ?? new URL("http://dashboard/")
-    const path = url.pathname
+    // One slash at its beginning: with two it would name another host, as `/.//name` does once it is parsed.
+    const path = url.pathname.replace(/^\/+/, "/")
     const now = yield* DateTime.now
     const form = Security.formTokenOf(cookies[Security.formCookie])
     const ofCookie = {
       path: mount || "/",
       httpOnly: true,
       sameSite: "strict",
-      secure: Security.isSecure(headers, request.protocol)
+      secure: Security.isSecure(request)
     } as const
     const hasSession = sessions !== undefined && sessions.isOpen(cookies[sessions.cookie], now)
 
@@ -146,7 +146,7 @@ export const make = Effect.fnUntraced(function*(
 
     const askForToken = (back: string, isWrong: boolean): Response =>
       Security.isCrossSite(headers) && method === "GET" && !isWrong
-        ? page(Layout.again(link(path)), 200)
+        ? page(Layout.again(back), 200)
         : page(Layout.login({ link, version, formToken: form.token }, back, isWrong), 401)
 
     const begun = (to: string): Response =>

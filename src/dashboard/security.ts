@@ -2,7 +2,7 @@
  * Who may ask, and from where: the name of the host, the session that a token has begun, and that a form was sent by a page of
  * the dashboard.
  */
-import { DateTime, Duration, Redacted } from "effect"
+import { DateTime, Duration, Predicate, Redacted } from "effect"
 import { createHash, createHmac, randomBytes, timingSafeEqual } from "node:crypto"
 
 type Headers = Readonly<Record<string, string | undefined>>
@@ -56,9 +56,19 @@ export const isOfSameOrigin = (request: Headers): boolean => {
 /** Whether it comes from a page of another site: then cookies that are of this one alone were not sent. */
 export const isCrossSite = (request: Headers): boolean => request["sec-fetch-site"] === "cross-site"
 
-/** Whether the browser has come by TLS, whoever ends that. */
-export const isSecure = (request: Headers, protocol: string | undefined): boolean =>
-  (protocol ?? request["x-forwarded-proto"]?.split(",")[0]?.trim()) === "https"
+/** Whether the browser has come by TLS, whoever ends that: this server, as its socket or the request's URL tells, or a proxy. */
+export const isSecure = (request: {
+  readonly headers: Headers
+  readonly originalUrl: string
+  readonly protocol: string | undefined
+  readonly source: object
+}): boolean => {
+  const { originalUrl, protocol, source } = request
+  return (protocol ?? request.headers["x-forwarded-proto"]?.split(",")[0]?.trim()) === "https" ||
+    originalUrl.startsWith("https:") ||
+    (Predicate.hasProperty(source, "socket") && Predicate.hasProperty(source.socket, "encrypted") &&
+      source.socket.encrypted === true)
+}
 
 /** What a form sends back has to be what the cookie of its page says. */
 export const formCookie = "effect-message-store-form"

@@ -208,7 +208,7 @@ export const make = (
     }
     if (unknownType !== undefined) {
       const message = `waits for a process that knows ${
-        printable(unknownType.type)
+        printable(unknownType.type.slice(0, 200))
       }, at position ${unknownType.position}`
       const isLong = Duration.isGreaterThan(DateTime.distance(unknownType.since, now), bounds.age)
       const severity = isLong ? "error" : "warning"

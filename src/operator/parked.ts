@@ -57,7 +57,7 @@ export interface WhichParked {
 const pageSize = 500
 
 const isPlace = (parts: unknown): parts is readonly [number, number] =>
-  Array.isArray(parts) && parts.length === 2 && parts.every((part) => Number.isSafeInteger(part))
+  Array.isArray(parts) && parts.length === 2 && parts.every((part) => Result.isSuccess(checkPartition(part)))
 
 const checkPlace = ({ partition, position }: Place): Result.Result<Place, InvalidArgumentError> =>
   Result.map(
@@ -65,15 +65,22 @@ const checkPlace = ({ partition, position }: Place): Result.Result<Place, Invali
     () => ({ partition, position })
   )
 
-const kindOf = (error: ErrorKind | undefined) => error && { tag: error.tag, message: alike(error.message) }
+const checkKind = (error: ErrorKind | undefined): Result.Result<ErrorKind | undefined, InvalidArgumentError> =>
+  error === undefined || [error.tag, error.message].every((text) => !text.includes("\0") && text.isWellFormed())
+    ? Result.succeed(error && { tag: error.tag, message: alike(error.message) })
+    : invalid("error", "must be text without NUL and lone surrogates, as those of parked messages are")
 
 const checkWhich = ({ error, messageIds = [], places = [] }: WhichParked) =>
   Result.flatMap(
-    Result.all({ places: Result.all(places.map(checkPlace)), messageIds: Result.all(messageIds.map(checkMessageId)) }),
+    Result.all({
+      places: Result.all(places.map(checkPlace)),
+      messageIds: Result.all(messageIds.map(checkMessageId)),
+      error: checkKind(error)
+    }),
     (checked) =>
       checked.places.length === 0 && checked.messageIds.length === 0 && error === undefined
         ? invalid("which", "must name places, message ids or an error")
-        : Result.succeed({ ...checked, error: kindOf(error) })
+        : Result.succeed(checked)
   )
 
 /** The places of those that are meant, page by page. */
@@ -115,13 +122,14 @@ export const make = (storage: Storage["Service"], operator: OperatorStorage, ope
     ): Effect.fn.Return<Page<ParkedMessage>, OperatorError> {
       const checked = yield* Effect.fromResult(Result.all({
         after: partsCursor(cursor, isPlace),
-        limit: checkLimit(limit)
+        limit: checkLimit(limit),
+        error: checkKind(error)
       }))
       const { subscribed } = yield* opened.subscription(subscription)
       const [partition, position] = checked.after ?? []
       const entries = yield* subscribed.parked({
         after: partition === undefined || position === undefined ? undefined : { partition, position },
-        error: kindOf(error),
+        error: checked.error,
         limit: checked.limit
       })
       const last = entries.at(-1)

@@ -1,8 +1,9 @@
 /** Messages that are to be written later. */
-import { DateTime, Effect, Result } from "effect"
+import { DateTime, Effect, Option, Result } from "effect"
 import type { Schema } from "effect"
 import type { SqlError } from "effect/sql/SqlError"
 import type { InvalidArgumentError } from "../errors.ts"
+import { checkTime } from "../internal/checks.ts"
 import type { Metadata } from "../Message.ts"
 import type { ScheduleStorage } from "../Storage.ts"
 import type { TypeOf } from "./messages.ts"
@@ -28,7 +29,8 @@ export interface ScheduledOptions extends PageOptions {
 }
 
 const isPlace = (parts: unknown): parts is readonly [number, number] =>
-  Array.isArray(parts) && parts.length === 2 && parts.every((part) => Number.isSafeInteger(part))
+  Array.isArray(parts) && parts.length === 2 && parts.every((part) => Number.isSafeInteger(part)) &&
+  Option.exists(DateTime.make(parts[0]), (time) => Result.isSuccess(checkTime(time)))
 
 export const make = (storage: Pick<ScheduleStorage, "scheduled">, typeOf: TypeOf) =>
   Effect.fnUntraced(function*(

@@ -5,8 +5,9 @@
 import { DateTime, Duration, Effect, Option, Predicate, Result } from "effect"
 import type { SqlError } from "effect/sql/SqlError"
 import type { InvalidArgumentError } from "../errors.ts"
-import { checkPattern, checkStreamName, checkText, checkWhole, invalid } from "../internal/checks.ts"
+import { checkPattern, checkStreamName, checkText, checkWhole, earliestTime, invalid } from "../internal/checks.ts"
 import * as Moment from "../internal/moment.ts"
+import { maximumTags } from "../internal/tags.ts"
 import type { EncodedStoredMessage, OperatorStorage, SearchQuery } from "../Storage.ts"
 import { type Message, toMessage, type TypeOf } from "./messages.ts"
 import { checkLimit, numberCursor, type Page, type PageOptions } from "./page.ts"
@@ -19,7 +20,7 @@ export interface SearchOptions extends PageOptions {
   readonly pattern?: string | undefined
   /** The name of their type, as it is stored. */
   readonly type?: string | undefined
-  /** Tags that they have, all of them, as `name:value`. */
+  /** Tags that they have, all of them, as `name:value`: 32 at most, as messages have. */
   readonly tags?: ReadonlyArray<string> | undefined
   /** Of their metadata. */
   readonly correlationId?: string | undefined
@@ -81,13 +82,25 @@ const text = (argument: string) => (value: string) => checkText(argument, value,
 
 const position = (argument: string) => (value: number) => checkWhole(argument, value, 0)
 
+const tags = (given: ReadonlyArray<string>) =>
+  given.length > maximumTags
+    ? invalid("tags", `must be ${maximumTags} at most: no message has more`)
+    : Result.all(given.map(text("tags")))
+
+/** Hours before and behind a time are looked at, which databases have to know as well. */
+const margin = Duration.toMillis("1 day")
+const [earliest, latest] = [earliestTime.epochMilliseconds + margin, 8_640_000_000_000_000 - margin]
+
 /** Times outside of what PostgreSQL has are bounds of nothing. */
+const bounded = (time: DateTime.DateTime | undefined) =>
+  time && DateTime.makeUnsafe(Math.min(Math.max(time.epochMilliseconds, earliest), latest))
+
 const check = (options: SearchOptions) =>
   Result.all({
     stream: optional(options.stream, checkStreamName),
     pattern: optional(options.pattern, checkPattern),
     type: optional(options.type, text("type")),
-    tags: Result.all((options.tags ?? []).map(text("tags"))),
+    tags: tags(options.tags ?? []),
     correlationId: optional(options.correlationId, text("correlationId")),
     causationId: optional(options.causationId, text("causationId")),
     fromPosition: optional(options.fromPosition, position("fromPosition")),
@@ -131,7 +144,8 @@ export const takeSteps = Effect.fnUntraced(function*(
     const step = yield* Effect.result(search({ ...query, after: reached, limit: limit - found.length, scan }))
     if (Result.isFailure(step)) {
       if (!isTimeout(step.failure) || scan === leastScan) return yield* step.failure
-      scan = Math.max(leastScan, Math.floor(scan / 8))
+      const isOver = (yield* Moment.since(begin)) >= timeLimit
+      scan = isOver ? leastScan : Math.max(leastScan, Math.floor(scan / 8))
       continue
     }
     found.push(...step.success.found.filter(isMeant))
@@ -151,8 +165,8 @@ export const make = (storage: OperatorStorage, typeOf: TypeOf) =>
     options: SearchOptions = {}
   ): Effect.fn.Return<Found, InvalidArgumentError | SqlError> {
     const checked = yield* Effect.fromResult(check(options))
-    const fromTime = options.fromTime && DateTime.toUtc(options.fromTime)
-    const toTime = options.toTime && DateTime.toUtc(options.toTime)
+    const fromTime = bounded(options.fromTime)
+    const toTime = bounded(options.toTime)
     const around = fromTime === undefined && toTime === undefined
       ? { from: 0, to: Number.MAX_SAFE_INTEGER }
       : yield* storage.positionsAt({ from: fromTime, to: toTime })

@@ -308,9 +308,9 @@ document.addEventListener("click", ({ target }) => {
   open?.querySelector("summary")?.focus()
 })
 
-/** What a link leads to is open. */
+/** What a link leads to is open: those names need no escapes. */
 const openTarget = () => {
-  const target = location.hash === "" ? null : document.getElementById(decodeURIComponent(location.hash.slice(1)))
+  const target = location.hash === "" ? null : document.getElementById(location.hash.slice(1))
   const inside = target?.querySelector("details:not(.confirm)")
   if (inside instanceof HTMLDetailsElement) inside.open = true
 }

@@ -5,11 +5,12 @@ import { bytes } from "../../internal/readable.ts"
 import type { HandledState, Message, MessageDetails, Trace } from "../../Operator.ts"
 import { type Asked, NotFound, type Page } from "../asked.ts"
 import { type Content, type Html, html } from "../html.ts"
-import { json, jsonText, toText } from "../json.ts"
+import { json, toText } from "../json.ts"
 import { heading } from "../layout.ts"
 import {
   aggregatedLink,
   badge,
+  cut,
   exactly,
   facts,
   messageLink,
@@ -37,6 +38,9 @@ const states: Readonly<Record<HandledState, readonly [tone: Tone, text: string]>
   parked: ["bad", "parked"],
   requeued: ["warn", "requeued"]
 }
+
+/** Longer ones cannot be searched for. */
+const longestId = 1000
 
 const textOf = (value: unknown): string | undefined => typeof value === "string" ? value : undefined
 
@@ -135,13 +139,15 @@ export const message: Page = (asked) =>
   Effect.gen(function*() {
     const { link, now } = asked
     const { cause, message: of, places: where, tags } = yield* details(asked)
-    const text = toText(of.data)
-    const whole = { href: link(`/messages/${of.messageId}/data`), size: bytes(Buffer.byteLength(text)) }
+    const whole = {
+      href: link(`/messages/${of.messageId}/data`),
+      size: () => bytes(Buffer.byteLength(toText(of.data)))
+    }
     const correlationId = textOf(of.metadata.correlationId)
     const causationId = textOf(of.metadata.causationId)
     const traced = yield* part(trace(asked), (shown) => shown)
     return {
-      title: `${of.type ?? "Message"} ${of.messageId}`,
+      title: `${cut(of.type ?? "Message")} ${of.messageId}`,
       section: "messages",
       isLive: false,
       body: [
@@ -164,12 +170,14 @@ export const message: Page = (asked) =>
           ["Added", html`${exactly(of.addedAt)} <span class="faint">(${when(of.addedAt, now)})</span>`],
           [
             "Correlation",
-            correlationId && html`<a href="${link("/messages", { correlation: correlationId })}">${correlationId}</a>`
+            correlationId && (correlationId.length > longestId
+              ? cut(correlationId)
+              : html`<a href="${link("/messages", { correlation: correlationId })}">${correlationId}</a>`)
           ],
           [
             "Caused by",
             causationId && (cause === undefined
-              ? html`${causationId} <span class="faint">(this store has no such message)</span>`
+              ? html`${cut(causationId)} <span class="faint">(this store has no such message)</span>`
               : messageLink(asked, cause.messageId, [typeOf(cause), " in ", cause.stream]))
           ],
           [
@@ -182,7 +190,7 @@ export const message: Page = (asked) =>
         html`<div class="columns">${
           panel(
             "Data",
-            of.oversize === undefined ? jsonText("Data", text, whole) : notice(
+            of.oversize === undefined ? json("Data", of.data, whole) : notice(
               "warn",
               "It is too large to be read",
               `It has ${

@@ -5,10 +5,11 @@ import { errorOf, errorText } from "../actions.ts"
 import type { Asked, Page, View } from "../asked.ts"
 import { actionForm, confirmed } from "../forms.ts"
 import { attributes, type Content, type Html, html, lines } from "../html.ts"
-import { json, jsonText, toText } from "../json.ts"
+import { json } from "../json.ts"
 import { heading } from "../layout.ts"
 import {
   badge,
+  cut,
   messageLink,
   number,
   pager,
@@ -22,6 +23,9 @@ import {
 } from "../parts.ts"
 
 const pageSize = 25
+
+/** So many characters of each message are shown. */
+const mostOfMessage = 8 * 1024
 
 /** So many kinds of errors are told. */
 const mostErrors = 100
@@ -103,7 +107,7 @@ const entry = (asked: Asked, each: ParkedMessage): Html => {
   return html`<li class="parked" id="p-${partition}-${position}">${
     asked.canAct &&
     html`<input type="checkbox" form="marked" name="place" value="${place}" aria-label="Mark ${
-      message?.type ?? "message"
+      cut(message?.type ?? "message")
     } ${place}">`
   }<details><summary><span class="what"><b>${message === undefined ? "Deleted message" : typeOf(message)}</b> ${
     requeuedAt !== undefined && badge("warn", "requeued")
@@ -116,10 +120,10 @@ const entry = (asked: Asked, each: ParkedMessage): Html => {
   }${key !== undefined && html` · parked with others of the key <code>${key}</code>`}${
     requeuedAt !== undefined && html` · requeued ${when(requeuedAt, asked.now)}`
   }</p>${failures(each).map(failure)}${
-    message !== undefined && message.oversize === undefined && jsonText("Data", toText(message.data), {
+    message !== undefined && message.oversize === undefined && json("Data", message.data, {
       href: asked.link(`/messages/${messageId}/data`),
-      size: "as JSON"
-    })
+      size: () => "as JSON"
+    }, mostOfMessage)
   }</div></details></li>`
 }
 

@@ -10,6 +10,9 @@ import { due, number, pager, part, streamLink, tabs, typeOf } from "../parts.ts"
 
 const pageSize = 50
 
+/** So many characters of each message are shown. */
+const mostShown = 8 * 1024
+
 const entry = (asked: Asked, each: ScheduledMessage): Html =>
   html`<li class="parked"><details><summary><span class="what"><b>${typeOf(each)}</b>${
     each.refused !== undefined && html`<span class="error">${each.refused}</span>`
@@ -17,7 +20,9 @@ const entry = (asked: Asked, each: ScheduledMessage): Html =>
     due(each.at, asked.now)
   } · ${each.stream} · key ${each.key}</span></summary><div class="inside"><p>Into ${
     streamLink(asked, each.stream)
-  }, as <code>${each.messageId}</code></p>${json("Data", each.data)}${json("Metadata", each.metadata)}</div></details>${
+  }, as <code>${each.messageId}</code></p>${json("Data", each.data, undefined, mostShown)}${
+    json("Metadata", each.metadata, undefined, mostShown)
+  }</div></details>${
     confirmed(asked, {
       action: "cancel",
       fields: { key: each.key },

@@ -10,6 +10,7 @@ import {
   aggregatedLink,
   badge,
   chart,
+  cut,
   facts,
   messageLink,
   number,
@@ -128,7 +129,7 @@ const reasonOf = (asked: Asked, each: PartitionStatus): Content => {
     ],
     unknownType && [
       badge("warn", "unknown type"),
-      html` <code>${unknownType.type}</code> at `,
+      html` <code>${cut(unknownType.type)}</code> at `,
       messageLink(asked, unknownType.messageId, `position ${unknownType.position}`)
     ],
     parked > 0 &&

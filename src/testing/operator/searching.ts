@@ -86,6 +86,9 @@ export const searching: Part = (it) => {
       assert.deepStrictEqual(yield* ids({ correlationId, causationId: one.messageId }), [two.messageId])
       assert.deepStrictEqual(yield* ids({ stream, fromTime: before }), [three, two, one].map((each) => each.messageId))
       assert.deepStrictEqual(yield* ids({ stream, toTime: before }), [])
+      const [beginning, end] = [DateTime.makeUnsafe(-8.64e15), DateTime.makeUnsafe(8.64e15)]
+      assert.lengthOf(yield* ids({ stream, fromTime: beginning, toTime: end }), 3)
+      assert.deepStrictEqual(yield* ids({ stream, fromTime: end, toTime: beginning }), [])
       const { items: [added] } = yield* operator.search({ stream, limit: 1 })
       assert.include(yield* ids({ stream, fromTime: added?.addedAt ?? before, limit: 3 }), three.messageId)
     }))
@@ -180,11 +183,15 @@ export const searching: Part = (it) => {
       yield* refused({ pattern: "\\" }, "pattern")
       yield* refused({ stream: "" }, "stream")
       yield* refused({ tags: ["a\0"] }, "tags")
+      yield* refused({ tags: Array.from({ length: 33 }, (_, i) => `a:${i}`) }, "tags")
       yield* refused({ correlationId: "\ud800" }, "correlationId")
       yield* refused({ fromPosition: -1 }, "fromPosition")
       yield* refused({ timeLimit: "2 minutes" }, "timeLimit")
       yield* failsWith(operator.message("x"), { _tag: "InvalidArgumentError", argument: "messageId" })
       yield* failsWith(operator.trace("x"), { _tag: "InvalidArgumentError", argument: "messageId" })
+      for (const cursor of ["[0]", "[9007199254740991,0]", "[-8640000000000000,0]", "[0.5,0]"]) {
+        yield* failsWith(operator.scheduled({ cursor }), { _tag: "InvalidArgumentError", argument: "cursor" })
+      }
       yield* failsWith(operator.streams({ cursor: "a\0" }), { _tag: "InvalidArgumentError", argument: "cursor" })
       yield* failsWith(operated({ statementTimeout: 0 }), {
         _tag: "InvalidArgumentError",

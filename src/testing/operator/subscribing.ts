@@ -124,6 +124,13 @@ export const subscribing: Part = (it) => {
       yield* during(subscription.run(record.handler), record.take(4))
       assert.deepStrictEqual(record.seen(0), [0, 2, 3])
       assert.strictEqual(yield* operator.discard(name, { places: [{ partition: 0, position: 4 }] }), 0)
+      for (const cursor of ["[9007199254740991,0]", "[0,-1]", "[0,2147483648]", "[0.5,0]"]) {
+        yield* failsWith(operator.parked(name, { cursor }), { _tag: "InvalidArgumentError", argument: "cursor" })
+      }
+      for (const error of [{ tag: "\0", message: "" }, { tag: "", message: "\ud800" }]) {
+        yield* failsWith(operator.parked(name, { error }), { _tag: "InvalidArgumentError", argument: "error" })
+        yield* failsWith(operator.discard(name, { error }), { _tag: "InvalidArgumentError", argument: "error" })
+      }
       for (const which of [{}, { places: [] }]) {
         yield* failsWith(operator.discard(name, which), { _tag: "InvalidArgumentError", argument: "which" })
       }
