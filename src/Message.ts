@@ -309,15 +309,18 @@ export const toTraceparent = (span: Option.Option<Tracer.AnySpan>): string | und
     ? `00-${span.value.traceId}-${span.value.spanId}-${span.value.sampled ? "01" : "00"}`
     : undefined
 
+/** Of any version but `ff`; ids of zeros alone name nothing. */
+const context = /^(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})$/
+
 /**
- * The span that a W3C trace context names.
+ * The span that a W3C trace context names, if it is one: metadata may hold anything.
  *
  * @internal
  */
 export const fromTraceparent = (traceparent: unknown): Tracer.ExternalSpan | undefined => {
-  const [, traceId, spanId, flags] =
-    /^[0-9a-f]{2}-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})$/.exec(String(traceparent)) ?? []
+  if (typeof traceparent !== "string") return undefined
+  const [, traceId, spanId, flags] = context.exec(traceparent) ?? []
   return traceId === undefined || spanId === undefined
     ? undefined
-    : Tracer.externalSpan({ traceId, spanId, sampled: flags === "01" })
+    : Tracer.externalSpan({ traceId, spanId, sampled: (Number.parseInt(flags ?? "0", 16) & 1) === 1 })
 }

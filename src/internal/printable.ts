@@ -9,3 +9,6 @@ export const printable = (text: string): string =>
       /[\p{Cc}\p{Zl}\p{Zp}\p{Bidi_Control}]/gu,
       (character) => `\\u${character.charCodeAt(0).toString(16).padStart(4, "0")}`
     )
+
+/** The beginning of it: a type, or an id, may be as large as a message. */
+export const brief = (text: string): string => printable(text.length > 200 ? `${text.slice(0, 200)}…` : text)

@@ -3,7 +3,7 @@ import { DateTime, Duration, Effect, Option, Predicate, Result } from "effect"
 import type { SqlError } from "effect/sql/SqlError"
 import type { InvalidArgumentError } from "../errors.ts"
 import { checkWhole, invalid } from "../internal/checks.ts"
-import { printable } from "../internal/printable.ts"
+import { brief, printable } from "../internal/printable.ts"
 import {
   type Catalogue,
   type ObjectsVersion,
@@ -208,7 +208,7 @@ export const make = (
     }
     if (unknownType !== undefined) {
       const message = `waits for a process that knows ${
-        printable(unknownType.type.slice(0, 200))
+        brief(unknownType.type)
       }, at position ${unknownType.position}`
       const isLong = Duration.isGreaterThan(DateTime.distance(unknownType.since, now), bounds.age)
       const severity = isLong ? "error" : "warning"

@@ -4,7 +4,7 @@ import type { Schema } from "effect"
 import type { SqlError } from "effect/sql/SqlError"
 import type { Delivery, Handler } from "../Handlers.ts"
 import { answered, Handled } from "../internal/handled.ts"
-import { printable } from "../internal/printable.ts"
+import { brief, printable } from "../internal/printable.ts"
 import * as Telemetry from "../internal/telemetry.ts"
 import { fromTraceparent } from "../Message.ts"
 import type { MessageCodec } from "../Serializer.ts"
@@ -122,7 +122,7 @@ export interface Told extends Pick<Delivery<unknown>, "attempt" | "messageId" | 
 export const annotationsOf = ({ attempt, message, messageId, partition, position, stream, type }: Told) => {
   const annotations = { messageId, stream: printable(stream), partition, position, attempt }
   const told = type ?? typeOf(message)
-  return told === undefined ? annotations : { ...annotations, type: printable(told) }
+  return told === undefined ? annotations : { ...annotations, type: brief(told) }
 }
 
 const typeOf = (message: unknown): string | undefined =>
@@ -141,7 +141,8 @@ const attributesOf = (deliveries: Arr.NonEmptyReadonlyArray<Delivery<unknown>>):
   return {
     ...place,
     [attribute.messageId]: messageId,
-    ...metadata.correlationId === undefined ? {} : { [attribute.conversation]: metadata.correlationId },
+    // Other writers may have put anything there.
+    ...typeof metadata.correlationId === "string" ? { [attribute.conversation]: brief(metadata.correlationId) } : {},
     [attribute.stream]: printable(stream),
     [attribute.type]: typeOf(message),
     [attribute.attempt]: attempt

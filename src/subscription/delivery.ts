@@ -6,7 +6,7 @@
 import { Array as Arr, Effect, Result } from "effect"
 import type { SerializationError } from "../errors.ts"
 import type { Delivery } from "../Handlers.ts"
-import { printable } from "../internal/printable.ts"
+import { brief } from "../internal/printable.ts"
 import { decodeRow } from "../Reader.ts"
 import type { MessageCodec } from "../Serializer.ts"
 import type { EncodedLinkedMessage } from "../Storage.ts"
@@ -161,7 +161,7 @@ const leave = Effect.fnUntraced(function*<A, R>(
   yield* Effect.annotateLogs(
     Effect.logWarning(
       `subscription ${options.name}: a message of a type that this build does not know (${
-        printable(type)
+        brief(type)
       }) is left to a process that does: its partition waits`
     ),
     annotationsOf({ ...row, partition, attempt: 0, type })

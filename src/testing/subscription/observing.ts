@@ -86,6 +86,22 @@ export const observing: Part = (it) => {
       assert.lengthOf(links, 4)
     }))
 
+  it.effect("handles messages whose trace context and correlation are none", () =>
+    Effect.gen(function*() {
+      const { accounts, make, origin, stream } = yield* subscribe()
+      const anything = { toString: 1, valueOf: 1 }
+      for (const traceparent of [anything, [], 1, `00-${"0".repeat(32)}-${"a".repeat(16)}-01`]) {
+        const metadata = { traceparent, correlationId: anything } as never
+        yield* accounts.write(origin(0), deposits(1), { metadata })
+      }
+      yield* stream.projector.runOnce
+      const subscription = yield* make()
+      const record = recorder()
+      const handler = Handlers.around(record.handler, (handling) =>
+        Effect.andThen(Effect.map(Effect.currentSpan, ({ links }) => assert.lengthOf(links, 0)), handling))
+      yield* during(subscription.run(handler), record.take(4))
+    }))
+
   it.effect("logs each failure, and what was done with the message", () =>
     Effect.gen(function*() {
       for (const onFailure of ["park", "skip", "haltPartition", "stop"] as const) {
