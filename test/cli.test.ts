@@ -242,6 +242,43 @@ describe("effect-message-store", () => {
     })
   )
 
+  onDatabase(
+    "serves the dashboard to who has its link, until Ctrl-C",
+    Effect.gen(function*() {
+      const url = yield* urlOf()
+      yield* Effect.provide(
+        Effect.flatMap(Orders, (orders) => orders.write("order-1", new Ordered({ note: "" }))),
+        Layer.fresh(Services)
+      )
+      const [node = "", ...rest] = command
+      const args = [...rest, "dashboard", "--port", "0", "--json"]
+      const child = spawn(node, args, { env: environment(url), stdio: ["ignore", "pipe", "pipe"] })
+      const visit = async (out: string) => {
+        const link = new URL(JSON.parse(out).url)
+        const without = await fetch(link.origin)
+        const entered = await fetch(link, { redirect: "manual" })
+        const cookie = entered.headers.getSetCookie().map((each) => each.split(";")[0]).join("; ")
+        const page = await (await fetch(`${link.origin}/streams`, { headers: { cookie } })).text()
+        return { without: without.status, entered: entered.headers.get("location"), page, port: link.port }
+      }
+      let visited: ReturnType<typeof visit> | undefined
+      const { code, errors } = yield* finished(child, (soFar) => {
+        if (visited !== undefined || !soFar.includes("\n")) return
+        visited = visit(soFar).finally(() => child.kill("SIGINT"))
+        visited.catch(() => {}) // it is told below
+      })
+      const { entered, page, port, without } = yield* Effect.promise(async () =>
+        await visited ?? assert.fail("no link")
+      )
+      assert.deepStrictEqual({ code, errors, entered, without }, { code: 130, errors: "", entered: "/", without: 401 })
+      assert.include(page, "order-1")
+      assert.include(page, "read-only")
+      assert.match(port, /^\d+$/)
+      const short = yield* run(url, "dashboard", "--token", "short")
+      assert.deepStrictEqual([short.code, short.errors.trim()], [1, "error: --token must have 16 characters or more"])
+    })
+  )
+
   it.live.skipIf(!hasTerminal)("has tables, colours and questions in a terminal", () =>
     Effect.gen(function*() {
       const url = yield* urlOf()

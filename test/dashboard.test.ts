@@ -318,6 +318,37 @@ describe("pages", () => {
   )
 
   operated(
+    "of streams find what begins so first, and what has it elsewhere then",
+    Effect.gen(function*() {
+      const orders = yield* Orders
+      for (const stream of ["a-order-1", "order-1", "order-10", "order-1_", "order-2", "order-\\"]) {
+        yield* orders.write(stream, [
+          new Ordered({ customer: "1", note: "" }),
+          new Ordered({ customer: "1", note: "" })
+        ])
+      }
+      const { get } = yield* browse()
+      const names = Effect.fnUntraced(function*(query: Record<string, string>) {
+        const { text } = yield* get(`/ops/streams?${new URLSearchParams(query)}`)
+        return Array.from(text.matchAll(/<td class="name"[^>]*><div><a[^>]*>([^<]*)/g), ([, name]) => name)
+      })
+      assert.deepStrictEqual(yield* names({ q: "order-1" }), ["order-1", "order-10", "order-1_"])
+      assert.deepStrictEqual(yield* names({ q: " order-1_ " }), ["order-1_"])
+      assert.deepStrictEqual(yield* names({ q: "order-\\" }), ["order-\\"])
+      assert.deepStrictEqual(yield* names({ q: "der-1" }), ["a-order-1", "order-1", "order-10", "order-1_"])
+      assert.deepStrictEqual(yield* names({ q: "order-1", in: "anywhere" }), [
+        "a-order-1",
+        "order-1",
+        "order-10",
+        "order-1_"
+      ])
+      assert.deepStrictEqual(yield* names({ q: "%-2" }), ["order-2"])
+      assert.deepStrictEqual(yield* names({ q: "nothing" }), [])
+      assert.include((yield* get("/ops/streams?q=order-1")).text, `<td class="number" data-label="Messages"><div>2`)
+    }).pipe(Effect.scoped)
+  )
+
+  operated(
     "say what to do where something was asked that cannot be, or is not there",
     Effect.gen(function*() {
       const { get } = yield* browse()

@@ -51,8 +51,8 @@ const lingering = Duration.toMillis("1 minute")
 /** How long a page may show what was seen before, in milliseconds. */
 const fresh = 1000
 
-/** A look may take this part of the time. */
-const share = 10
+/** It waits this much longer than a look took: a look takes a quarter of the time at most. */
+const share = 3
 
 /** How long it rests after a look that failed, at most: it may have waited long for a database that is back soon. */
 const longestRest = Duration.seconds(30)

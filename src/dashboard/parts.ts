@@ -1,10 +1,15 @@
 /** What pages are put together from. */
 import { DateTime, Duration, Effect } from "effect"
+import { createHash } from "node:crypto"
 import * as Readable from "../internal/readable.ts"
 import type { Message } from "../Operator.ts"
 import type { Asked, PageError } from "./asked.ts"
 import { toldOf } from "./failure.ts"
 import { attributes, type Content, type Html, html } from "./html.ts"
+
+/** An id for what has no other than a text: when a page is read again, what is of the same id stays what it is. */
+export const idOf = (prefix: string, text: string): string =>
+  `${prefix}-${createHash("sha256").update(text).digest("base64url").slice(0, 16)}`
 
 export type Tone = "good" | "warn" | "bad" | "quiet" | "info"
 
@@ -54,7 +59,7 @@ export const facts = (all: ReadonlyArray<readonly [name: string, value: Content]
 
 /** A part of a page, with a heading of its own. */
 export const panel = (title: string, body: Content, aside: Content = undefined): Html => {
-  const id = `p-${title.toLowerCase().replaceAll(/[^a-z]+/g, "-")}`
+  const id = `panel-${encodeURIComponent(title.toWellFormed())}`
   return html`<section class="panel" aria-labelledby="${id}"><header><h2 id="${id}">${title}</h2>${
     aside && html`<div class="aside">${aside}</div>`
   }</header>${body}</section>`

@@ -19,6 +19,8 @@ let source
 let isWanted = true
 let isReading = false
 let readAt = performance.now()
+/** How long the last reading took. */
+let took = 0
 let state = ""
 /** @type {number | undefined} */
 let silence
@@ -170,6 +172,7 @@ const show = (read) => {
 const read = async () => {
   if (isReading) return
   isReading = true
+  const begin = performance.now()
   const of = location.href
   try {
     const response = await fetch(of, { headers: { accept: "text/html" }, redirect: "error" })
@@ -183,6 +186,7 @@ const read = async () => {
     say("The server does not answer: what is shown here may be old. Trying again …")
   } finally {
     readAt = performance.now()
+    took = readAt - begin
     isReading = false
   }
 }
@@ -195,10 +199,11 @@ const soon = () => {
   isDue = true
   setTimeout(() => {
     isDue = false
-    // What is being chosen, or read by selecting it, is not to move.
-    if (document.querySelector("select:focus") !== null || getSelection()?.type === "Range") return soon()
-    void read()
-  }, Math.max(0, readAt + shortest - performance.now()))
+    // What is being answered, or chosen, is not to move.
+    if (document.querySelector("details.confirm[open], select:focus") === null) return void read()
+    readAt = performance.now()
+    soon()
+  }, Math.max(0, readAt + Math.max(shortest, 4 * took) - performance.now()))
 }
 
 /** @param {"live" | "paused" | "waiting"} to */

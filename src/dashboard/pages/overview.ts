@@ -71,16 +71,16 @@ const more = (asked: Asked, page: string, count: number): Content =>
 export const overview: Page = (asked) =>
   Effect.gen(function*() {
     const snapshot = yield* asked.live.snapshot
-    const { aggregatedStreams, overview: { objects, store }, subscriptions } = snapshot
+    const { aggregatedStreams, overview: all, subscriptions } = snapshot
     const rate = (yield* asked.live.samples).at(-1)?.rate
     return {
       title: "Overview",
       section: "overview",
       isLive: true,
       body: [
-        heading(html`<span class="name">${store}</span>`, {
+        heading(html`<span class="name">${all.store}</span>`, {
           kicker: "Store",
-          about: html`Objects of version ${objects.made ?? "?"}`
+          about: html`Objects of version ${all.objects.made ?? "?"}`
         }),
         figures(snapshot, rate),
         panel("Writes", chart("rate", "", "Messages a second in the last minutes", true), "messages a second"),
@@ -88,12 +88,12 @@ export const overview: Page = (asked) =>
         panel(
           "Subscriptions",
           subscriptionTable(asked, subscriptions.slice(0, mostShown)),
-          more(asked, "/subscriptions", subscriptions.length)
+          more(asked, "/subscriptions", all.subscriptions.length)
         ),
         panel(
           "Aggregated streams",
           streamTable(asked, aggregatedStreams.slice(0, mostShown)),
-          more(asked, "/aggregated-streams", aggregatedStreams.length)
+          more(asked, "/aggregated-streams", all.aggregatedStreams.length)
         )
       ]
     }

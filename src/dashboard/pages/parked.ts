@@ -10,6 +10,7 @@ import { heading } from "../layout.ts"
 import {
   badge,
   cut,
+  idOf,
   messageLink,
   number,
   pager,
@@ -27,8 +28,9 @@ const pageSize = 25
 /** So many characters of each message are shown. */
 const mostOfMessage = 8 * 1024
 
-/** So many kinds of errors are told. */
+/** So many kinds of errors are told, of so many subscriptions on one page. */
 const mostErrors = 100
+const mostShown = 20
 
 /** A failure with its causes, from the outer one on. */
 const failures = ({ error }: ParkedMessage): ReadonlyArray<ParkedMessage["error"]> => {
@@ -40,7 +42,10 @@ const failures = ({ error }: ParkedMessage): ReadonlyArray<ParkedMessage["error"
 const failure = ({ fields, message, stack, tag }: ParkedMessage["error"], i: number): Html =>
   html`<div class="failure"><p>${i > 0 && html`<span class="faint">caused by</span> `}<b>${tag}</b>: ${
     lines(message)
-  }</p>${fields !== undefined && Object.keys(fields).length > 0 && json("Fields of the error", fields)}${
+  }</p>${
+    fields !== undefined && Object.keys(fields).length > 0 &&
+    json("Fields of the error", fields, undefined, mostOfMessage)
+  }${
     stack !== undefined &&
     html`<details class="stack"><summary>Stack</summary><pre tabindex="0">${lines(stack)}</pre></details>`
   }</div>`
@@ -65,6 +70,7 @@ const groups = (
       const fields = { subscription, error }
       const about = `messages with ${each.tag}`
       return {
+        id: idOf("e", `${subscription} ${error}`),
         isMeant: error === chosen,
         cells: [
           number(each.count),
@@ -206,7 +212,7 @@ const ofAll = (asked: Asked) =>
   Effect.gen(function*() {
     const { subscriptions } = yield* asked.live.snapshot
     const some = subscriptions.filter(({ totals }) => (totals?.parked ?? 0) > 0)
-    const parts = yield* Effect.forEach(some, ({ name, totals }) =>
+    const parts = yield* Effect.forEach(some.slice(0, mostShown), ({ name, totals }) =>
       Effect.map(
         part(asked.operator.parkedErrors(name, { limit: mostErrors }), (errors) =>
           groups(asked, name, errors, undefined)),
@@ -224,7 +230,11 @@ const ofAll = (asked: Asked) =>
         heading("Parked", {
           about: "Messages whose handlers have failed too often. The others of their partitions go on without them."
         }),
-        some.length === 0 ? html`<p class="empty">No message is parked in any subscription.</p>` : parts
+        some.length === 0 ? html`<p class="empty">No message is parked in any subscription.</p>` : parts,
+        some.length > mostShown &&
+        html`<p class="cut">${number(some.length - mostShown)} more subscriptions have parked messages: see <a href="${
+          asked.link("/subscriptions")
+        }">all of them</a>.</p>`
       ]
     }
     return view

@@ -6,7 +6,7 @@ import { confirmed } from "../forms.ts"
 import { type Content, type Html, html } from "../html.ts"
 import { json } from "../json.ts"
 import { heading } from "../layout.ts"
-import { due, number, pager, part, streamLink, tabs, typeOf } from "../parts.ts"
+import { due, idOf, number, pager, part, streamLink, tabs, typeOf } from "../parts.ts"
 
 const pageSize = 50
 
@@ -14,7 +14,7 @@ const pageSize = 50
 const mostShown = 8 * 1024
 
 const entry = (asked: Asked, each: ScheduledMessage): Html =>
-  html`<li class="parked"><details><summary><span class="what"><b>${typeOf(each)}</b>${
+  html`<li class="parked" id="${idOf("k", each.key)}"><details><summary><span class="what"><b>${typeOf(each)}</b>${
     each.refused !== undefined && html`<span class="error">${each.refused}</span>`
   }</span><span class="of">${
     due(each.at, asked.now)

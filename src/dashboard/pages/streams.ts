@@ -1,7 +1,8 @@
 /** Streams, and the messages of one. */
-import { Effect } from "effect"
-import type { Message } from "../../Operator.ts"
-import { NotFound, type Page, required } from "../asked.ts"
+import { Effect, Result } from "effect"
+import { checkStreamName } from "../../internal/checks.ts"
+import type { Message, StreamSummary } from "../../Operator.ts"
+import { type Asked, NotFound, type Page, required } from "../asked.ts"
 import { field, searchForm } from "../forms.ts"
 import { html } from "../html.ts"
 import { heading } from "../layout.ts"
@@ -15,18 +16,48 @@ const pageSize = 50
 /** The pattern that this name alone is like. */
 const literal = (name: string): string => name.replaceAll(/[\\%_]/g, "\\$&")
 
-/** What is searched for: a part of the name, or a pattern if it has `%`. */
-const patternOf = (text: string): string => text.includes("%") ? text : `%${literal(text)}%`
+/** The stream of exactly this name, if there is one: a look into an index. */
+const exactly = Effect.fnUntraced(function*({ operator }: Asked, stream: string) {
+  if (Result.isFailure(checkStreamName(stream))) return []
+  const { items: [last] } = yield* operator.search({ stream, limit: 1 })
+  const { items: [first] } = yield* operator.search({ stream, limit: 1, direction: "forward" })
+  if (last === undefined || first === undefined) return []
+  const { addedAt, globalPosition, version } = last
+  const found: StreamSummary = { stream, version, messages: version - first.version + 1, globalPosition, addedAt }
+  return [found]
+})
+
+/** Names that begin with it follow it in their order: one look finds them, however many others there are. */
+const beginning = Effect.fnUntraced(function*(asked: Asked, text: string, cursor: string | undefined) {
+  const same = cursor === undefined ? yield* exactly(asked, text) : []
+  const page = yield* asked.operator.streams({
+    pattern: `${literal(text)}%`,
+    cursor: cursor ?? text,
+    limit: pageSize,
+    timeLimit: 0
+  })
+  return { items: [...same, ...page.items], next: page.items.length === pageSize ? page.next : undefined }
+})
 
 export const streams: Page = (asked) =>
   Effect.gen(function*() {
     const { link, now, operator, query } = asked
     const q = query.typed("q")
     const cursor = query.text("cursor")
-    const pattern = q === undefined ? undefined : patternOf(q)
-    const page = yield* operator.streams({ pattern, cursor, limit: pageSize, timeLimit })
+    const isPattern = q?.includes("%") === true
+    const begun = q === undefined || isPattern || query.text("in") === "anywhere"
+      ? undefined
+      : yield* beginning(asked, q, cursor)
+    const isBegun = begun !== undefined && (begun.items.length > 0 || cursor !== undefined)
+    const page = isBegun ? begun : yield* operator.streams({
+      pattern: q === undefined ? undefined : isPattern ? q : `%${literal(q)}%`,
+      cursor,
+      limit: pageSize,
+      timeLimit
+    })
+    const anywhere = isBegun || isPattern || q === undefined ? undefined : "anywhere"
     const empty = page.next !== undefined
-      ? "None of the names that were looked at matches. Go on to look at more of them."
+      ? "None of the names that were looked at is like that. Go on to look at more of them."
       : q === undefined
       ? "No stream has been written to yet."
       : html`No stream has a name like <code>${q}</code>.`
@@ -39,11 +70,15 @@ export const streams: Page = (asked) =>
         searchForm(asked, "/streams", "Streams", [
           field("Name", "q", q, {
             type: "search",
-            placeholder: "a part of it, or a pattern: order-%",
+            placeholder: "its beginning, or a pattern: %-42",
             maxlength: 1000
           }),
           html`<button class="primary">Search</button>`
         ]),
+        isBegun &&
+        html`<p class="cut">Names that begin with <code>${q}</code>. <a href="${
+          link("/streams", { q, in: "anywhere" })
+        }">Look for it inside of names, too</a></p>`,
         table(
           "Streams",
           [
@@ -65,8 +100,11 @@ export const streams: Page = (asked) =>
           empty
         ),
         pager([
-          ["First page", cursor === undefined ? undefined : link("/streams", { q })],
-          [page.items.length === 0 ? "Look further" : "Next", page.next && link("/streams", { q, cursor: page.next })]
+          ["First page", cursor === undefined ? undefined : link("/streams", { q, in: anywhere })],
+          [
+            page.items.length === 0 ? "Look further" : "Next",
+            page.next && link("/streams", { q, in: anywhere, cursor: page.next })
+          ]
         ])
       ]
     }
