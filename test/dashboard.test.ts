@@ -458,6 +458,24 @@ describe("actions", () => {
   )
 
   operated(
+    "give up those of an error page by page: thousands of them take minutes",
+    Effect.gen(function*() {
+      yield* prepared
+      const operator = yield* Operator.Operator
+      const asked: Array<Operator.WhichParked> = []
+      const { act } = yield* browse({ readOnly: false }, {
+        ...operator,
+        discard: (name, which) => (asked.push(which), operator.discard(name, which))
+      })
+      const [kind] = yield* operator.parkedErrors("invoices")
+      const error = JSON.stringify({ tag: kind?.tag, message: kind?.message })
+      assert.strictEqual((yield* act("discard", { subscription: "invoices", error })).status, 303)
+      assert.deepStrictEqual(asked.map(({ places }) => places?.length), [kind?.count])
+      assert.lengthOf(yield* parkedOf, 3 - (kind?.count ?? 0))
+    }).pipe(Effect.scoped)
+  )
+
+  operated(
     "on versions of projections are done as they were asked",
     Effect.gen(function*() {
       const operator = yield* Operator.Operator

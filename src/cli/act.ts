@@ -127,9 +127,7 @@ const discard = Command.make(
   (flags) =>
     withOperator(Effect.fnUntraced(function*(operator) {
       const chosen = yield* confirmed(flags, ["Discard", "for good"])
-      const count = chosen === undefined
-        ? yield* discardAll(operator, flags.subscription)
-        : yield* operator.discard(flags.subscription, chosen)
+      const count = yield* discardAll(operator, flags.subscription, chosen)
       yield* counted(count, "were discarded")
     }))
 ).pipe(Command.withDescription("Gives parked messages up; they stay in their streams"))

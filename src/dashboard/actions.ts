@@ -126,10 +126,7 @@ export const actions: ReadonlyMap<string, Action> = new Map<string, Action>([
   ["discard", (operator, form) =>
     Effect.gen(function*() {
       const subscription = yield* named(form, "subscription")
-      const chosen = yield* which(form)
-      const number = chosen === undefined
-        ? yield* discardAll(operator, subscription)
-        : yield* operator.discard(subscription, chosen)
+      const number = yield* discardAll(operator, subscription, yield* which(form))
       return `${messages(number)} ${number === 1 ? "was" : "were"} discarded.`
     })],
   ["promote", (operator, form) =>

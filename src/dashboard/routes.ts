@@ -73,6 +73,13 @@ const tooLong: Told = {
   advice: "Try again, or ask for less."
 }
 
+const tooLongAction: Told = {
+  status: 504,
+  title: "That took too long",
+  reason: "It was ended, and may have been done in part",
+  advice: "Look at what is left, and do it again."
+}
+
 const broken: Told = {
   status: 500,
   title: "The dashboard has failed",
@@ -246,7 +253,7 @@ export const make = Effect.fnUntraced(function*(
           })
         ),
         Effect.catch((error: PageError) => failed(toldOf(error))),
-        Effect.timeoutOrElse({ duration: longestAction, orElse: () => failed(tooLong) })
+        Effect.timeoutOrElse({ duration: longestAction, orElse: () => failed(tooLongAction) })
       )
     })
 

@@ -207,9 +207,7 @@ export const make = (
       return [problem(of, "halted", message, { partition, since: halted.since })]
     }
     if (unknownType !== undefined) {
-      const message = `waits for a process that knows ${
-        brief(unknownType.type)
-      }, at position ${unknownType.position}`
+      const message = `waits for a process that knows ${brief(unknownType.type)}, at position ${unknownType.position}`
       const isLong = Duration.isGreaterThan(DateTime.distance(unknownType.since, now), bounds.age)
       const severity = isLong ? "error" : "warning"
       return [problem(of, "unknownType", message, { partition, since: unknownType.since, severity })]
