@@ -59,8 +59,8 @@ export interface Backend extends MessageStorage, SnapshotStorage, TaggingStorage
   /** One view until the scope closes; inside a transaction, that transaction's view. */
   readonly snapshot: Effect.Effect<Snapshot, SqlError, Scope.Scope>
   /**
-   * Which run of which server has answered last of those who were asked where streams and tags end, and what is declared. Another
-   * one may lack what was read or declared before.
+   * Which run of which server has answered last of those who were asked where streams, tags and partitions end, and what is declared.
+   * Another one may lack what was read or declared before.
    */
   readonly serverRun: () => number
   /** What operators ask, without the application's schemas and handlers. */

@@ -4,7 +4,7 @@
  * something is.
  */
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, Latch, Layer, type Scope } from "effect"
+import { Effect, Fiber, Latch, Layer, type Scope, Stream } from "effect"
 import { SqlClient } from "effect/sql"
 import process from "node:process"
 import * as Ledger from "./support/ledger.ts"
@@ -216,6 +216,16 @@ describe.skipIf(isForeign)("PostgreSQL", () => {
         yield* Replicas.setSynchronous(primary, isSynchronous)
         yield* done("they work")
         if (i === 0) yield* readsOn(primary, standby)
+        const followed = new Set<string>()
+        const following = yield* Effect.forkScoped(Effect.result(Effect.provide(
+          Effect.flatMap(Ledger.ledgered, (stream) =>
+            Stream.runForEach(stream.follow({ from: "beginning", pollInterval: "500 millis" }), ({ messageId }) =>
+              Effect.sync(() =>
+                followed.add(messageId)
+              ))),
+          yield* Layer.build(Ledger.application(proxy.url))
+        )))
+        yield* until("it is followed", Effect.sync(() => followed.size > 0))
         let lostDecisions: Effect.Success<typeof back.lost> = []
         if (!isSynchronous) {
           yield* paused
@@ -242,6 +252,15 @@ describe.skipIf(isForeign)("PostgreSQL", () => {
         yield* until("all is handled", isHandled(subscriptions), 60)
         assert.deepStrictEqual(failed, [])
         assert.deepStrictEqual(yield* Ledger.wrong(primary, subscriptions), {})
+        // Whoever follows sees all, or is told that what it has seen is not there any more.
+        if (isSynchronous) {
+          const all = yield* Ledger.links(primary)
+          yield* until("all is followed", Effect.sync(() => followed.size >= all))
+          assert.deepStrictEqual(yield* Ledger.missing(primary, followed), [])
+        } else {
+          const ended = yield* Effect.timeout(Fiber.join(following), "20 seconds")
+          assert.strictEqual(ended._tag === "Failure" ? ended.failure._tag : "", "InvalidArgumentError")
+        }
         const lost = yield* Ledger.missing(primary, before)
         if (isSynchronous) assert.deepStrictEqual(lost, [])
         else assert.isAtLeast(lost.length, some)

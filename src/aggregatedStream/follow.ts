@@ -2,7 +2,9 @@
  * Follows an aggregated stream: its messages as they are linked, for those who remember nothing.
  *
  * It reads a page when the one before was taken, and asks for the ends of partitions when all was; so what it holds is a page,
- * however slow the consumer is, and nothing is missed: wake-ups are hints, and what is new follows from positions.
+ * however slow the consumer is, and nothing is missed: wake-ups are hints, and what is new follows from positions. Where another
+ * run of the server answers, which may lack links and give their positions to other messages, the last message of each partition
+ * that was read has to be where it was.
  */
 import { type Duration, Effect, Option, Result, Stream } from "effect"
 import type { SqlError } from "effect/sql/SqlError"
@@ -37,9 +39,17 @@ export type FollowError = InvalidArgumentError | SerializationError | SqlError
 /** Messages that are read at once. */
 const pageSize = 100
 
+interface LinkedMessage extends PartitionHead {
+  readonly messageId: string
+}
+
 interface State {
   /** Of each partition the first position that was not read. */
   readonly next: ReadonlyMap<number, number>
+  /** Of partitions the last message before that. */
+  readonly last: ReadonlyMap<number, LinkedMessage>
+  /** Which run of the server has said so. */
+  readonly run: number
   /** Partitions that have more, in the order in which they come to their turns. */
   readonly pending: ReadonlyArray<PartitionHead>
   readonly isFirst: boolean
@@ -74,9 +84,26 @@ export const follow = <A>(
       ? new Map(from === "beginning" ? [] : (yield* heads).map(({ partition, position }) => [partition, position + 1]))
       : from
 
+    const elsewhere = (partition: number, position: number) =>
+      Effect.fromResult(invalid(
+        "from",
+        `has position ${position} of partition ${partition}, where another message is now: what was read is lost with the ` +
+          "server that had it, and the stream is to be followed anew"
+      ))
+
+    /** Fails if another run of the server answers, and has other messages where these were. */
+    const stillThere = ({ last, run }: State): Effect.Effect<void, FollowError> =>
+      storage.serverRun() === run || last.size === 0
+        ? Effect.void
+        : Effect.flatMap(persistent(stream.messageIds(Array.from(last.values()))), (found) => {
+          const other = found.find(({ messageId, partition }) => last.get(partition)?.messageId !== messageId)
+          return other === undefined ? Effect.void : elsewhere(other.partition, other.position)
+        })
+
     /** The partitions that have more. Positions that are behind the end are those of a stream that was rebuilt. */
-    const look = (next: ReadonlyMap<number, number>): Effect.Effect<ReadonlyArray<PartitionHead>, FollowError> =>
-      Effect.flatMap(heads, (found) => {
+    const look = (state: State): Effect.Effect<ReadonlyArray<PartitionHead>, FollowError> =>
+      Effect.flatMap(Effect.tap(heads, () => stillThere(state)), (found) => {
+        const { next } = state
         const ends = new Map(found.map(({ partition, position }) => [partition, position]))
         for (const [partition, position] of next) {
           if (position > (ends.get(partition) ?? -1) + 1) {
@@ -91,29 +118,62 @@ export const follow = <A>(
         ))
       })
 
-    const initial: State = { next: start, pending: [], isFirst: true }
+    const before = Array.from(start).flatMap(([partition, position]) =>
+      position > 0 ? [{ partition, position: position - 1 }] : []
+    )
+    const seen = before.length === 0 ? [] : yield* persistent(stream.messageIds(before))
+    const initial: State = {
+      next: start,
+      last: new Map(seen.map((one) => [one.partition, one])),
+      run: storage.serverRun(),
+      pending: [],
+      isFirst: true
+    }
     return Stream.paginate(
       initial,
-      Effect.fnUntraced(function*({ isFirst, next, pending }: State): Effect.fn.Return<
+      Effect.fnUntraced(function*(state: State): Effect.fn.Return<
         readonly [ReadonlyArray<AggregatedMessage<A>>, Option.Option<State>],
         FollowError
       > {
+        const { isFirst, last, next, pending } = state
         const [head, ...others] = pending
         if (head === undefined) {
           if (!isFirst) {
             yield* listener.wait(interval)
           }
-          return [[], Option.some({ next, pending: yield* look(next), isFirst: false })]
+          const found = yield* look(state)
+          return [[], Option.some({ ...state, run: storage.serverRun(), pending: found, isFirst: false })]
         }
         const { partition } = head
         const fromPosition = next.get(partition) ?? 0
-        const { messages } = yield* persistent(stream.readPartition({ partition, fromPosition, limit: pageSize }))
+        const page = yield* Effect.result(stream.readPartition({ partition, fromPosition, limit: pageSize }))
+        if (Result.isFailure(page)) {
+          if (!isTransient(page.failure)) {
+            return yield* Effect.fail(page.failure)
+          }
+          // Whoever answers next is asked first where partitions end.
+          yield* Effect.sleep("50 millis")
+          return [[], Option.some({ ...state, pending: [], isFirst: true })]
+        }
+        const { messages } = page.success
         const read = yield* Effect.fromResult(decodeAll(messages, (row) =>
           Result.map(decodeRow(codec, row), (stored) => ({ ...stored, partition, position: row.position }))))
         // The store may lack messages that are linked.
         const reached = (read.at(-1)?.position ?? head.position) + 1
         const more = reached <= head.position ? [...others, head] : others
-        return [read, Option.some({ next: new Map(next).set(partition, reached), pending: more, isFirst: false })]
+        const newest = read.at(-1)
+        return [
+          read,
+          Option.some({
+            ...state,
+            next: new Map(next).set(partition, reached),
+            last: newest === undefined
+              ? last
+              : new Map(last).set(partition, { partition, position: newest.position, messageId: newest.messageId }),
+            pending: more,
+            isFirst: false
+          })
+        ]
       })
     )
   }))

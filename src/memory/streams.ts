@@ -258,6 +258,13 @@ export const make = <Message extends SourceMessage>(
   return {
     readPartition: asked.readPartition,
     partitions: asked.partitions,
+    messageIds: (places) =>
+      Effect.sync(() =>
+        places.flatMap((place) => {
+          const at = streams.links(name).partitions.get(place.partition)?.[place.position]
+          return at === undefined || at.isGone ? [] : [{ ...place, messageId: at.messageId }]
+        })
+      ),
     scan: (after, limit) =>
       Effect.flatMap(
         Clock.currentTimeMillis,

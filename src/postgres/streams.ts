@@ -16,7 +16,7 @@ import type { Wakeup } from "../storage/listeners.ts"
 import { withTransaction } from "./client/transaction.ts"
 import { age, type Int8, int8, milliseconds, timeParameter, toTime } from "./client/values.ts"
 import { type OfStream, toStored } from "./messages.ts"
-import { type Store, type StreamObjects, timeAdded } from "./objects.ts"
+import { serverRun, type Store, type StreamObjects, timeAdded } from "./objects.ts"
 import { type Row, sized, sizedTogether } from "./pages.ts"
 import * as Projection from "./projection.ts"
 
@@ -131,7 +131,24 @@ export const make = (
 
     readPartition: (query) => read(query),
 
-    partitions: sql<PartitionHead>`select partition, max_position as position from ${maxima} order by partition`,
+    partitions: Effect.map(
+      sql<PartitionHead & { readonly run: Int8 }>`
+        select partition, max_position as position, ${sql.literal(serverRun)} as run from ${maxima} order by partition`,
+      (rows) => {
+        store.answered.run = Number(rows[0]?.run ?? store.answered.run)
+        return rows.map(({ partition, position }) => ({ partition, position }))
+      }
+    ),
+
+    messageIds: (places) =>
+      Effect.map(
+        sql<PartitionHead & { readonly message_id: string }>`select l.partition, l.position, l.message_id
+          from unnest(${places.map(({ partition }) => partition)}::int[], ${
+          places.map(({ position }) => position)
+        }::int[]) p(partition, position)
+          join ${table} l on l.partition = p.partition and l.position = p.position`,
+        (rows) => rows.map(({ message_id, partition, position }) => ({ partition, position, messageId: message_id }))
+      ),
 
     positions: PositionQuery.$match({
       // Of messages that Python linked, the message itself may have the exact time.

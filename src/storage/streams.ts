@@ -128,6 +128,10 @@ export interface AggregatedStorage {
   ) => Effect.Effect<{ readonly messages: ReadonlyArray<EncodedLinkedMessage>; readonly more: boolean }, SqlError>
   /** In the order of partitions. */
   readonly partitions: Effect.Effect<ReadonlyArray<PartitionHead>, SqlError>
+  /** The ids of the messages that are linked at these places, in any order; places without one are left out. */
+  readonly messageIds: (
+    places: ReadonlyArray<PartitionHead>
+  ) => Effect.Effect<ReadonlyArray<PartitionHead & { readonly messageId: string }>, SqlError>
   /** In the order of partitions. */
   readonly positions: (query: PositionQuery) => Effect.Effect<ReadonlyArray<PartitionHead>, SqlError>
   readonly progress: Effect.Effect<StreamProgress, SqlError>

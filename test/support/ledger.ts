@@ -127,6 +127,13 @@ const counts = <K extends string>(node: Node, query: string) =>
     ([row]) => row
   )
 
+/** How many messages are linked. */
+export const links = (node: Node) =>
+  Effect.map(
+    counts<"links">(node, "select count(*)::int as links from depeche_stream_ledgered"),
+    (row) => row?.links ?? 0
+  )
+
 /** How many messages are not linked, and how many that are linked a subscription has not acknowledged. */
 export const left = (node: Node, subscriptions: ReadonlyArray<string>) =>
   Effect.map(

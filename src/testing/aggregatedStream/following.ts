@@ -2,6 +2,7 @@
 import { assert } from "@effect/vitest"
 import { Effect, Fiber, Layer, Queue, Stream } from "effect"
 import type { AggregatedMessage } from "../../Message.ts"
+import * as Partitioner from "../../Partitioner.ts"
 import { type AggregatedStorage, Storage } from "../../Storage.ts"
 import { Accounts, type Deposited, deposits, failsWith, newStream, type Noted, type Part } from "../fixture.ts"
 import { newName } from "./aggregating.ts"
@@ -42,6 +43,28 @@ const taking = Effect.fnUntraced(function*<E>(messages: Stream.Stream<Followed, 
 const range = (from: number, to: number) => Array.from({ length: to - from }, (_, i) => from + i)
 
 export const following: Part = (it) => {
+  it.effect("is told which messages are at places of a backend's partitions", () =>
+    Effect.gen(function*() {
+      const accounts = yield* Accounts
+      const storage = yield* Storage
+      const [prefix, name] = [newStream(), newName()]
+      const definition = { name, patterns: `${prefix}-%`, partitioner: Partitioner.constant(3) } as const
+      const { projector } = yield* accounts.aggregatedStream(definition)
+      const messages = deposits(3)
+      yield* accounts.write(`${prefix}-1`, messages)
+      yield* projector.runOnce
+      const stream = yield* storage.aggregatedStream({ ...definition, patterns: [definition.patterns] })
+      const found = yield* stream.messageIds([[3, 0], [3, 2], [3, 3], [4, 0]].map(([partition = 0, position = 0]) => ({
+        partition,
+        position
+      })))
+      assert.deepStrictEqual(
+        found.toSorted((a, b) => a.position - b.position),
+        [0, 2].map((position) => ({ partition: 3, position, messageId: messages[position]?.messageId ?? "" }))
+      )
+      assert.deepStrictEqual(yield* stream.messageIds([]), [])
+    }))
+
   it.effect("gives all messages of all partitions, and those that come, each partition in its order", () =>
     Effect.gen(function*() {
       const { stream, write } = yield* followed
