@@ -4,7 +4,7 @@
  *   OTEL_EXPORTER_OTLP_ENDPOINT=http://localhost:4318 \
  *     node --conditions=@effect-message-store/source examples/26-telemetry.ts
  */
-import { Console, Effect, Layer, Logger, Schedule, Schema } from "effect"
+import { Console, Effect, Layer, Schedule, Schema } from "effect"
 import { AggregatedStream, Message, MessageStore, Partitioner, Subscription } from "effect-message-store"
 import { FetchHttpClient } from "effect/http"
 import { Otlp, PrometheusMetrics } from "effect/observability"
@@ -49,7 +49,8 @@ const program = Effect.gen(function*() {
 
 const Telemetry = Otlp.layerJson({
   baseUrl: process.env["OTEL_EXPORTER_OTLP_ENDPOINT"] ?? "http://localhost:4318",
-  resource: { serviceName: "shop", serviceVersion: "1.0.0" }
+  resource: { serviceName: "shop", serviceVersion: "1.0.0" },
+  loggerMergeWithExisting: false // the log goes nowhere else
 }).pipe(Layer.provide(FetchHttpClient.layer))
 
 /** Where Prometheus scrapes the process itself: the names that it gives to what comes by OTLP, with units. */
@@ -59,12 +60,15 @@ const metricNameMapper = (name: string) => {
 }
 const scraped = PrometheusMetrics.format({ metricNameMapper })
 
-const Services = Invoices.layer.pipe(Layer.provideMerge(AllOrders.layer), Layer.provideMerge(Orders.layerMemory))
+/** Telemetry around everything: all of it is seen. */
+const Services = Invoices.layer.pipe(
+  Layer.provideMerge(AllOrders.layer),
+  Layer.provideMerge(Orders.layerMemory),
+  Layer.provideMerge(Telemetry)
+)
 
 await program.pipe(
   Effect.andThen(Effect.flatMap(scraped, Console.log)),
   Effect.provide(Services),
-  Effect.provide(Telemetry), // around everything, so that all of it is seen
-  Effect.provide(Logger.layer([])), // and the log goes nowhere else
   Effect.runPromise
 )

@@ -3,7 +3,7 @@
  * name is what is exported, under the names that Prometheus gives it.
  */
 import { assert, describe, it } from "@effect/vitest"
-import { DateTime, Effect, Layer, Logger, Metric, Schedule, Schema } from "effect"
+import { DateTime, Effect, Layer, Metric, Schedule, Schema } from "effect"
 import { AggregatedStream, Fold, Message, MessageStore, Partitioner, Subscription } from "effect-message-store"
 import { FetchHttpClient } from "effect/http"
 import { Otlp } from "effect/observability"
@@ -189,18 +189,24 @@ const everything = Effect.gen(function*() {
   yield* orders.schedule("order-3", new Ordered({ cents: 3 }), { at: DateTime.makeUnsafe(0) })
   yield* orders.scheduler.runOnce
   yield* (yield* AllOrders).projector.runOnce
-  yield* invoices.drain(({ cents }) => cents === 0 ? Effect.fail(new TypeError("free")) : Effect.void)
+  yield* invoices.drain(({ cents }) => cents === 0 ? Effect.die(new TypeError("free")) : Effect.void)
 })
 
 /** Runs it, and gives what a collector got until the exporter was closed. */
 const run = Effect.scoped(Effect.gen(function*() {
   const { bodies, url } = yield* collector
-  const Services = Invoices.layer.pipe(Layer.provideMerge(AllOrders.layer), Layer.provideMerge(Orders.layerMemory))
-  const Exported = Otlp.layerJson({ baseUrl: url, resource: { serviceName: "test" } })
+  const Exported = Otlp.layerJson({
+    baseUrl: url,
+    resource: { serviceName: "test" },
+    loggerMergeWithExisting: false
+  }).pipe(Layer.provide(FetchHttpClient.layer))
+  const Services = Invoices.layer.pipe(
+    Layer.provideMerge(AllOrders.layer),
+    Layer.provideMerge(Orders.layerMemory),
+    Layer.provideMerge(Exported)
+  )
   yield* everything.pipe(
     Effect.provide(Services),
-    Effect.provide(Layer.provide(Exported, FetchHttpClient.layer)),
-    Effect.provide(Logger.layer([])),
     Effect.provideService(Metric.MetricRegistry, new Map())
   )
   return collected(bodies)

@@ -28,6 +28,7 @@ const production = [
   "docs/operating.md",
   "docs/cli.md",
   "docs/dashboard.md",
+  "docs/telemetry.md",
   "docs/availability.md",
   "docs/python.md",
   "docs/reference.md",

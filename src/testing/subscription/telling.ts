@@ -116,7 +116,7 @@ export const telling: Part = (it) => {
       const { spans, tracer } = recordingTracer()
       const told = yield* Effect.andThen(
         Effect.andThen(
-          subscription.drain((_, { position }) => position === 1 ? Effect.fail(new TypeError("no")) : Effect.void),
+          subscription.drain((_, { position }) => position === 1 ? Effect.die(new TypeError("no")) : Effect.void),
           Effect.andThen(
             subscription.reset(),
             during(
