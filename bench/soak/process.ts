@@ -140,7 +140,11 @@ NodeRuntime.runMain(
     Effect.scoped,
     Effect.provide(Orders.layer.pipe(
       Layer.provideMerge(
-        PgClient.layer({ url: Redacted.make(url), maxConnections: 10, applicationName: `soak ${role}` })
+        PgClient.layer({
+          url: Redacted.make(url),
+          maxConnections: role === "work" ? 20 : 10,
+          applicationName: `soak ${role}`
+        })
       )
     )),
     Effect.provideService(References.MinimumLogLevel, "Warn"),

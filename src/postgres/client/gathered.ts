@@ -13,7 +13,7 @@
  * - When the scope closes, all fibers that wait are interrupted.
  */
 import { Array as Arr, Context, Deferred, Effect, FiberSet, References, Tracer } from "effect"
-import type { Scope } from "effect"
+import type { Fiber, Scope } from "effect"
 import type { SqlClient } from "effect/sql/SqlClient"
 import type { SqlError } from "effect/sql/SqlError"
 import { wasRefused } from "../../internal/transient.ts"
@@ -80,6 +80,8 @@ export const make = Effect.fnUntraced(function*(
     /** Those that no statement under way puts. */
     const waiting = new Set<Waiting<Question, Answer>>()
     let underWay = 0
+    /** Whether the first one waits for others. */
+    let isYielding = false
 
     const take = (): ReadonlyArray<Waiting<Question, Answer>> => {
       const taken: Array<Waiting<Question, Answer>> = []
@@ -115,17 +117,16 @@ export const make = Effect.fnUntraced(function*(
       })
     }
 
+    const sendTaken = Effect.suspend(() => {
+      const taken = take()
+      return Arr.isReadonlyArrayNonEmpty(taken) ? putAll(taken) : Effect.void
+    })
+
     // Fibers that are about to ask are waited for.
-    const send = Effect.andThen(
-      Effect.yieldNow,
-      Effect.suspend(() => {
-        const taken = take()
-        return Arr.isReadonlyArrayNonEmpty(taken) ? putAll(taken) : Effect.void
-      })
-    )
+    const send = Effect.andThen(Effect.yieldNow, sendTaken)
 
     const wake = (): void => {
-      if (waiting.size === 0 || underWay === statements || isClosed) return
+      if (waiting.size === 0 || underWay === statements || isYielding || isClosed) return
       underWay++
       run(Effect.ensuring(send, returned))
     }
@@ -135,34 +136,54 @@ export const make = Effect.fnUntraced(function*(
       wake()
     })
 
+    /** Lets it gather, and waits for its answer. */
+    const gatherIn = (
+      question: Question,
+      { context }: Fiber.Fiber<unknown, unknown>,
+      restore: <A, E>(effect: Effect.Effect<A, E>) => Effect.Effect<A, E>
+    ): Effect.Effect<Answer, SqlError> => {
+      const answered = Deferred.makeUnsafe<Answer, SqlError>()
+      const forget = () => {
+        interrupts.delete(interrupt)
+        waiting.delete(one)
+      }
+      const one: Waiting<Question, Answer> = {
+        question,
+        span: Context.getOrUndefined(context, Tracer.ParentSpan),
+        isTraced: Context.get(context, References.TracerEnabled),
+        answer: (answer) => {
+          forget()
+          Deferred.doneUnsafe(answered, answer)
+        }
+      }
+      const interrupt = () => one.answer(Effect.interrupt)
+      interrupts.add(interrupt)
+      waiting.add(one)
+      return Effect.onInterrupt(restore(Deferred.await(answered)), () => Effect.sync(forget))
+    }
+
     return (question: Question): Effect.Effect<Answer, SqlError> =>
       Effect.uninterruptibleMask((restore) =>
         Effect.withFiber((fiber) => {
           if (Context.getOrUndefined(fiber.context, transactionService) !== undefined) return restore(putOne(question))
           if (isClosed) return Effect.interrupt
-          if (underWay === 0 && !isPatient) {
-            underWay++
-            return Effect.ensuring(restore(putOne(question)), returned)
+          if (underWay > 0) {
+            const answer = gatherIn(question, fiber, restore)
+            wake()
+            return answer
           }
-          const answered = Deferred.makeUnsafe<Answer, SqlError>()
-          const forget = () => {
-            interrupts.delete(interrupt)
-            waiting.delete(one)
-          }
-          const one: Waiting<Question, Answer> = {
-            question,
-            span: Context.getOrUndefined(fiber.context, Tracer.ParentSpan),
-            isTraced: Context.get(fiber.context, References.TracerEnabled),
-            answer: (answer) => {
-              forget()
-              Deferred.doneUnsafe(answered, answer)
-            }
-          }
-          const interrupt = () => one.answer(Effect.interrupt)
-          interrupts.add(interrupt)
-          waiting.add(one)
-          wake()
-          return Effect.onInterrupt(restore(Deferred.await(answered)), () => Effect.sync(forget))
+          underWay++
+          const putAlone = Effect.ensuring(restore(putOne(question)), returned)
+          if (!isPatient) return putAlone
+          isYielding = true
+          return Effect.flatMap(Effect.yieldNow, () => {
+            isYielding = false
+            if (waiting.size === 0) return putAlone
+            const answer = gatherIn(question, fiber, restore)
+            run(Effect.ensuring(sendTaken, returned))
+            wake() // others may be too many for one statement
+            return answer
+          })
         })
       )
   }
