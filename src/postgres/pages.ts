@@ -71,19 +71,28 @@ const sizedRows = (sql: SqlClient, store: Store) => {
     limit: Statement.Fragment,
     largest: number,
     message = "case"
-  ) => ({
-    columns: sql`${sql.literal(shown)}${stored}`,
-    rows: sql`(
-        select *, ${size} as size, sum(${size}) over (rows unbounded preceding) as bytes
-        from (
+  ) => {
+    const rows = sql`(
           select m.message_id, stream, version, global_position, ${added} as added_at, metadata::text as metadata,
             ${
       sql.literal(message)
     } when pg_catalog.pg_column_size(message) <= ${largest}::int then message::text end as message${found}
           limit ${limit}
-        ) found
-      ) sized`
-  })
+        ) found`
+    return {
+      columns: sql`${sql.literal(shown)}${stored}`,
+      rows: sql`(
+        select *, ${size} as size, sum(${size}) over (rows unbounded preceding) as bytes from ${rows}
+      ) sized`,
+      /** All of them, but without what is in those of more bytes. */
+      withoutLarger: (bytes: number) =>
+        sql`select ${sql.literal(shown)}message_id, version, global_position, ${
+          sql.literal(milliseconds("added_at"))
+        } as added_at, size, case when size <= ${bytes}::int then metadata end as metadata,
+          case when size <= ${bytes}::int then message end as message
+        from (select *, ${size} as size from ${rows} offset 0) sized`
+    }
+  }
 }
 
 /** Of those, the ones that fit into so many bytes. */
@@ -121,12 +130,24 @@ export const sized = (sql: SqlClient, store: Store) => {
     }))
   }
 
+  /** How many pages are to be read with the sum of their sizes, which costs the server as much as all the rest. */
+  let withSums = 0
+
   return Effect.fnUntraced(function*<R extends Row>(
     shown: string,
     found: Statement.Fragment,
     limit: number,
     options: PageOptions = {}
   ): Effect.fn.Return<FoundPage<R> & { readonly more: boolean }, SqlError> {
+    if (withSums > 0) withSums--
+    else if (options.beside === undefined && options.snapshot !== true) {
+      // Rows of which as many as are asked for fit into a page have no need of it.
+      const most = Math.min(Math.floor(pageBytes / limit), readableBytes(sql))
+      const { withoutLarger } = sizing(shown, found, sql`${limit}`, largeRow)
+      const rows = yield* sql<R>`${withoutLarger(most)}`
+      if (rows.every(({ message }) => message !== null)) return { rows, beside: undefined, more: rows.length === limit }
+      withSums = pagesWithSums
+    }
     const page = yield* find<R>(shown, found, limit, largeRow, options)
     const large = page.rows.findIndex((row) => row.message === null)
     if (large > 0) return { ...page, rows: page.rows.slice(0, large), more: true }
@@ -136,6 +157,9 @@ export const sized = (sql: SqlClient, store: Store) => {
     return { ...ofLarge, more: isCut(ofLarge.rows, atATime) }
   })
 }
+
+/** After a page that had larger rows, so many pages are read as if they had some: for the next one is likely to. */
+const pagesWithSums = 100
 
 const isCut = (rows: ReadonlyArray<Row>, limit: number, bytes = pageBytes): boolean =>
   rows.length === limit || rows.reduce((sum, { size }) => sum + size, 0) >= bytes
