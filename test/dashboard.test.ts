@@ -330,7 +330,7 @@ describe("pages", () => {
       const { get } = yield* browse()
       const names = Effect.fnUntraced(function*(query: Record<string, string>) {
         const { text } = yield* get(`/ops/streams?${new URLSearchParams(query)}`)
-        return Array.from(text.matchAll(/<td class="name"[^>]*><div><a[^>]*>([^<]*)/g), ([, name]) => name)
+        return Array.from(text.matchAll(/<td class="name title"[^>]*><div><a[^>]*>([^<]*)/g), ([, name]) => name)
       })
       assert.deepStrictEqual(yield* names({ q: "order-1" }), ["order-1", "order-10", "order-1_"])
       assert.deepStrictEqual(yield* names({ q: " order-1_ " }), ["order-1_"])

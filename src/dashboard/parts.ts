@@ -67,9 +67,11 @@ export const panel = (title: string, body: Content, aside: Content = undefined):
 
 export interface Column {
   readonly label: string
-  /** `"number"`: at the right. `"name"`: may be long, and takes what is left. `"act"`: buttons. */
-  readonly kind?: "number" | "name" | "act" | undefined
+  /** `"number"`: at the right. `"name"`: may be long. `"title"`: the name of the row, on top of its card. `"act"`: buttons. */
+  readonly kind?: "number" | "name" | "title" | "act" | undefined
 }
+
+const classOf = ({ kind }: Column): string | undefined => kind === "title" ? "name title" : kind
 
 export interface Row {
   readonly id?: string | undefined
@@ -82,12 +84,14 @@ export const table = (name: string, columns: ReadonlyArray<Column>, rows: Readon
   rows.length === 0
     ? html`<p class="empty">${empty}</p>`
     : html`<div class="scroll"><table aria-label="${name}"><thead><tr>${
-      columns.map(({ kind, label }) => html`<th scope="col"${attributes({ class: kind })}>${label}</th>`)
+      columns.map((column) => html`<th scope="col"${attributes({ class: classOf(column) })}>${column.label}</th>`)
     }</tr></thead><tbody>${
       rows.map(({ cells, id, isMeant }) =>
         html`<tr${attributes({ id, class: isMeant === true ? "meant" : undefined })}>${
           cells.map((cell, i) =>
-            html`<td${attributes({ class: columns[i]?.kind, "data-label": columns[i]?.label })}><div>${cell}</div></td>`
+            html`<td${
+              attributes({ class: columns[i] && classOf(columns[i]), "data-label": columns[i]?.label })
+            }><div>${cell}</div></td>`
           )
         }</tr>`
       )
@@ -169,7 +173,7 @@ export const messageTable = (
     "Messages",
     [
       { label: withStream ? "Position" : "Version", kind: "number" },
-      { label: "Type", kind: "name" },
+      { label: "Type", kind: "title" },
       ...withStream ? [{ label: "Stream", kind: "name" } as const, { label: "Version", kind: "number" } as const] : [
         { label: "Position", kind: "number" } as const
       ],

@@ -61,7 +61,7 @@ export const streamTable = (asked: Asked, all: ReadonlyArray<AggregatedStreamSta
   table(
     "Aggregated streams",
     [
-      { label: "Aggregated stream", kind: "name" },
+      { label: "Aggregated stream", kind: "title" },
       { label: "Patterns", kind: "name" },
       { label: "Partitions", kind: "number" },
       { label: "Linked", kind: "number" },
@@ -111,7 +111,7 @@ const consumers = (asked: Asked, name: string) =>
     table(
       "Subscriptions of this stream",
       [
-        { label: "Subscription", kind: "name" },
+        { label: "Subscription", kind: "title" },
         { label: "Lag", kind: "number" },
         { label: "Age", kind: "number" },
         { label: "Parked", kind: "number" }
@@ -136,7 +136,7 @@ const linked = (asked: Asked, name: string, partition: number, from: number) =>
         "Messages of the partition",
         [
           { label: "Position", kind: "number" },
-          { label: "Type", kind: "name" },
+          { label: "Type", kind: "title" },
           { label: "Stream", kind: "name" },
           { label: "Version", kind: "number" },
           { label: "Global position", kind: "number" },

@@ -48,7 +48,7 @@ const places = (asked: Asked, all: MessageDetails["places"]): Html =>
   table(
     "Places in aggregated streams",
     [
-      { label: "Aggregated stream", kind: "name" },
+      { label: "Aggregated stream", kind: "title" },
       { label: "Partition", kind: "number" },
       { label: "Position", kind: "number" },
       { label: "Subscriptions", kind: "name" }

@@ -60,7 +60,7 @@ const groups = (
     "Errors",
     [
       { label: "Messages", kind: "number" },
-      { label: "Error", kind: "name" },
+      { label: "Error", kind: "title" },
       { label: "First" },
       { label: "Last" },
       ...asked.canAct ? [{ label: "", kind: "act" } as const] : []

@@ -82,7 +82,7 @@ export const streams: Page = (asked) =>
         table(
           "Streams",
           [
-            { label: "Stream", kind: "name" },
+            { label: "Stream", kind: "title" },
             { label: "Messages", kind: "number" },
             { label: "Version", kind: "number" },
             { label: "Last position", kind: "number" },

@@ -54,7 +54,7 @@ export const subscriptionTable = (
   table(
     "Subscriptions",
     [
-      { label: "Subscription", kind: "name" },
+      { label: "Subscription", kind: "title" },
       { label: "Lag", kind: "number" },
       { label: "" },
       { label: "Age", kind: "number" },
