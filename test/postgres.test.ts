@@ -200,7 +200,8 @@ describe("PostgreSQL", () => {
           "tagging",
           "scheduled",
           "subject keys",
-          "forgetting"
+          "forgetting",
+          "lean"
         ])
       }))
 

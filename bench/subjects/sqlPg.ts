@@ -5,6 +5,7 @@
 import { Array as Arr, DateTime, Effect } from "effect"
 import { SqlClient } from "effect/sql"
 import { append } from "../../src/postgres/append.ts"
+import { lean } from "../../src/postgres/lean.ts"
 import * as Objects from "../../src/postgres/objects.ts"
 import type { AppendItem } from "../../src/Storage.ts"
 import { metadata, storeName } from "../message.ts"
@@ -26,10 +27,13 @@ export const make = (database: Database) =>
     const table = sql(tableName)
     const columns = sql.literal("message_id, stream, version, global_position, added_at, message, metadata")
 
-    const call = append(sql, yield* Effect.fromResult(Objects.forStore(storeName)))
+    const objects = yield* Effect.fromResult(Objects.forStore(storeName))
+    const [single, any] = [lean(sql, objects), append(sql, objects)]
+    const call = (item: AppendItem) =>
+      single(item, true, () => Effect.map(any([item], { atomic: true, wait: true }), ([outcome]) => outcome))
 
     const write = Effect.fnUntraced(function*(stream: string, orders: Orders) {
-      const [outcome] = yield* call([toItem(stream, orders)], { atomic: true, wait: true })
+      const outcome = yield* call(toItem(stream, orders))
       if (outcome?._tag !== "Written") return yield* Effect.die(outcome)
     })
 
@@ -39,7 +43,7 @@ export const make = (database: Database) =>
         const [head] = yield* sql<{ readonly version: number }>`
           select version, global_position from ${table} where stream = ${stream} order by version desc limit 1`
         const expectedVersion = head?.version ?? 0
-        const [outcome] = yield* call([{ ...item, expectedVersion }], { atomic: true, wait: true })
+        const outcome = yield* call({ ...item, expectedVersion })
         if (outcome?._tag === "Written") return
       }
     })

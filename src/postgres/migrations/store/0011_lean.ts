@@ -102,11 +102,12 @@ begin
   end if;`
     )
   }
-  _position := pg_catalog.nextval(<sequence>::pg_catalog.regclass);
   insert into <schema>.${objects.table}
     (message_id, global_position, added_at, stream, version, message, metadata, occurred_at, tx)
-  values (_id, _position, pg_catalog.now() at time zone <zone>, _stream, _head + 1, _data::<payload>, _metadata, _occurred, _tx)
-  on conflict do nothing;
+  values (_id, pg_catalog.nextval(<sequence>::pg_catalog.regclass), pg_catalog.now() at time zone <zone>, _stream, _head + 1,
+    _data::<payload>, _metadata, _occurred, _tx)
+  on conflict do nothing
+  returning global_position into _position;
   if not found then
     return null;
   end if;
@@ -132,6 +133,7 @@ declare
   _head int;
   _tx xid8;
   _added timestamp;
+  _position bigint;
   _positions bigint[];
 begin
   ${
@@ -166,7 +168,9 @@ begin
   exception when unique_violation then
     return null;
   end;
-  return (_head + pg_catalog.cardinality(_ids))::text operator(pg_catalog.||) ' '::text operator(pg_catalog.||)
-    pg_catalog.currval(<sequence>::pg_catalog.regclass)::text;
+  _head := _head + pg_catalog.cardinality(_ids);
+  select m.global_position into _position from <schema>.${objects.table} m
+  where m.stream operator(pg_catalog.=) _stream and m.version = _head;
+  return _head::text operator(pg_catalog.||) ' '::text operator(pg_catalog.||) _position::text;
 end
 $function$`
