@@ -101,9 +101,11 @@ makeSuite("message store", {
 AggregatedStreamContract.suite(numbers, layer(registry(asNumber)))
 makeSuite("subscriptions", { handling, resetting, pausing, parkingStreams, telling, unknownTypes })(
   numbers,
-  layer(registry(asNumber))
+  layer(registry(asNumber)),
+  { freshParts: true }
 )
 // Nowhere else does all that subscriptions do run on leases.
 SubscriptionContract.suite("PostgreSQL with leases, and int8 as text", layer(registry(asText)), {
-  claims: { lease: "2 seconds" }
+  claims: { lease: "2 seconds" },
+  freshParts: true
 })

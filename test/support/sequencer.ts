@@ -8,6 +8,7 @@ const seconds: Readonly<Record<string, number>> = {
   decisionsOracle: 90,
   "contract/otherStores": 70,
   driverTypes: 60,
+  leases: 60,
   chaos: 54,
   subscriptions: 43,
   mixed: 38,
