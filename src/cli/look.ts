@@ -214,7 +214,7 @@ const details = (operator: OperatorService, id: string) =>
         )
       }
       yield* message.oversize === undefined
-        ? line(toText({ data: message.data, metadata: message.metadata }, 2))
+        ? line(toText({ data: message.data, metadata: message.metadata }, { indented: true }))
         : line(`${message.oversize} bytes: too large to be read`, "yellow")
     })
     yield* show(found, people)
@@ -282,9 +282,9 @@ const tail = Command.make("tail", {
         const { addedAt, data, globalPosition, stream, type, version } = message
         return line(
           asJson ?
-            toText(message) :
+            toText(message, { indented: false }) :
             `${time(addedAt)} ${globalPosition} ${cell(stream).text}@${version} ${cell(type ?? "?").text} ${
-              toText(data).slice(0, 500)
+              toText(data, { indented: false, enough: 500 }).slice(0, 500)
             }`
         )
       })

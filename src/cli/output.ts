@@ -2,8 +2,9 @@
  * What commands print: tables on a terminal, lines with tabs where the output is read by something else, and JSON for who asks
  * for it. Whatever comes from the database is printed so that a terminal shows it, and does nothing else with it.
  */
-import { Console, Duration, Effect } from "effect"
+import { Console, Effect } from "effect"
 import { CliOutput, TerminalCapabilities } from "effect/cli"
+import { type TextOptions, toText as jsonText } from "../internal/jsonText.ts"
 import { printable } from "../internal/printable.ts"
 
 export type Colour = "red" | "yellow" | "green" | "dim" | "bold"
@@ -18,8 +19,14 @@ export interface Cell {
   readonly right?: boolean | undefined
 }
 
+/** Longer text is cut: the type of a message may be as large as the message. */
+const longestText = 2000
+
+const textOf = (value: string): string =>
+  printable(value.length > longestText ? `${value.slice(0, longestText)}…` : value)
+
 export const cell = (value: string | number | undefined, colour?: Colour): Cell => ({
-  text: value === undefined ? "" : typeof value === "number" ? value.toLocaleString("en-US") : printable(value),
+  text: value === undefined ? "" : typeof value === "number" ? value.toLocaleString("en-US") : textOf(value),
   colour,
   right: typeof value === "number"
 })
@@ -76,12 +83,9 @@ export const table = (
     }
   })
 
-/** Values as JSON has them: times in ISO 8601, durations in milliseconds. */
-const toJson = (_: string, value: unknown): unknown => Duration.isDuration(value) ? Duration.toMillis(value) : value
-
 /** JSON in which no character does anything to a terminal. */
-export const toText = (value: unknown, space?: number): string =>
-  (JSON.stringify(value, toJson, space) ?? "null").split("\n").map(printable).join("\n")
+export const toText = (value: unknown, options: TextOptions): string =>
+  jsonText(value, options).split("\n").map(printable).join("\n")
 
 export const json = (value: unknown): Effect.Effect<void> =>
-  Effect.flatMap(isTerminal, (on) => Console.log(toText(value, on ? 2 : undefined)))
+  Effect.flatMap(isTerminal, (on) => Console.log(toText(value, { indented: on })))

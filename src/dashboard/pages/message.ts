@@ -1,11 +1,12 @@
 /** One message: what it says, where it came from, what it led to, and who has handled it. */
 import { Effect } from "effect"
 import { HttpServerResponse } from "effect/http"
+import { toText } from "../../internal/jsonText.ts"
 import { bytes } from "../../internal/readable.ts"
 import type { HandledState, Message, MessageDetails, Trace } from "../../Operator.ts"
 import { type Asked, NotFound, type Page } from "../asked.ts"
 import { type Content, type Html, html } from "../html.ts"
-import { json, toText } from "../json.ts"
+import { json } from "../json.ts"
 import { heading } from "../layout.ts"
 import {
   aggregatedLink,
