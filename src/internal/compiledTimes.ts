@@ -38,7 +38,7 @@ const decodeTime = (input: unknown): DateTime.Utc | undefined => {
 }
 
 const encodeTime = (input: unknown): string | undefined =>
-  DateTime.isDateTime(input) && DateTime.isUtc(input) ? isoOf(DateTime.toEpochMillis(input)) : undefined
+  DateTime.isDateTime(input) && DateTime.isUtc(input) ? isoOf(input) : undefined
 
 const epoch = DateTime.makeUnsafe(0)
 
@@ -66,11 +66,12 @@ const millisecondsOf = (text: string): number => {
 }
 
 /** What `DateTime.formatIso` makes of it. */
-const isoOf = (milliseconds: number): string => {
-  if (!Number.isInteger(milliseconds) || Math.abs(milliseconds) >= lastTime) return new Date(milliseconds).toISOString()
+const isoOf = (time: DateTime.Utc): string => {
+  const milliseconds = DateTime.toEpochMillis(time)
+  if (!Number.isInteger(milliseconds) || Math.abs(milliseconds) >= lastTime) return DateTime.formatIso(time)
   const begins = Math.floor(milliseconds / day)
   if (begins !== encodedDay) {
-    dayText = new Date(milliseconds).toISOString().slice(0, -13)
+    dayText = DateTime.formatIso(time).slice(0, -13)
     encodedDay = begins
   }
   const rest = milliseconds - begins * day
