@@ -236,3 +236,20 @@ it.effect("partitions that wait for slots are not looked at anew for each slot",
     }).pipe(Effect.scoped, Effect.provide(Layer.provide(Work.layerStorage, counting)))
     assert.isBelow(looks, 10)
   }))
+
+it.live("partitions that were claimed ahead of their slots are given up where handlers take long", () =>
+  Effect.gen(function*() {
+    const stream = yield* written(1)
+    const subscription = yield* stream.subscription({ name: "ahead", concurrency: 2, shutdownTimeout: 0 })
+    let [handled, hanging] = [0, 0]
+    const hangs = () => {
+      if (handled < 40) return Effect.sync(() => handled++)
+      hanging++
+      return Effect.never
+    }
+    yield* Effect.forkScoped(subscription.run(hangs))
+    yield* until("handlers hang", Effect.sync(() => hanging === 2))
+    yield* Effect.forkScoped(subscription.run(() => Effect.sync(() => handled++)))
+    yield* until("all others are handled", Effect.sync(() => handled === count - 2))
+    assert.strictEqual(hanging, 2)
+  }).pipe(Effect.scoped, Effect.provide(Layer.provide(Work.layerStorage, MemoryStorage.layer))))

@@ -6,11 +6,11 @@ import type { Claim, EncodedLinkedMessage, ParkedEntry, SubscriptionStorage } fr
 
 /**
  * Why a batch ends before its end, other than by a failure: its claim was fenced or lost, or its partition is halted, paused,
- * or left to processes that know the type of its next message, or requeued messages come first, or the keys of personal data are out
+ * or left to processes that know the type of its next message, or requeued messages come first, or it has found no slot, or the keys of personal data are out
  * of reach. What was handled before may be acknowledged, unless it is fenced.
  */
 export class BatchStopped extends Data.TaggedError("BatchStopped")<{
-  readonly reason: "fenced" | "halted" | "paused" | "unknownType" | "requeued" | "disturbed"
+  readonly reason: "fenced" | "halted" | "paused" | "unknownType" | "requeued" | "disturbed" | "crowded"
 }> {}
 
 export class ClaimedPartition {

@@ -11,6 +11,7 @@ import type { HandlerError, StreamRebuiltError } from "../errors.ts"
 import * as Moment from "../internal/moment.ts"
 import { isTransient, retryTransient } from "../internal/transient.ts"
 import type { AggregatedStorage, Claim, ClaimMode, PendingPartition, SubscriptionStorage } from "../Storage.ts"
+import { BatchStopped } from "./claimedPartition.ts"
 import type { Deliver } from "./delivery.ts"
 import { unacknowledged } from "./lag.ts"
 import type { Metrics } from "./metrics.ts"
@@ -114,14 +115,29 @@ export const run = <R>(
     let notLinked = 0
     let notLinkedUntil = 0
     const slotFreed = Latch.makeUnsafe(false)
+    /** One that was claimed ahead is given up if no slot is free soon: others may have one. */
+    const inSlot = <A, E>(handling: Effect.Effect<A, E, R>): Effect.Effect<A, E | BatchStopped, R> => {
+      if (workers.size - leaving.size <= concurrency) return slots.withPermit(handling)
+      let hasBegun = false
+      const begun = Effect.suspend(() => {
+        hasBegun = true
+        return handling
+      })
+      const tooLate = Effect.suspend(() => {
+        if (hasBegun) return Effect.never
+        held = 8 * quickMilliseconds // none is claimed ahead until others were soon done again
+        return Effect.fail(new BatchStopped({ reason: "crowded" }))
+      })
+      return Effect.raceFirst(slots.withPermit(begun), Effect.delay(tooLate, quickMilliseconds))
+    }
     const workerOptions: WorkerOptions<R> = {
       name,
       subscribed,
       batchSize,
       validity: mode._tag === "Lease" ? Math.min(validityMilliseconds, mode.milliseconds / 3) : validityMilliseconds,
       othersCannotAsk: claims.othersCannotAsk,
-      deliver: (partition, messages) => slots.withPermit(deliver(partition, messages)),
-      redeliver: (partition, limit) => slots.withPermit(redeliver(partition, limit)),
+      deliver: (partition, messages) => inSlot(deliver(partition, messages)),
+      redeliver: (partition, limit) => inSlot(redeliver(partition, limit)),
       metrics,
       shutdown,
       isCrowded: () => waiting.size > freeSlots(),
