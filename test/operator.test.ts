@@ -2,7 +2,9 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Deferred, Effect, Fiber, Layer, Schedule, Schema, Stream } from "effect"
 import { Message, MessageStore, Operator, Partitioner } from "effect-message-store"
-import { SqlClient } from "effect/sql"
+import { SqlClient, SqlError } from "effect/sql"
+import { TestClock } from "effect/testing"
+import { takeSteps } from "../src/operator/search.ts"
 import { databaseLayer } from "./support/database.ts"
 import { moved } from "./support/links.ts"
 import { Transfers } from "./support/transfers.ts"
@@ -75,6 +77,25 @@ describe("an operator", () => {
       assert.isTrue(settings.flat().every((row) => row.statement_timeout === "0"))
     })
   )
+
+  it.effect("looks at the least once a look was ended and its time is over", () =>
+    Effect.gen(function*() {
+      const reason = new SqlError.StatementTimeoutError({ cause: new Error("statement timeout") })
+      const looks: Array<number> = []
+      const search = yield* Effect.forkChild(takeSteps(
+        ({ scan }) =>
+          Effect.suspend(() => {
+            looks.push(scan)
+            return scan > 16
+              ? Effect.andThen(Effect.sleep("5 seconds"), Effect.fail(new SqlError.SqlError({ reason })))
+              : Effect.succeed({ found: [], reached: undefined })
+          }),
+        { query: {} as never, after: undefined, limit: 50, timeLimit: 600, isMeant: () => true }
+      ))
+      yield* TestClock.adjust("5 seconds")
+      assert.deepStrictEqual(yield* Fiber.join(search), { found: [], reached: undefined })
+      assert.deepStrictEqual(looks, [1000, 16])
+    }))
 
   it.live("looks at no more messages than it says, in a table without statistics too", () =>
     Effect.gen(function*() {
