@@ -14,7 +14,7 @@ import { ask, handlerOf, operatorOf } from "./support/dashboard.ts"
 import { databaseLayer } from "./support/database.ts"
 import { AllOrders, hostileNames, Large, prepare, type Prepared, Vips } from "./support/largeStore.ts"
 
-const [messages = 0, streams = 0] = (process.env["LARGE_STORE"] ?? "50000,5000").split(",").map(Number)
+const [messages = 0, streams = 0] = (process.env["LARGE_STORE"] ?? "20000,2000").split(",").map(Number)
 
 const note = (...columns: ReadonlyArray<string | number>) => {
   const file = process.env["LARGE_TIMES"]
@@ -108,7 +108,7 @@ describe("the dashboard", () => {
       Effect.gen(function*() {
         const sql = yield* SqlClient.SqlClient
         const ready = yield* Ready
-        const operator = yield* operatorOf("large", { statementTimeout: "50 millis" })
+        const operator = yield* operatorOf("large", { statementTimeout: "20 millis" })
         const handler = yield* handlerOf(operator, { path: "/" })
         const [reached, over] = [yield* Deferred.make<void>(), yield* Deferred.make<void>()]
         const holding = yield* Effect.forkChild(sql.withTransaction(

@@ -65,8 +65,10 @@ const silent = Effect.provideService(References.MinimumLogLevel, "None")
  */
 export const prepare = Effect.fnUntraced(function*(messages: number, streams: number) {
   const large = yield* Large
-  yield* fill(messages, streams)
   const placed = (note: Schema.Json) => new Placed({ note })
+  const eightMebibytes = placed(script + "x".repeat(8 * 1024 * 1024 - 400))
+  yield* large.write("order-large", eightMebibytes)
+  yield* fill(messages, streams)
   yield* large.write("vip-1", Arr.makeBy(20, (i) => placed(`vip ${i}`)))
   const [cause, effect] = [placed("a cause"), placed("an effect")]
   yield* large.write("order-cause", cause)
@@ -76,12 +78,10 @@ export const prepare = Effect.fnUntraced(function*(messages: number, streams: nu
   const hostile: Schema.Json = JSON.parse(
     `{"__proto__":{"hacked":1},${JSON.stringify(script)}:${JSON.stringify(script)}}`
   )
-  const eightMebibytes = placed(script + "x".repeat(8 * 1024 * 1024 - 400))
   yield* Effect.forEach(hostileNames, (name) => large.write(name, placed({ hostile, text: `\u202e${script}` })))
-  yield* large.write("order-large", eightMebibytes)
   const orders = yield* AllOrders
   yield* orders.projector.runOnce
-  const { globalPosition } = yield* large.head("order-large")
+  const { globalPosition } = yield* large.head("order-effect")
   const [invoices, mails] = yield* Effect.forEach(namesOf, (name) =>
     orders.subscription({
       name,
