@@ -3,7 +3,7 @@
  * a rate that is held, on a store that has many messages already.
  */
 import { PgClient } from "@effect/sql-pg"
-import { Effect, Layer, Redacted, References, Schema, type Scope } from "effect"
+import { Data, Effect, Layer, Redacted, References, Schema, type Scope } from "effect"
 import { SqlClient } from "effect/sql"
 import { type ChildProcess, fork } from "node:child_process"
 import * as fs from "node:fs"
@@ -72,18 +72,20 @@ const readOptions = (args: ReadonlyArray<string>): SoakOptions & { readonly json
 
 const say = (text: string) => Effect.sync(() => process.stderr.write(`${text}\n`))
 
+class ProcessError extends Data.TaggedError("ProcessError")<{ readonly message: string }> {}
+
 /** A process that says when it is ready, and what it is asked; it ends with the scope. */
 const start = Effect.fnUntraced(function*(role: Role, url: string): Effect.fn.Return<
-  (request: SoakRequest) => Effect.Effect<SoakReply, Error>,
-  Error,
+  (request: SoakRequest) => Effect.Effect<SoakReply, ProcessError>,
+  ProcessError,
   Scope.Scope
 > {
   const child = yield* Effect.acquireRelease(
     Effect.sync(() => fork(path.join(import.meta.dirname, "process.ts"), [role, url], { execArgv: process.execArgv })),
     stop
   )
-  const next = Effect.callback<SoakReply, Error>((resume) => {
-    const fail = (reason: string) => resume(Effect.fail(new Error(`${role}: ${reason}`)))
+  const next = Effect.callback<SoakReply, ProcessError>((resume) => {
+    const fail = (reason: string) => resume(Effect.fail(new ProcessError({ message: `${role}: ${reason}` })))
     const onExit = () => fail("its process ended")
     child.once("exit", onExit)
     child.once("message", (reply: SoakReply) => {
