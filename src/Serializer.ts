@@ -209,6 +209,8 @@ export const maximumMetadataSize = 64 * 1024
 /** How many arrays and objects may be nested in each other. */
 export const maximumDepth = 500
 
+const tooDeep = `it nests more than ${maximumDepth} arrays and objects`
+
 /** @internal */
 export const makeCodec = <A>(serializer: MessageSerializer<A>): MessageCodec<A> => {
   const tagsOf: MessageCodec<A>["tagsOf"] = (message) => {
@@ -283,9 +285,11 @@ export const encodeMetadata = (
     Object.entries({ traceparent, ...answered, ...metadata }).filter(([, value]) => value !== undefined)
   )
   if (!isJson(given)) return refuse("its metadata is not JSON")
-  const text = JSON.stringify(given)
-  const fault = unstorable(text, maximumMetadataSize)
-  return fault === undefined ? Result.succeed(text) : refuse(`in its metadata: ${fault}`)
+  // JSON.stringify fails with what nests some thousand arrays and objects.
+  const text = Result.try(() => JSON.stringify(given))
+  if (Result.isFailure(text)) return refuse(`in its metadata: ${tooDeep}`)
+  const fault = unstorable(text.success, maximumMetadataSize)
+  return fault === undefined ? Result.succeed(text.success) : refuse(`in its metadata: ${fault}`)
 }
 
 /** Foreign code may throw where it should return a failure. */
@@ -326,7 +330,7 @@ export const unreadable = (text: string, maximumSize: number): string | undefine
     return `its numbers make it more than ${maximumSize} bytes, printed without exponents as jsonb does`
   }
   if (text.length > 2 * maximumDepth && depth(text) > maximumDepth) {
-    return `it nests more than ${maximumDepth} arrays and objects`
+    return tooDeep
   }
   return undefined
 }

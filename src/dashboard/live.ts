@@ -143,7 +143,7 @@ export const make = Effect.fnUntraced(function*(
     const before = last
     if (before !== undefined && (yield* Moment.since(before.at)) < fresh) return before.snapshot
     // Whoever has waited for a look that failed does not wait for another one.
-    if (failed !== undefined && (yield* Moment.since(failed.at)) < fresh) return yield* Effect.fail(failed.error)
+    if (failed !== undefined && (yield* Moment.since(failed.at)) < fresh) return yield* failed.error
     const seen = changed
     const overview = yield* operator.overview
     const health = yield* operator.health()

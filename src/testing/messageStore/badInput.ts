@@ -146,8 +146,11 @@ export const badInput: Part = (it) => {
         const message = new Noted({ text }, { disableChecks: true })
         yield* failsWith(accounts.write(stream, [deposit(), message]), refused, name)
       }
-      for (const metadata of [{ a: "\0" }, { a: NaN }, { a: "x".repeat(100_000) }]) {
-        yield* failsWith(accounts.write(stream, deposit(), { metadata }), refused)
+      const { cycle } = contents
+      for (
+        const a of ["\0", NaN, "x".repeat(100_000), nested(600), JSON.parse("[".repeat(9000) + "]".repeat(9000)), cycle]
+      ) {
+        yield* failsWith(accounts.write(stream, deposit(), { metadata: { a } as never }), refused)
       }
       assert.deepStrictEqual(yield* versions(stream), [])
       yield* accounts.write(stream, deposit(), { expectedVersion: 0 })
