@@ -46,7 +46,8 @@ export interface Options<in A = unknown> {
   /**
    * How many partitions a process handles at the same time, at most: 1 to 2,147,483,647. Default 16; with transactional
    * delivery two less than the pool has connections, if that is less. If more have messages, they take turns every few
-   * seconds; one whose message is being tried again keeps its slot until that ends.
+   * seconds; one whose message is being tried again keeps its slot until that ends. While handlers are quick, a process claims
+   * up to 48 partitions more, so that the next ones are at hand.
    */
   readonly concurrency?: number | undefined
   /**
