@@ -22,8 +22,9 @@ const config = JSON.parse(process.argv[2] ?? "") as DecidersConfig
 /** The last position of the store stands for the last one of each tag. */
 const withOnePosition = (opened: Storage["Service"]): Storage["Service"] => ({
   ...opened,
-  ends: (_, tags) =>
-    Effect.map(
+  ends: (streams, tags) =>
+    Effect.zipWith(
+      opened.ends(streams, tags),
       opened.readPattern({
         pattern: "%",
         fromPosition: 0,
@@ -31,12 +32,7 @@ const withOnePosition = (opened: Storage["Service"]): Storage["Service"] => ({
         direction: "backward",
         limit: 1
       }),
-      ({ messages: [last] }) => ({
-        heads: [],
-        tags: tags.map(() => last?.globalPosition ?? 0),
-        editions: tags.map(() => 0),
-        snapshots: []
-      })
+      (ends, { messages: [last] }) => ({ ...ends, tags: tags.map(() => last?.globalPosition ?? 0) })
     )
 })
 
