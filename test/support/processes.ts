@@ -127,6 +127,7 @@ export const lockers = Effect.fnUntraced(function*(application: string) {
   const rows = yield* sql<{ readonly pid: number; readonly locks: number }>`
     select a.pid, count(*)::int as locks from pg_stat_activity a join pg_locks l using (pid)
     where a.datname = current_database() and a.application_name = ${application} and l.locktype = 'advisory'
+      and l.mode = 'ExclusiveLock' -- listeners share another
     group by a.pid`
   return rows
 })
