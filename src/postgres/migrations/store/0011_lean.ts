@@ -83,7 +83,7 @@ const singleFunction = (objects: Objects): string =>
   `create or replace function <schema>.${objects.singleFunction}(
   _stream text, _expected int, _metadata jsonb, _id uuid, _occurred timestamptz, _data text, _known bigint, _type text, _tags text[]
 ) returns text
-language plpgsql set enable_seqscan to off as $function$
+language plpgsql set enable_seqscan to off set jit to off as $function$
 declare
   _tag text;
   _head int;
@@ -128,7 +128,7 @@ const batchFunction = (objects: Objects): string =>
   _stream text, _expected int, _metadata jsonb, _ids uuid[], _occurred timestamptz[], _data text[], _known bigint,
   _types text[], _locks text[], _tags text[], _tag_message int[]
 ) returns text
-language plpgsql set enable_seqscan to off as $function$
+language plpgsql set enable_seqscan to off set jit to off as $function$
 declare
   _head int;
   _tx xid8;
