@@ -5,7 +5,7 @@
  * The names in it are qualified as in migration 5, and for the same reason.
  */
 import type { Objects } from "../../objects.ts"
-import { inSchemaOf } from "../schema.ts"
+import { inSchemaOf, making } from "../schema.ts"
 
 export const decisions = (objects: Objects): ReadonlyArray<string> => [
   inSchemaOf(objects.table),
@@ -47,36 +47,6 @@ export const decisions = (objects: Objects): ReadonlyArray<string> => [
   making(objects, decideFunction(objects)),
   `update ${objects.settingsTable} set version = 6`
 ]
-
-/** Fills in what only the database knows: the schema, the type of messages, the zone of local times, the keys of locks; and how to tell the run of the server. */
-const making = (objects: Objects, text: string): string =>
-  `do $migration$
-declare
-  _schema constant text := pg_catalog.quote_ident(pg_catalog.current_schema()::text);
-  _text text := $text$${text}$text$;
-  _placeholder record;
-begin
-  for _placeholder in select given.name, given.value from ${objects.settingsTable} s cross join lateral (values
-    ('<schema>', _schema),
-    ('<sequence>', pg_catalog.quote_literal(_schema operator(pg_catalog.||) '.${objects.sequence}'::text)),
-    ('<tags>', pg_catalog.quote_literal(
-      pg_catalog.current_schema()::text operator(pg_catalog.||) '.${objects.tagsTable}:'::text
-    ) operator(pg_catalog.||) '::text'::text),
-    ('<declared>', pg_catalog.quote_literal(_schema operator(pg_catalog.||) '.${objects.declaredSequence}'::text)),
-    ('<run>', '(pg_catalog.date_part(''epoch''::text, pg_catalog.pg_postmaster_start_time()) operator(pg_catalog.*) 1000000::float8)::int8'),
-    ('<zone>', pg_catalog.quote_literal(s.time_zone)),
-    ('<prefix>', case when s.lock_prefix operator(pg_catalog.=) '' then ''
-      else pg_catalog.quote_literal(s.lock_prefix) operator(pg_catalog.||) '::text operator(pg_catalog.||) '::text end),
-    ('<payload>', (
-      select pg_catalog.format_type(a.atttypid, null) from pg_catalog.pg_attribute a
-      where a.attrelid operator(pg_catalog.=) '${objects.table}'::pg_catalog.regclass::oid
-        and a.attname operator(pg_catalog.=) 'message'::name
-    ))
-  ) given(name, value) loop
-    _text := pg_catalog.replace(_text, _placeholder.name, _placeholder.value);
-  end loop;
-  execute _text;
-end $migration$`
 
 /** The key under which writers of a stream exclude each other, as in migration 5. */
 const streamKey = (stream: string): string =>

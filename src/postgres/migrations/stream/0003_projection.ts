@@ -5,7 +5,7 @@
  * is filled in when they are made: `<schema>`, the time zone of Python's columns.
  */
 import type { Objects, StreamObjects } from "../../objects.ts"
-import { inSchemaOf } from "../schema.ts"
+import { inSchemaOf, making } from "../schema.ts"
 import { linkFunction, projectFunction, scanFunction } from "./0003_pages.ts"
 import { roundFunction } from "./0003_round.ts"
 import { occurredFunction, timeFunction } from "./0003_times.ts"
@@ -44,21 +44,3 @@ const inSchema = (stream: StreamObjects): StreamObjects => ({
   timeFunction: `<schema>.${stream.timeFunction}`,
   occurredFunction: `<schema>.${stream.occurredFunction}`
 })
-
-const making = (objects: Objects, text: string): string =>
-  `do $migration$
-declare
-  _schema constant text := pg_catalog.quote_ident(pg_catalog.current_schema()::text);
-  _text text := $text$${text}$text$;
-  _placeholder record;
-begin
-  for _placeholder in select given.name, given.value from ${objects.settingsTable} s cross join lateral (values
-    ('<messages>', pg_catalog.quote_literal(_schema operator(pg_catalog.||) '.${objects.table}'::text)),
-    ('<sequence>', pg_catalog.quote_literal(_schema operator(pg_catalog.||) '.${objects.sequence}'::text)),
-    ('<schema>', _schema),
-    ('<zone>', pg_catalog.quote_literal(s.time_zone))
-  ) given(name, value) loop
-    _text := pg_catalog.replace(_text, _placeholder.name, _placeholder.value);
-  end loop;
-  execute _text;
-end $migration$`
