@@ -106,6 +106,18 @@ export const pager = (all: ReadonlyArray<readonly [label: string, href: string |
     }</nav>`
 }
 
+/** Those of a list that is read forward, from a cursor on. */
+export const pages = (
+  link: (cursor: string | undefined) => string,
+  cursor: string | undefined,
+  next: string | undefined,
+  onward = "Next"
+): Content =>
+  pager([
+    ["First page", cursor === undefined ? undefined : link(undefined)],
+    [onward, next === undefined ? undefined : link(next)]
+  ])
+
 /** Choices, one of which is the present one. */
 export const tabs = (
   name: string,

@@ -13,6 +13,7 @@ import {
   messageLink,
   number,
   pager,
+  pages,
   panel,
   part,
   span,
@@ -98,10 +99,7 @@ export const aggregatedStreams: Page = (asked) =>
       body: [
         heading("Aggregated streams"),
         streamTable(asked, page.items),
-        pager([
-          ["First page", cursor === undefined ? undefined : link("/aggregated-streams")],
-          ["Next", page.next && link("/aggregated-streams", { cursor: page.next })]
-        ])
+        pages((to) => link("/aggregated-streams", { cursor: to }), cursor, page.next)
       ]
     }
   })

@@ -7,7 +7,7 @@ import type { Asked, Page } from "../asked.ts"
 import { choice, field, searchForm } from "../forms.ts"
 import { attributes, html } from "../html.ts"
 import { heading } from "../layout.ts"
-import { messageTable, number, pager } from "../parts.ts"
+import { messageTable, number, pages } from "../parts.ts"
 import { timeLimit } from "./streams.ts"
 
 const pageSize = 50
@@ -96,10 +96,7 @@ export const messages: Page = (asked) =>
         html`<p class="cut">Looked as far as position ${
           number(found.reached)
         }: the search ends after a moment, and goes on from there.</p>`,
-        pager([
-          ["First page", cursor === undefined ? undefined : link("/messages", { ...of })],
-          [isMore ? "Search further" : "Next", found.next && link("/messages", { ...of, cursor: found.next })]
-        ])
+        pages((to) => link("/messages", { ...of, cursor: to }), cursor, found.next, isMore ? "Search further" : "Next")
       ]
     }
   })

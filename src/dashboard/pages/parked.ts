@@ -13,7 +13,7 @@ import {
   idOf,
   messageLink,
   number,
-  pager,
+  pages,
   panel,
   part,
   streamLink,
@@ -199,10 +199,7 @@ const ofOne = (asked: Asked, name: string) =>
               link("/parked", { subscription: name })
             }">Show all</a>`
         ),
-        pager([
-          ["First page", cursor === undefined ? undefined : link("/parked", { subscription: name, error: chosen })],
-          ["Next", page.next && link("/parked", { subscription: name, error: chosen, cursor: page.next })]
-        ])
+        pages((to) => link("/parked", { subscription: name, error: chosen, cursor: to }), cursor, page.next)
       ]
     }
     return view

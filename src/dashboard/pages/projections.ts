@@ -6,7 +6,7 @@ import type { Asked, Page } from "../asked.ts"
 import { confirmed, field } from "../forms.ts"
 import { type Content, html } from "../html.ts"
 import { heading } from "../layout.ts"
-import { aggregatedLink, badge, number, pager, panel, progress, table, type Tone, when } from "../parts.ts"
+import { aggregatedLink, badge, number, pages, panel, progress, table, type Tone, when } from "../parts.ts"
 
 const pageSize = 50
 
@@ -114,10 +114,7 @@ export const projections: Page = (asked) =>
               })
             ])
           ),
-        pager([
-          ["First page", cursor === undefined ? undefined : link("/projections")],
-          ["Next", page.next && link("/projections", { cursor: page.next })]
-        ])
+        pages((to) => link("/projections", { cursor: to }), cursor, page.next)
       ]
     }
   })

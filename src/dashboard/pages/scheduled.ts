@@ -6,7 +6,7 @@ import { confirmed } from "../forms.ts"
 import { type Content, type Html, html } from "../html.ts"
 import { json } from "../json.ts"
 import { heading } from "../layout.ts"
-import { due, idOf, number, pager, part, streamLink, tabs, typeOf } from "../parts.ts"
+import { due, idOf, number, pages, part, streamLink, tabs, typeOf } from "../parts.ts"
 
 const pageSize = 50
 
@@ -65,10 +65,7 @@ export const scheduled: Page = (asked) =>
             isRefused ? "All messages that were due could be written." : "No message waits to be written."
           }</p>`
           : html`<ul class="list">${page.items.map((each) => entry(asked, each))}</ul>`,
-        pager([
-          ["First page", cursor === undefined ? undefined : link("/scheduled", { show })],
-          ["Next", page.next && link("/scheduled", { show, cursor: page.next })]
-        ])
+        pages((to) => link("/scheduled", { show, cursor: to }), cursor, page.next)
       ]
     }
   })

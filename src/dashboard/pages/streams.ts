@@ -6,7 +6,7 @@ import { type Asked, NotFound, type Page, required } from "../asked.ts"
 import { field, searchForm } from "../forms.ts"
 import { html } from "../html.ts"
 import { heading } from "../layout.ts"
-import { messageTable, number, pager, streamLink, table, when } from "../parts.ts"
+import { messageTable, number, pager, pages, streamLink, table, when } from "../parts.ts"
 
 /** A page is there within a second, whatever it has to look for. */
 export const timeLimit = "600 millis"
@@ -99,13 +99,12 @@ export const streams: Page = (asked) =>
           })),
           empty
         ),
-        pager([
-          ["First page", cursor === undefined ? undefined : link("/streams", { q, in: anywhere })],
-          [
-            page.items.length === 0 ? "Look further" : "Next",
-            page.next && link("/streams", { q, in: anywhere, cursor: page.next })
-          ]
-        ])
+        pages(
+          (to) => link("/streams", { q, in: anywhere, cursor: to }),
+          cursor,
+          page.next,
+          page.items.length === 0 ? "Look further" : "Next"
+        )
       ]
     }
   })

@@ -14,7 +14,7 @@ import {
   facts,
   messageLink,
   number,
-  pager,
+  pages,
   panel,
   part,
   progress,
@@ -100,10 +100,7 @@ export const subscriptions: Page = (asked) =>
       body: [
         heading("Subscriptions"),
         subscriptionTable(asked, page.items),
-        pager([
-          ["First page", cursor === undefined ? undefined : link("/subscriptions")],
-          ["Next", page.next && link("/subscriptions", { cursor: page.next })]
-        ])
+        pages((to) => link("/subscriptions", { cursor: to }), cursor, page.next)
       ]
     }
   })
@@ -206,10 +203,7 @@ const partitions = (asked: Asked, name: string, onlyUnfinished: boolean) =>
         })),
         onlyUnfinished ? "All is well with every partition." : "Nothing is linked yet: there are no partitions."
       ),
-      pager([
-        ["First page", cursor === undefined ? undefined : link("/subscription", { name, show })],
-        ["Next", page.next && link("/subscription", { name, show, cursor: page.next })]
-      ])
+      pages((to) => link("/subscription", { name, show, cursor: to }), cursor, page.next)
     ]
   })
 
