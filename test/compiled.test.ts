@@ -351,6 +351,35 @@ describe("a compiled schema answers as the interpreted one", () => {
       )
     }))
 
+  it.effect("each part of it once, however often others are made of it", () =>
+    Effect.gen(function*() {
+      let visits = 0
+      let nested: Schema.Codec<unknown, unknown> = Schema.DateTimeUtc
+      for (let i = 0; i < 6; i++) {
+        const inner = nested
+        class Nested
+          extends Schema.Class<Nested>(`Nested${i}`)({ first: inner, second: inner, at: Schema.DateTimeUtc })
+        {}
+        nested = Nested
+      }
+      const counted = Schema.toCodecJson(nested).ast
+      for (let ast: SchemaAST.AST | undefined = counted; ast !== undefined;) {
+        const fields: SchemaAST.AST | undefined = ast.encoding?.[0]?.to
+        if (fields === undefined || fields._tag !== "Objects") break
+        const propertySignatures: SchemaAST.Objects["propertySignatures"] = fields.propertySignatures
+        Object.defineProperty(fields, "propertySignatures", {
+          get: () => {
+            visits++
+            return propertySignatures
+          }
+        })
+        ast = propertySignatures[0]?.type
+      }
+      yield* Serializer.compile(nested)
+      assert.isAbove(visits, 6)
+      assert.isBelow(visits, 100)
+    }))
+
   for (const { answers, messages, name, options, schema, stored } of recorded) {
     it.effect(name, () =>
       Effect.gen(function*() {

@@ -16,8 +16,20 @@ import * as Times from "./compiledTimes.ts"
 /** Has Effect compile a schema. */
 type Enable = (ast: SchemaAST.AST) => void
 
+/** What has been found out of a node: each is a part of many others, and a class of its own encoding, too. */
+const once = <A, Rest extends ReadonlyArray<unknown>>(find: (ast: SchemaAST.AST, ...rest: Rest) => A) => {
+  const found = new WeakMap<SchemaAST.AST, { readonly value: A }>()
+  return (ast: SchemaAST.AST, ...rest: Rest): A => {
+    const known = found.get(ast)
+    if (known !== undefined) return known.value
+    const value = find(ast, ...rest)
+    found.set(ast, { value })
+    return value
+  }
+}
+
 /** Of a node that is such a struct, or is made of one by one transformation, as classes are; undefined: it is Effect's. */
-export const decoderOf = (ast: SchemaAST.AST, invalid: symbol, enable: Enable): Decode | undefined => {
+export const decoderOf = once((ast, invalid: symbol, enable: Enable): Decode | undefined => {
   const [link, ...others] = ast.encoding ?? []
   if (link === undefined) {
     return SchemaAST.isObjects(ast) && !isPlain(ast) ? structDecoder(ast, invalid, enable) : undefined
@@ -38,7 +50,7 @@ export const decoderOf = (ast: SchemaAST.AST, invalid: symbol, enable: Enable): 
     if (found === invalid) return invalid
     return decodeTarget(getter._tag === "Passthrough" ? found : getter.transform(found), options)
   }
-}
+})
 
 interface Field {
   readonly name: string
@@ -97,20 +109,21 @@ const effectDecoder = (ast: SchemaAST.AST, invalid: symbol): Decode => {
 }
 
 /** Whether values stay as they are: what Effect makes one function of. */
-const isPlain = (ast: SchemaAST.AST): boolean =>
+const isPlain = once((ast): boolean =>
   ast.encoding === undefined && !SchemaAST.isDeclaration(ast) && !SchemaAST.isSuspend(ast) &&
-  partsOf(ast).every(isPlain)
+  partsOf(ast).every((part) => isPlain(part))
+)
 
 /** Whether nobody notices if it decodes the same data twice. */
-const mayRunTwice = (ast: SchemaAST.AST): boolean => {
+const mayRunTwice = once((ast): boolean => {
   if (SchemaAST.isSuspend(ast)) return false
   if (SchemaAST.isDeclaration(ast) && !isPure(ast)) return false
-  return partsOf(ast).every(mayRunTwice) &&
+  return partsOf(ast).every((part) => mayRunTwice(part)) &&
     (ast.encoding ?? []).every(({ to, transformation }) =>
       transformation._tag === "Transformation" && mayRunTwice(to) &&
       (!transformation.decode._tag.endsWith("Effect") || parsers.has(transformation.decode))
     )
-}
+})
 
 /** Of Effect's effects those that parse text, or print it. */
 const parsers: ReadonlySet<unknown> = new Set(
