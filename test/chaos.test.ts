@@ -15,9 +15,12 @@ class Server extends Context.Service<Server, OwnServer>()("test/Server") {}
 const partitions = 16
 const workers = 3
 const writers = 2
-const batch = { batches: 200, batchSize: 50, streams: 100, pauseMilliseconds: 40 }
+const batch = { batches: 150, batchSize: 40, streams: 100, pauseMilliseconds: 30 }
 const total = writers * batch.batches * batch.batchSize
 const batchSize = 50
+
+/** What is done to processes and their connections in each third of the work, in an order that chance decides. */
+const disturbances = ["kill", "kill", "terminate", "terminate", "terminate", "terminate"] as const
 
 /** When something was done to a worker, or to all; in milliseconds. */
 interface Disturbance {
@@ -52,14 +55,14 @@ const run = Effect.fnUntraced(function*(delivery: "transactional" | "atLeastOnce
     (_, i): Slot => ({ name: `worker-${i}`, current: undefined, generation: 0 })
   )
   const ended: Array<string> = []
-  const disturbances: Array<Disturbance> = []
+  const disturbed: Array<Disturbance> = []
   const disturb = Effect.fnUntraced(function*<A, E, R>(
     what: Effect.Effect<A, E, R>,
     workerOf: (result: A) => string | undefined
   ) {
     const from = yield* Clock.currentTimeMillis
     const result = yield* what
-    disturbances.push({ worker: workerOf(result), from, to: yield* Clock.currentTimeMillis })
+    disturbed.push({ worker: workerOf(result), from, to: yield* Clock.currentTimeMillis })
     return result
   })
   const started: Array<Started> = []
@@ -100,17 +103,27 @@ const run = Effect.fnUntraced(function*(delivery: "transactional" | "atLeastOnce
     ([row]) => row?.count ?? 0
   ))
 
+  const acknowledged = ask(Effect.map(
+    sql<{ readonly count: number | null }>`
+      select sum(position + 1)::int as count from depeche_subscriptions_chaos where partition >= 0`,
+    ([row]) => row?.count ?? 0
+  ))
+  const rest = Effect.map(acknowledged, (count) => total - count)
+
   const began = performance.now()
   const killWorker = Effect.gen(function*() {
-    const slot = slots[yield* Random.nextIntBetween(0, workers - 1)]
-    const current = slot?.current
-    if (current === undefined || current.ended() !== undefined) return
-    const name = `${slot?.name}-${slot?.generation}`
+    let slot: Slot | undefined
+    const look = Effect.map(Random.shuffle(slots), (shuffled) => {
+      slot = shuffled.find(({ current }) => current?.ended() === undefined)
+      return slot !== undefined
+    })
+    yield* until("a worker is alive", look)
+    const { current, generation, name } = slot ?? assert.fail("no worker is alive")
     const killing = Effect.andThen(
-      current.kill("SIGKILL"),
-      until(`${name} has ended`, Effect.sync(() => current.ended() !== undefined))
+      current?.kill("SIGKILL") ?? Effect.void,
+      until(`${name} has ended`, Effect.sync(() => current?.ended() !== undefined))
     )
-    yield* disturb(killing, () => name)
+    yield* disturb(killing, () => `${name}-${generation}`)
     counts.kills++
   })
   const terminateBackend = Effect.gen(function*() {
@@ -124,25 +137,34 @@ const run = Effect.fnUntraced(function*(delivery: "transactional" | "atLeastOnce
       ) select pg_terminate_backend(pid) as done, name from candidates
       where n = 1 + floor(${chance}::float8 * total)::int`)
     const rows = yield* disturb(terminating, ([row]) => row?.name ?? "none")
-    if (rows[0]?.done === true) counts.terminations++
+    return rows[0]?.done === true
+  })
+  const terminateOne = Effect.andThen(
+    until("a connection was terminated", terminateBackend),
+    Effect.sync(() => counts.terminations++)
+  )
+  const restartServer = Effect.gen(function*() {
+    yield* disturb(server.restart(counts.restarts === 0 ? "fast" : "immediate"), () => undefined)
+    counts.restarts++
   })
 
-  while (writing.some((writer) => writer.ended() === undefined)) {
-    yield* Effect.sleep(yield* Random.nextIntBetween(100, 600)) // chaos has no rhythm
-    yield* Effect.when(killWorker, Effect.map(Random.next, (chance) => chance < 0.35))
-    yield* Effect.when(terminateBackend, Effect.map(Random.next, (chance) => chance < 0.6))
-    if (counts.restarts < 2 && (yield* written) > total * (counts.restarts + 1) / 3) {
-      yield* disturb(server.restart(counts.restarts === 0 ? "fast" : "immediate"), () => undefined)
-      counts.restarts++
-    }
+  const acts = []
+  for (let third = 0; third < 3; third++) {
+    for (const each of yield* Random.shuffle(disturbances)) acts.push(each === "kill" ? killWorker : terminateOne)
+    if (third < 2) acts.push(restartServer)
   }
-  for (const writer of writing) assert.strictEqual(writer.ended(), 0, writer.output())
+  // Each comes when so many messages are written and handled: while both are done, and to those who do what is left as well.
+  const progress = Effect.zipWith(written, acknowledged, (one, other) => one + other)
+  for (const [i, act] of acts.entries()) {
+    const moment = 2 * total * (i + (yield* Random.next)) / (acts.length + 1) // chaos has no rhythm
+    yield* until("messages are written and handled", Effect.map(progress, (count) => count >= moment), 60)
+    yield* act
+  }
+  for (const writer of writing) {
+    yield* until("a writer ends", Effect.sync(() => writer.ended() !== undefined), 60)
+    assert.strictEqual(writer.ended(), 0, writer.output())
+  }
 
-  const rest = ask(Effect.map(
-    sql<{ readonly acknowledged: number | null }>`
-      select sum(position + 1)::int as acknowledged from depeche_subscriptions_chaos where partition >= 0`,
-    ([row]) => total - (row?.acknowledged ?? 0)
-  ))
   const atEnd = yield* rest
   yield* until("all is handled", Effect.map(rest, (count) => count === 0), 60).pipe(
     Effect.onError(() =>
@@ -190,8 +212,8 @@ const run = Effect.fnUntraced(function*(delivery: "transactional" | "atLeastOnce
     row,
     { messages: total, links: total, handled: row.handled, distinct: total, foreign: 0, disorder: 0, parked: 0 }
   )
-  assert.isAbove(counts.kills, 0)
-  assert.isAbove(counts.terminations, 0)
+  assert.strictEqual(counts.kills, 6)
+  assert.strictEqual(counts.terminations, 12)
   assert.strictEqual(counts.restarts, 2)
   if (delivery === "transactional") return assert.strictEqual(duplicates, 0)
   // What was handled twice was disturbed in between: nobody else handles what a worker has in hand, nor does it do so again.
@@ -204,7 +226,7 @@ const run = Effect.fnUntraced(function*(delivery: "transactional" | "atLeastOnce
   )
   assert.lengthOf(repeated, duplicates)
   const undisturbed = repeated.filter(({ at: first, next, worker }) =>
-    !disturbances.some((each) =>
+    !disturbed.some((each) =>
       (each.worker === undefined || each.worker === worker) && each.from <= next &&
       first <= each.to + noticeMilliseconds
     )

@@ -19,9 +19,9 @@ const run = (config: DecidersConfig): Effect.Effect<Counts> =>
       : Effect.die(new Error(`a process ended with ${by}:\n${output}`))
   })
 
-const many = { courses: 4, students: 8, capacities: 4 }
+const many = { courses: 4, students: 8, capacities: 4, beginsTogether: false }
 /** One that all want: those of a process decide on it together. */
-const hot = { courses: 1, students: 40, capacities: 40 }
+const hot = { courses: 1, students: 40, capacities: 40, beginsTogether: true }
 const processes = 4
 
 const round = Effect.fnUntraced(function*(number: number, way: Way, decisions: number, what = many) {
@@ -100,6 +100,7 @@ describe("an oracle", () => {
         Effect.gen(function*() {
           const sql = yield* SqlClient.SqlClient
           const store = yield* prepared
+          yield* store.write("c0", new CapacityChanged({ course: "c0", capacity: 100 })) // for all who begin
           const counts = yield* round(0, way, 20, hot)
           const { decisions, wrong } = yield* judge(store)
           assert.deepStrictEqual(wrong, [])

@@ -1,10 +1,11 @@
 /** Deliveries: clocks that are set back, pools that handlers would use up, layers that restart and stop. */
 import { assert, describe, it } from "@effect/vitest"
-import { Clock, Effect, Fiber, Latch, Layer, Schedule } from "effect"
+import { Effect, Fiber, Latch, Layer, Schedule } from "effect"
 import { AggregatedStream, Partitioner, Storage, Subscription } from "effect-message-store"
 import { SqlClient } from "effect/sql"
 import { TestClock } from "effect/testing"
 import * as MemoryStorage from "../src/memory/storage.ts"
+import { onClock } from "../src/testing/fixture.ts"
 import { clientNamed, until } from "./support/processes.ts"
 import { Done, stream, Work } from "./support/work.ts"
 import { test, write } from "./support/working.ts"
@@ -98,15 +99,16 @@ it.live("no handler is called behind a lost claim, though the clock was set back
           }))
       }))
     ).pipe(Layer.provide(MemoryStorage.layer))
-    const clock = yield* Clock.Clock
-    let setBack = 0
-    const skewed: Clock.Clock = {
-      ...clock,
-      sleep: (duration) => clock.sleep(duration),
-      monotonicTimeNanosUnsafe: () => clock.monotonicTimeNanosUnsafe(),
-      currentTimeNanosUnsafe: () => clock.currentTimeNanosUnsafe(),
-      currentTimeMillisUnsafe: () => clock.currentTimeMillisUnsafe() - setBack
-    }
+    // Time that has passed, and what wall clocks make of it.
+    let [passed, setBack] = [0, 0]
+    const skewed = onClock((clock) => {
+      const monotonicTimeNanosUnsafe = () => clock.monotonicTimeNanosUnsafe() + BigInt(passed) * 1_000_000n
+      return {
+        currentTimeMillisUnsafe: () => clock.currentTimeMillisUnsafe() - setBack,
+        monotonicTimeNanosUnsafe,
+        monotonicTimeNanos: Effect.sync(monotonicTimeNanosUnsafe)
+      }
+    })
     const calls: Array<number> = []
     yield* Effect.gen(function*() {
       const work = yield* Work
@@ -116,17 +118,17 @@ it.live("no handler is called behind a lost claim, though the clock was set back
       const subscription = yield* worked.subscription({ name: "clock" })
       yield* Effect.raceFirst(
         subscription.run((_, { position }) =>
-          Effect.gen(function*() {
+          Effect.sync(() => {
             calls.push(position)
             if (calls.length > 1) return
             setBack = 60_000
-            yield* Effect.sleep("1100 millis") // longer than a claim is good for
+            passed = 1100 // longer than a claim is good for
           })
         ),
         until("all is handled", Effect.map(subscription.lag, (lag) => lag === 0))
       )
     }).pipe(
-      Effect.provideService(Clock.Clock, skewed),
+      skewed,
       Effect.provide(Layer.provide(Work.layerStorage, losing))
     )
     assert.isAbove(confirmed, 0) // and so the second message was not handled without asking
@@ -137,57 +139,65 @@ describe("PostgreSQL", () => {
     Effect.gen(function*() {
       for (let i = 0; i < 20; i++) yield* write(1, `work-${i}`, 16)
       const gate = Latch.makeUnsafe(false)
-      let inHand = 0
+      let [inHand, most] = [0, 0]
       yield* Effect.gen(function*() {
         const sql = yield* SqlClient.SqlClient
-        const running = []
+        const handle = Effect.acquireUseRelease(
+          Effect.sync(() => {
+            most = Math.max(most, ++inHand)
+          }),
+          () => Effect.andThen(gate.await, sql`select 1`),
+          () => Effect.sync(() => inHand--)
+        )
+        const subscriptions = []
         for (const name of ["one", "two"]) {
           const subscription = yield* (yield* stream(16)).subscription({ name, delivery: "transactional" })
-          running.push(
-            yield* Effect.forkScoped(
-              subscription.run(() => Effect.andThen(Effect.sync(() => inHand++), gate.await))
-            )
-          )
+          subscriptions.push({ subscription, fiber: yield* Effect.forkScoped(subscription.run(() => handle)) })
         }
         yield* until("handlers have their transactions", Effect.sync(() => inHand === 2))
-        yield* Effect.sleep("300 millis") // others would come
-        assert.strictEqual(inHand, 2)
         yield* Effect.timeout(sql`select 1`, "2 seconds")
         yield* gate.open
-        for (const fiber of running) yield* Fiber.interrupt(fiber)
+        for (const { fiber, subscription } of subscriptions) {
+          yield* until("all is handled", Effect.map(subscription.lag, (lag) => lag === 0))
+          yield* Fiber.interrupt(fiber)
+        }
+        assert.strictEqual(most, 2)
       }).pipe(Effect.scoped, Effect.provide(Layer.fresh(Layer.provideMerge(Work.layer, clientNamed("small", {}, 4)))))
     }))
 
   test("a busy partition is left to depeche_db's consumers now and then", () =>
     Effect.gen(function*() {
-      const clock = yield* Clock.Clock
-      // A second in 40 milliseconds, for whoever measures how long something lasts.
-      const began = clock.monotonicTimeNanosUnsafe()
-      const fast: Clock.Clock = {
-        ...clock,
-        sleep: (duration) => clock.sleep(duration),
-        currentTimeNanosUnsafe: () => clock.currentTimeNanosUnsafe(),
-        currentTimeMillisUnsafe: () => clock.currentTimeMillisUnsafe(),
-        monotonicTimeNanosUnsafe: () => began + (clock.monotonicTimeNanosUnsafe() - began) * 25n
-      }
-      yield* write(4000)
+      // Time stands still, for whoever measures how long something lasts, unless the test has it go on.
+      let time = 0n
+      const still = onClock(() => ({
+        monotonicTimeNanosUnsafe: () => time,
+        monotonicTimeNanos: Effect.sync(() => time)
+      }))
+      const pass = (seconds: bigint) => Effect.sync(() => void (time += seconds * 1_000_000_000n))
+      yield* write(200)
       const subscription = yield* (yield* stream(1)).subscription({ name: "fenced", batchSize: 20 })
-      const running = yield* subscription.run(() => Effect.sleep("1 millis")).pipe(
-        Effect.provideService(Clock.Clock, fast),
-        Effect.forkScoped
-      )
-      yield* until("it is at work", Effect.map(subscription.status, ([status]) => (status?.checkpoint ?? -1) >= 20))
+      const [reached, gate] = [Latch.makeUnsafe(false), Latch.makeUnsafe(false)]
+      const running = yield* subscription.run((_, { position }) =>
+        position === 30 ? Effect.andThen(reached.open, gate.await) : Effect.void
+      ).pipe(still, Effect.forkScoped)
+      yield* reached.await
       const python = yield* SqlClient.SqlClient.use((client) => client.reserve).pipe(
         Effect.provide(yield* Layer.build(clientNamed("python")))
       )
       // The first 8 bytes of sha1("fenced.subscription-fenced-0"), little-endian, as Python computes them.
+      const key = "-5566071208766655743"
       const tries = Effect.map(
-        python.executeValues("select pg_try_advisory_lock($1::int8)", ["-5566071208766655743"]),
+        python.executeValues("select pg_try_advisory_lock($1::int8)", [key]),
         ([row]) => row?.[0] === true
       )
       assert.isFalse(yield* tries)
+      yield* pass(24n) // it has been busy for as long as it ever is at a time
+      yield* gate.open
       yield* until("Python gets the partition", tries)
       assert.isAbove(yield* subscription.lag, 0)
+      yield* python.executeValues("select pg_advisory_unlock($1::int8)", [key])
+      yield* pass(1n)
+      yield* until("the rest is handled", Effect.map(subscription.lag, (lag) => lag === 0))
       yield* Fiber.interrupt(running)
     }))
 })

@@ -47,6 +47,17 @@ type Failure = MessageStore.DecideError | MessageStore.WriteError | Refused | Ro
 
 const counts: Counts = { accepted: 0, refused: 0, rolledBack: 0, conflicts: 0, deadlocks: 0 }
 
+const counted = (attempt: Effect.Effect<unknown, Failure>) =>
+  attempt.pipe(
+    Effect.tap(() => Effect.sync(() => counts.accepted++)),
+    Effect.catchTags({
+      Refused: () => Effect.sync(() => counts.refused++),
+      RolledBack: () => Effect.sync(() => counts.rolledBack++),
+      DecisionConflictError: () => Effect.sync(() => counts.conflicts++),
+      SqlError: (error) => error.isRetryable ? Effect.sync(() => counts.deadlocks++) : Effect.fail(error)
+    })
+  )
+
 const decider = Effect.fnUntraced(function*(number: number) {
   const store = yield* Courses
   const below = (most: number) => Random.nextIntBetween(0, most)
@@ -79,17 +90,21 @@ const decider = Effect.fnUntraced(function*(number: number) {
         yield* Effect.sleep(lasts)
         if (lasts < 4) return yield* new RolledBack()
       }))
-    yield* attempt.pipe(
-      Effect.tap(() => Effect.sync(() => counts.accepted++)),
-      Effect.catchTags({
-        Refused: () => Effect.sync(() => counts.refused++),
-        RolledBack: () => Effect.sync(() => counts.rolledBack++),
-        DecisionConflictError: () => Effect.sync(() => counts.conflicts++),
-        SqlError: (error) => error.isRetryable ? Effect.sync(() => counts.deadlocks++) : Effect.fail(error)
-      })
-    )
+    yield* counted(attempt)
   }
 })
+
+/** Of a student whom nobody else has. */
+const beginning = Effect.fnUntraced(function*(number: number) {
+  const student = `${config.name}-${number}`
+  yield* counted(decide(yield* Courses, student, new Subscribed({ course: "c0", student }), config.way))
+})
+
+const all = <E, R>(each: (number: number) => Effect.Effect<void, E, R>) =>
+  Effect.forEach(Array.from({ length: config.deciders }, (_, i) => i), each, {
+    concurrency: "unbounded",
+    discard: true
+  })
 
 const client = PgClient.layer({
   url: Redacted.make(config.url),
@@ -101,10 +116,7 @@ const client = PgClient.layer({
 process.on("disconnect", () => process.exit(1)) // whoever started it is gone
 
 NodeRuntime.runMain(
-  Effect.forEach(Array.from({ length: config.deciders }, (_, i) => i), decider, {
-    concurrency: "unbounded",
-    discard: true
-  }).pipe(
+  Effect.andThen(config.beginsTogether ? all(beginning) : Effect.void, all(decider)).pipe(
     Effect.andThen(Effect.callback<void>((resume) => void process.send?.(counts, () => resume(Effect.void)))),
     Effect.provide(Layer.provide(Layer.provide(Courses.layerStorage, storage), client))
   ),

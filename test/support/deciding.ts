@@ -124,6 +124,8 @@ export interface DecidersConfig {
   readonly students: number
   /** Capacities change to fewer than this. */
   readonly capacities: number
+  /** Whether all of its deciders begin with a decision on the first course, at once: all but one of these are made together. */
+  readonly beginsTogether: boolean
 }
 
 /** What a process did. */

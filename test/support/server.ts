@@ -28,7 +28,9 @@ export interface ServerOptions {
 const settingsOf = (options: ServerOptions | undefined): ReadonlyArray<string> =>
   Object.entries({
     max_connections: "200",
-    ...options?.durable === true ? {} : { fsync: "off", synchronous_commit: "off", full_page_writes: "off" },
+    ...options?.durable === true
+      ? {}
+      : { fsync: "off", synchronous_commit: "off", full_page_writes: "off", deadlock_timeout: "100ms" },
     ...options?.settings
   }).flatMap(([name, value]) => ["-c", `${name}=${value}`])
 
