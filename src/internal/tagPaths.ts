@@ -68,15 +68,17 @@ export const isSame = (a: TagPath, b: TagPath): boolean => a.type === b.type && 
 
 /** The values at a path. Absent ones and null are none. */
 export const valuesAt = (data: Schema.Json | undefined, path: Path, at = 0): ReadonlyArray<Schema.Json> => {
-  if (data === undefined || data === null) return none
-  const step = path[at]
-  if (Array.isArray(data)) {
-    return (data as ReadonlyArray<Schema.Json>).flatMap((value) => valuesAt(value, path, step === null ? at + 1 : at))
+  // A plain loop: this runs for every tag of every message.
+  let found = data
+  for (; !Array.isArray(found); at++) {
+    if (found === undefined || found === null) return none
+    const step = path[at]
+    if (step === undefined) return [found]
+    if (step === null || typeof found !== "object" || !Object.hasOwn(found, step)) return none
+    found = (found as Schema.JsonObject)[step]
   }
-  if (step === undefined) return [data]
-  return step !== null && typeof data === "object" && Object.hasOwn(data, step)
-    ? valuesAt((data as Schema.JsonObject)[step], path, at + 1)
-    : none
+  const next = path[at] === null ? at + 1 : at
+  return (found as ReadonlyArray<Schema.Json>).flatMap((value) => valuesAt(value, path, next))
 }
 
 const none: ReadonlyArray<never> = []

@@ -4,8 +4,8 @@
  * A tag is `name:value`. The value of a field is its encoded form, a string, a boolean or a whole number; of an array each
  * element gives a tag, and a field that is absent or null gives none. Fields of fields are found as well.
  */
-import { Predicate, Result } from "effect"
-import type { Array as Arr, Schema, SchemaAST } from "effect"
+import { Array as Arr, Predicate, Result } from "effect"
+import type { Schema, SchemaAST } from "effect"
 import type { InvalidArgumentError } from "../errors.ts"
 import type { Tags } from "../Message.ts"
 import { invalid } from "./checks.ts"
@@ -92,7 +92,7 @@ export const tagsAt = (
   type: string,
   data: Schema.Json
 ): Result.Result<Tagged | undefined, string> => {
-  const tags = new Set<string>()
+  const found: Array<string> = []
   for (const { path, tag: name } of places) {
     for (const value of valuesAt(data, path)) {
       const text = textOf(value)
@@ -103,12 +103,15 @@ export const tagsAt = (
       if (tag.length > maximumTagLength && Array.from(tag).length > maximumTagLength) {
         return Result.fail(`its tag "${name}" has more than ${maximumTagLength} characters, its name included`)
       }
-      tags.add(tag)
+      found.push(tag)
     }
   }
-  if (tags.size > maximumTags) return Result.fail(`it has ${tags.size} tags, more than ${maximumTags}`)
-  const [first, ...others] = tags
-  return Result.succeed(first === undefined ? undefined : { type, tags: [first, ...others] })
+  // Of a few, a look at all those before costs less than a set.
+  const tags = found.length > maximumTags
+    ? Array.from(new Set(found))
+    : found.filter((tag, i) => found.indexOf(tag) === i)
+  if (tags.length > maximumTags) return Result.fail(`it has ${tags.length} tags, more than ${maximumTags}`)
+  return Result.succeed(Arr.isReadonlyArrayNonEmpty(tags) ? { type, tags } : undefined)
 }
 
 const textOf = (value: unknown): string | undefined =>
@@ -194,6 +197,9 @@ const checkQuery = (
 export const checkTags = (
   items: ReadonlyArray<{ readonly messages: ReadonlyArray<{ readonly tagged?: Tagged | undefined }> }>
 ): Result.Result<void, InvalidArgumentError> => {
+  let count = 0
+  for (const { messages } of items) for (const { tagged } of messages) count += tagged?.tags.length ?? 0
+  if (count <= maximumLocks) return Result.void
   const tags = new Set(items.flatMap(({ messages }) => messages.flatMap(({ tagged }) => tagged?.tags ?? [])))
   return tags.size <= maximumLocks
     ? Result.void

@@ -23,7 +23,7 @@ import type { SqlError } from "effect/sql/SqlError"
 import { type AppendItem, AppendOutcome, type TagQuery } from "../Storage.ts"
 import * as Append from "./append.ts"
 import { int8, timeParameter } from "./client/values.ts"
-import { tagLocksOf } from "./locks.ts"
+import { inOrder, tagLocksOf } from "./locks.ts"
 import type { Objects } from "./objects.ts"
 
 interface OfDecision extends Omit<Append.Row, "outcome"> {
@@ -60,7 +60,7 @@ export const decide = (sql: SqlClient, objects: Objects) => {
       }
       for (const condition of conditions) askedEarlier.push(written.has(condition.tags[0]))
       lastQuery.push(askedEarlier.length)
-      for (const [tag, isAlone] of tagLocksOf(item)) {
+      for (const [tag, isAlone] of inOrder(tagLocksOf(item))) {
         locks.push(tag)
         alone.push(isAlone)
         if (isAlone) written.add(tag)

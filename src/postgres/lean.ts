@@ -13,7 +13,7 @@ import type { SqlError } from "effect/sql/SqlError"
 import { type AppendItem, AppendOutcome, type EncodedMessage } from "../Storage.ts"
 import { expectation } from "./append.ts"
 import { int8, timeParameter } from "./client/values.ts"
-import { type TagLocks, tagLocksOf } from "./locks.ts"
+import { isConditional } from "./locks.ts"
 import type { Objects } from "./objects.ts"
 
 interface Row {
@@ -28,18 +28,18 @@ export const lean = (sql: SqlClient, objects: Objects) => {
     "$7::int8, $8::text, $9::text[]) as outcome"
   const batch =
     `select ${objects.batchFunction}($1::text, $2::int, $3::jsonb, $4::uuid[], $5::timestamptz[], $6::text[], ` +
-    "$7::int8, $8::text[], $9::text[], $10::text[], $11::int[]) as outcome"
+    "$7::int8, $8::text[], $9::text[], $10::int[]) as outcome"
   /** The last declaration of tags that was seen not to be the last. */
   let outdated = 0
 
-  const call = (item: AppendItem, tags: TagLocks, knownTags: number) => {
+  const call = (item: AppendItem, isTagged: boolean, knownTags: number) => {
     const { messages, metadata, stream } = item
     const [first] = messages
     const known = int8(knownTags)
     if (messages.length === 1 && first !== undefined) {
       const { data, messageId, occurredAt, tagged } = first
       const time = timeOf(occurredAt)
-      const ofTags = tagged === undefined ? [null, null] : [tagged.type, Array.from(tags.keys())]
+      const ofTags = tagged === undefined ? [null, null] : [tagged.type, tagged.tags.toSorted()]
       return sql.unsafe<Row>(single, [stream, expectation(item), metadata, messageId, time, data, known, ...ofTags])
     }
     const ids: Array<string> = []
@@ -50,9 +50,7 @@ export const lean = (sql: SqlClient, objects: Objects) => {
       times.push(timeOf(occurredAt))
       texts.push(data)
     }
-    const ofTags = tags.size === 0
-      ? [null, null, null, null]
-      : [typesOf(messages), Array.from(tags.keys()), ...tagsOf(messages)]
+    const ofTags = isTagged ? [typesOf(messages), ...tagsOf(messages)] : [null, null, null]
     return sql.unsafe<Row>(batch, [stream, expectation(item), metadata, ids, times, texts, known, ...ofTags])
   }
 
@@ -65,9 +63,9 @@ export const lean = (sql: SqlClient, objects: Objects) => {
     if (knownTags <= outdated || expectedPosition > 0 || (conditions?.length ?? 0) > 0 || !rise(messages)) {
       return general()
     }
-    const tags = tagLocksOf(item)
-    if (wait && tags.size > 0) return general()
-    return Effect.flatMap(call(item, tags, knownTags), ([row]) => {
+    const isTagged = isConditional(item)
+    if (wait && isTagged) return general()
+    return Effect.flatMap(call(item, isTagged, knownTags), ([row]) => {
       const outcome = row?.outcome ?? null
       if (outcome === "outdated") outdated = knownTags
       return outcome === null || outcome === "outdated" || (outcome === "busy" && wait)
@@ -89,17 +87,14 @@ const rise = (messages: ReadonlyArray<EncodedMessage>): boolean => {
 
 const typesOf = (messages: ReadonlyArray<EncodedMessage>) => messages.map(({ tagged }) => tagged?.type ?? "")
 
-/** The tags of messages, and of each the index of its message. */
-const tagsOf = (messages: ReadonlyArray<EncodedMessage>): [Array<string>, Array<number>] => {
-  const tags: Array<string> = []
-  const message: Array<number> = []
+/** The tags of messages in the order in which their locks are taken, and of each the index of its message. */
+const tagsOf = (messages: ReadonlyArray<EncodedMessage>): [tags: Array<string>, message: Array<number>] => {
+  const found: Array<{ readonly tag: string; readonly message: number }> = []
   for (const [i, { tagged }] of messages.entries()) {
-    for (const tag of tagged?.tags ?? []) {
-      tags.push(tag)
-      message.push(i + 1)
-    }
+    if (tagged !== undefined) { for (const tag of tagged.tags) found.push({ tag, message: i + 1 }) }
   }
-  return [tags, message]
+  found.sort((a, b) => a.tag < b.tag ? -1 : a.tag > b.tag ? 1 : 0)
+  return [found.map(({ tag }) => tag), found.map(({ message }) => message)]
 }
 
 /** Nothing if it is busy, else a version, or a version and a position. */

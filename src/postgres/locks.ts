@@ -23,27 +23,27 @@ export type TagLocks = ReadonlyMap<string, boolean>
 
 const none: TagLocks = new Map()
 
-/** Of items that have some: they are asked for on the way to the database more than once. */
-const found = new WeakMap<AppendItem, TagLocks>()
+/** Alone of the tags that an item writes, and shared of the first one of each of its queries. */
+export const tagLocksOf = ({ conditions, messages }: AppendItem): TagLocks => {
+  let locks: Map<string, boolean> | undefined
+  for (const { tagged } of messages) {
+    if (tagged === undefined) continue
+    locks ??= new Map()
+    for (const tag of tagged.tags) locks.set(tag, true)
+  }
+  if (conditions !== undefined) {
+    locks ??= new Map()
+    for (const { tags: [tag] } of conditions) if (!locks.has(tag)) locks.set(tag, false)
+  }
+  return locks ?? none
+}
 
 /**
- * Alone of the tags that an item writes, and shared of the first one of each of its queries. All calls take them in one order:
- * of those that need the same tags, and find some of them busy, the first one gets all.
+ * The same, in the order in which all calls take them: of those that need the same tags, and find some of them busy, the first
+ * one gets all.
  */
-export const tagLocksOf = (item: AppendItem): TagLocks => {
-  const known = found.get(item)
-  if (known !== undefined) return known
-  const { conditions = [], messages } = item
-  const alone = new Set<string>()
-  for (const { tagged } of messages) if (tagged !== undefined) { for (const tag of tagged.tags) alone.add(tag) }
-  if (alone.size === 0 && conditions.length === 0) return none
-  const all = new Set(alone)
-  for (const { tags: [tag] } of conditions) all.add(tag)
-  const locks = new Map<string, boolean>()
-  for (const tag of Array.from(all).toSorted()) locks.set(tag, alone.has(tag))
-  found.set(item, locks)
-  return locks
-}
+export const inOrder = (locks: TagLocks): ReadonlyArray<readonly [tag: string, alone: boolean]> =>
+  Array.from(locks.keys()).toSorted().map((tag) => [tag, locks.get(tag) === true])
 
 /** Of each item the first of its locks that is not free, if any. None of them is kept. */
 export const busyLocks = (sql: SqlClient, store: Store) => {
@@ -52,7 +52,7 @@ export const busyLocks = (sql: SqlClient, store: Store) => {
   return (items: ReadonlyArray<AppendItem>): Effect.Effect<ReadonlyArray<Lock | undefined>, SqlError> => {
     const locks = items.map((item): ReadonlyArray<Lock> => [
       { of: "stream", name: item.stream, alone: item.messages.length > 0 },
-      ...Array.from(tagLocksOf(item), ([name, alone]): Lock => ({ of: "tag", name, alone }))
+      ...inOrder(tagLocksOf(item)).map(([name, alone]): Lock => ({ of: "tag", name, alone }))
     ])
     const all = locks.flat()
     return Effect.map(

@@ -2,16 +2,14 @@
 import type { TagLocks } from "../locks.ts"
 
 export class TagsAway {
-  /** Of each tag, how many items that are away write it, and how many ask about it. */
-  private readonly counts = new Map<string, { writing: number; asking: number }>()
+  /** How many items that are away write a tag, or ask about it. */
+  private readonly writing = new Map<string, number>()
+  private readonly asking = new Map<string, number>()
 
   /** Whether nothing under way keeps somebody from these locks. */
   areFree(locks: TagLocks): boolean {
-    if (this.counts.size === 0) return true
-    for (const [tag, alone] of locks) {
-      const count = this.counts.get(tag)
-      if (count !== undefined && (alone || count.writing > 0)) return false
-    }
+    if (this.writing.size === 0 && this.asking.size === 0) return true
+    for (const [tag, alone] of locks) if (this.writing.has(tag) || (alone && this.asking.has(tag))) return false
     return true
   }
 
@@ -25,10 +23,10 @@ export class TagsAway {
 
   private add(locks: TagLocks, one: 1 | -1): void {
     for (const [tag, alone] of locks) {
-      const count = this.counts.get(tag) ?? { writing: 0, asking: 0 }
-      count[alone ? "writing" : "asking"] += one
-      if (count.writing + count.asking === 0) this.counts.delete(tag)
-      else this.counts.set(tag, count)
+      const counts = alone ? this.writing : this.asking
+      const count = (counts.get(tag) ?? 0) + one
+      if (count === 0) counts.delete(tag)
+      else counts.set(tag, count)
     }
   }
 }

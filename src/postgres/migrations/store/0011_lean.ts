@@ -83,8 +83,9 @@ begin
     return null;
   end if;
   if _tags is not null then
-    insert into <schema>.${objects.tagsTable} (tag, global_position, type)
-    select t.tag, _position, _type from pg_catalog.unnest(_tags) t(tag);
+    foreach _tag in array _tags loop -- so few rows cost less one by one
+      insert into <schema>.${objects.tagsTable} (tag, global_position, type) values (_tag, _position, _type);
+    end loop;
   end if;
   return (_head + 1)::text operator(pg_catalog.||) ' '::text operator(pg_catalog.||) _position::text;
 end
@@ -92,12 +93,13 @@ $function$`
 
 /**
  * The ids rise from each message to the next: two calls that have the same new ids wait for each other in one order. If messages have
- * tags, `_locks` are all of these, and each of `_tags` has the index of its message in `_tag_message`; else these are null.
+ * tags, `_tags` are all of these, in the order in which their locks are taken, and `_tag_message` has of each the index of its message;
+ * else these are null.
  */
 const batchFunction = (objects: Objects): string =>
   `create or replace function <schema>.${objects.batchFunction}(
   _stream text, _expected int, _metadata jsonb, _ids uuid[], _occurred timestamptz[], _data text[], _known bigint,
-  _types text[], _locks text[], _tags text[], _tag_message int[]
+  _types text[], _tags text[], _tag_message int[]
 ) returns text
 language plpgsql set enable_seqscan to off set jit to off as $function$
 declare
@@ -110,8 +112,8 @@ begin
   ${
     decided(
       objects,
-      `if _locks is not null and exists (
-    select from pg_catalog.unnest(_locks) k(tag) where not pg_catalog.pg_try_advisory_xact_lock(${tagKey("k.tag")})
+      `if _tags is not null and exists (
+    select from pg_catalog.unnest(_tags) k(tag) where not pg_catalog.pg_try_advisory_xact_lock(${tagKey("k.tag")})
   ) then
     return 'busy';
   end if;`
@@ -134,7 +136,7 @@ begin
       select m.id, m.position, _added, _stream, _head + m.i::int, m.data::<payload>, _metadata, m.occurred, _tx
       from unnest(_ids, _positions, _occurred, _data) with ordinality m(id, position, occurred, data, i);
       insert into <schema>.${objects.tagsTable} (tag, global_position, type)
-      select t.tag, _positions[t.message], _types[t.message] from unnest(_tags, _tag_message) t(tag, message) order by t.tag;
+      select t.tag, _positions[t.message], _types[t.message] from unnest(_tags, _tag_message) t(tag, message);
     end if;
   exception when unique_violation then
     return null;
