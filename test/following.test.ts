@@ -2,9 +2,12 @@
 import { assert, describe } from "@effect/vitest"
 import { Array as Arr, Effect, Fiber, Layer, Ref, Schedule, Stream } from "effect"
 import { SqlClient } from "effect/sql"
+import * as Objects from "../src/postgres/objects.ts"
+import { openStore } from "../src/postgres/open.ts"
+import { readPartition } from "../src/postgres/streams.ts"
 import { clientNamed, until } from "./support/processes.ts"
 import { Done, stream, Work } from "./support/work.ts"
-import { test } from "./support/working.ts"
+import { test, write } from "./support/working.ts"
 
 const partitions = 4
 
@@ -51,6 +54,20 @@ describe("PostgreSQL followers", () => {
       )
       assert.deepStrictEqual(places.toSorted(), all.toSorted())
       yield* Fiber.interrupt(following)
+    }))
+
+  test("are told by a page which run of the server has answered", () =>
+    Effect.gen(function*() {
+      yield* write(1)
+      const sql = yield* SqlClient.SqlClient
+      const store = yield* openStore("work")
+      const { answered: { run } } = store
+      const read = readPartition(sql, store, yield* Effect.fromResult(Objects.forStream("worked")))
+      for (const [tellsRun, told] of [[undefined, 0], [true, run]] as const) {
+        store.answered.run = 0
+        assert.lengthOf((yield* read({ partition: 0, fromPosition: 0, limit: 10, tellsRun })).messages, 1)
+        assert.strictEqual(store.answered.run, told)
+      }
     }))
 
   test("leave nothing behind", () =>

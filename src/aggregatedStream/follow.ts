@@ -91,32 +91,38 @@ export const follow = <A>(
           "server that had it, and the stream is to be followed anew"
       ))
 
-    /** Fails if another run of the server answers, and has other messages where these were. */
-    const stillThere = ({ last, run }: State): Effect.Effect<void, FollowError> =>
-      storage.serverRun() === run || last.size === 0
-        ? Effect.void
+    /** The run of the server that has answered last. Fails if it is another one, which has other messages where these were. */
+    const stillThere = ({ last, run }: State): Effect.Effect<number, FollowError> => {
+      const answered = storage.serverRun()
+      return answered === run || last.size === 0
+        ? Effect.succeed(answered)
         : Effect.flatMap(persistent(stream.messageIds(Array.from(last.values()))), (found) => {
           const other = found.find(({ messageId, partition }) => last.get(partition)?.messageId !== messageId)
-          return other === undefined ? Effect.void : elsewhere(other.partition, other.position)
+          return other === undefined ? Effect.succeed(answered) : elsewhere(other.partition, other.position)
         })
+    }
 
     /** The partitions that have more. Positions that are behind the end are those of a stream that was rebuilt. */
-    const look = (state: State): Effect.Effect<ReadonlyArray<PartitionHead>, FollowError> =>
-      Effect.flatMap(Effect.tap(heads, () => stillThere(state)), (found) => {
+    const look = Effect.fnUntraced(
+      function*(state: State): Effect.fn.Return<Pick<State, "pending" | "run">, FollowError> {
         const { next } = state
+        const found = yield* heads
+        const run = yield* stillThere(state)
         const ends = new Map(found.map(({ partition, position }) => [partition, position]))
         for (const [partition, position] of next) {
           if (position > (ends.get(partition) ?? -1) + 1) {
             const reason =
               `has position ${position} of partition ${partition}, which is behind its end: the stream was rebuilt ` +
               "since, and is to be followed anew"
-            return Effect.fromResult(invalid("from", reason))
+            return yield* Effect.fromResult(invalid("from", reason))
           }
         }
-        return Effect.succeed(found.filter(({ partition, position }) =>
+        const pending = found.filter(({ partition, position }) =>
           only?.has(partition) !== false && position >= (next.get(partition) ?? 0)
-        ))
-      })
+        )
+        return { pending, run }
+      }
+    )
 
     const before = Array.from(start).flatMap(([partition, position]) =>
       position > 0 ? [{ partition, position: position - 1 }] : []
@@ -141,20 +147,21 @@ export const follow = <A>(
           if (!isFirst) {
             yield* listener.wait(interval)
           }
-          const found = yield* look(state)
-          return [[], Option.some({ ...state, run: storage.serverRun(), pending: found, isFirst: false })]
+          return [[], Option.some({ ...state, ...(yield* look(state)), isFirst: false })]
         }
         const { partition } = head
         const fromPosition = next.get(partition) ?? 0
-        const page = yield* Effect.result(stream.readPartition({ partition, fromPosition, limit: pageSize }))
-        if (Result.isFailure(page)) {
-          if (!isTransient(page.failure)) {
-            return yield* Effect.fail(page.failure)
-          }
+        const query = { partition, fromPosition, limit: pageSize, tellsRun: true }
+        const page = yield* Effect.result(stream.readPartition(query))
+        if (Result.isFailure(page) && !isTransient(page.failure)) return yield* Effect.fail(page.failure)
+        // What is not there may be lost, and come later, if another run of the server has answered: an empty page does not tell.
+        if (Result.isSuccess(page) && page.success.messages.length === 0) yield* heads
+        if (Result.isFailure(page) || (page.success.messages.length === 0 && storage.serverRun() !== state.run)) {
           // Whoever answers next is asked first where partitions end.
           yield* Effect.sleep("50 millis")
           return [[], Option.some({ ...state, pending: [], isFirst: true })]
         }
+        const run = yield* stillThere(state)
         const { messages } = page.success
         const read = yield* Effect.fromResult(decodeAll(messages, (row) =>
           Result.map(decodeRow(codec, row), (stored) => ({ ...stored, partition, position: row.position }))))
@@ -170,6 +177,7 @@ export const follow = <A>(
             last: newest === undefined
               ? last
               : new Map(last).set(partition, { partition, position: newest.position, messageId: newest.messageId }),
+            run,
             pending: more,
             isFirst: false
           })

@@ -30,6 +30,8 @@ type LinkedPage = Effect.Success<ReturnType<AggregatedStorage["readPartition"]>>
 
 interface LinkedRow extends Row, OfStream {
   readonly position: number
+  /** If it was asked for. */
+  readonly run?: Int8
 }
 
 /**
@@ -39,10 +41,10 @@ interface LinkedRow extends Row, OfStream {
  */
 export const readPartition = (sql: SqlClient, store: Store, stream: StreamObjects, holds?: Statement.Fragment) => {
   const page = sized(sql, store)
-  return ({ fromPosition, limit, partition }: PartitionQuery): Effect.Effect<LinkedPage, SqlError> =>
+  return ({ fromPosition, limit, partition, tellsRun = false }: PartitionQuery): Effect.Effect<LinkedPage, SqlError> =>
     Effect.map(
       page<LinkedRow>(
-        "stream, position, ",
+        tellsRun ? `stream, position, ${serverRun} as run, ` : "stream, position, ",
         sql`, l.position from ${sql(stream.table)} l join ${sql(store.table)} m using (message_id)
             where (l.partition, l.position) >= (${partition}, ${fromPosition}) and l.partition <= ${partition}${
           holds === undefined ? sql`` : sql` and (select ${holds} from (select ${partition}::int as partition) q)`
@@ -50,7 +52,10 @@ export const readPartition = (sql: SqlClient, store: Store, stream: StreamObject
             order by l.partition, l.position`,
         limit
       ),
-      toPage
+      (found) => {
+        store.answered.run = Number(found.rows[0]?.run ?? store.answered.run)
+        return toPage(found)
+      }
     )
 }
 

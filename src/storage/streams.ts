@@ -47,6 +47,8 @@ export interface PartitionQuery {
   readonly partition: number
   readonly fromPosition: number
   readonly limit: number
+  /** Whether a page that has messages tells the run of the server that has answered. Default: no. */
+  readonly tellsRun?: boolean | undefined
 }
 
 /** Asks for a position of each partition. */

@@ -171,6 +171,55 @@ export const following: Part = (it) => {
       }).pipe(Effect.provide(Layer.fresh(layer)))
     }))
 
+  it.effect("notices between two pages that another server answers, which lacks what it gave out, or what is next", () =>
+    Effect.gen(function*() {
+      const storage = yield* Storage
+      const lost = globalThis.crypto.randomUUID()
+      // After the first page another server answers: what is at position 99 is lost, or what comes next, which others write anew.
+      for (const hasFirst of [false, true]) {
+        let [pages, server, answered] = [0, 1, 1]
+        const failingOver = (stream: AggregatedStorage): AggregatedStorage => ({
+          ...stream,
+          readPartition: (query) =>
+            Effect.suspend(() => {
+              if (++pages === 2) server = 2
+              if (pages === 2 && hasFirst) return Effect.succeed({ messages: [], more: false })
+              return Effect.tap(stream.readPartition(query), () =>
+                Effect.sync(() => {
+                  if (query.tellsRun === true) answered = server
+                }))
+            }),
+          partitions: Effect.tap(stream.partitions, () =>
+            Effect.sync(() => {
+              answered = server
+            })),
+          messageIds: (places) =>
+            Effect.map(
+              stream.messageIds(places),
+              (found) => found.map((one) => hasFirst || one.position > 99 ? one : { ...one, messageId: lost })
+            )
+        })
+        const layer = Layer.provide(
+          Accounts.layerStorage,
+          Layer.succeed(Storage, {
+            ...storage,
+            serverRun: () => answered,
+            aggregatedStream: (definition) => Effect.map(storage.aggregatedStream(definition), failingOver)
+          })
+        )
+        yield* Effect.gen(function*() {
+          const { stream, write } = yield* followed
+          yield* write(0, 150)
+          const given: Array<number> = []
+          const messages = Stream.take(stream.follow({ from: "beginning" }), 150)
+          const giving = Stream.runForEach(messages, ({ position }) => Effect.sync(() => given.push(position)))
+          if (hasFirst) yield* giving
+          else yield* failsWith(giving, { _tag: "InvalidArgumentError", argument: "from" })
+          assert.deepStrictEqual(given, range(0, hasFirst ? 150 : 100))
+        }).pipe(Effect.provide(Layer.fresh(layer)))
+      }
+    }))
+
   it.effect("refuses positions that are not there, and transactions", () =>
     Effect.gen(function*() {
       const accounts = yield* Accounts
