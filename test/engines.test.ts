@@ -6,6 +6,7 @@ import { Message, MessageStore, Operator, type UnsupportedEngineError } from "ef
 import { SqlClient } from "effect/sql"
 import { databaseLayer } from "./support/database.ts"
 import { type Answer, startEngine } from "./support/engine.ts"
+import { clientNamed } from "./support/processes.ts"
 
 class Happened extends Schema.TaggedClass<Happened>()("Happened", { ...Message.fields }) {}
 class Store extends MessageStore.Service<Store>()("test/Store", { name: "engines", schema: Happened }) {}
@@ -96,6 +97,17 @@ describe("PostgreSQL", () => {
       )
       assert.strictEqual(error._tag as string, "SqlError")
     }).pipe(Effect.scoped))
+
+  it.live("takes PostgreSQL for what it is while somebody else has the lock that is tried", () =>
+    Effect.gen(function*() {
+      const sql = yield* SqlClient.SqlClient
+      const held = sql`select pg_advisory_xact_lock(1162694475, 17)`
+      yield* sql.withTransaction(Effect.andThen(
+        held,
+        // On connections of its own.
+        Effect.scoped(Layer.build(Layer.fresh(Layer.provide(Store.layer, clientNamed("other")))))
+      ))
+    }).pipe(Effect.provide(Layer.fresh(databaseLayer()))))
 
   it.live("takes PostgreSQL for what it is, in a transaction as well", () =>
     Effect.gen(function*() {

@@ -14,14 +14,16 @@ const key = [1_162_694_475, 17] as const
 const features = {
   has_locks: {
     what: "advisory locks that are held (pg_advisory_xact_lock): writers of a stream exclude each other by them",
-    // Of a function that does nothing, no lock is to be seen.
+    // Of a function that does nothing, no lock is to be seen: neither of this session, nor of who has it alone.
     sql: `(
       with lock as materialized (select pg_catalog.pg_try_advisory_xact_lock_shared(${key[0]}, ${key[1]}) as taken)
-      select case when lock.taken then exists (
+      select exists (
         select from pg_catalog.pg_locks l
-        where l.locktype operator(pg_catalog.=) 'advisory'::text and l.pid = pg_catalog.pg_backend_pid()
-          and l.granted = lock.taken and l.classid = ${key[0]}::oid and l.objid = ${key[1]}::oid
-      ) else false end from lock
+        where l.locktype operator(pg_catalog.=) 'advisory'::text and l.granted
+          and (l.pid = pg_catalog.pg_backend_pid()) = lock.taken and l.classid = ${key[0]}::oid and l.objid = ${
+      key[1]
+    }::oid
+      ) from lock
     )`
   },
   has_snapshots: {
