@@ -1,7 +1,6 @@
 /** The examples and the demo, run as a reader would run them: each in a process of its own. */
 import { assert, describe, it, onTestFinished } from "@effect/vitest"
-import { DateTime, Effect, Layer } from "effect"
-import { PgliteClient } from "effect-message-store/pglite"
+import { DateTime, Effect } from "effect"
 import { spawn } from "node:child_process"
 import * as fs from "node:fs/promises"
 import * as os from "node:os"
@@ -73,13 +72,16 @@ const run = (
   })
 }
 
-/** Runs a program on a new database of the tests' server, which takes it a fourth of the time. */
-const runOnServer = (program: string): Promise<Finished> =>
+/** Runs a program on the database of the client at hand: on the tests' server it takes a fourth of the time. */
+const runBeside = (program: string) =>
   Effect.flatMap(place, ({ database, url }) => {
     const databaseUrl = new URL(url)
     databaseUrl.pathname = database
     return Effect.promise(() => run(program, { databaseUrl: databaseUrl.href }))
-  }).pipe(Effect.provide(databaseLayer()), Effect.runPromise)
+  })
+
+const runOnServer = (program: string): Promise<Finished> =>
+  Effect.runPromise(Effect.provide(runBeside(program), databaseLayer()))
 
 const assertSucceeded = ({ code, errors }: Finished) =>
   assert.deepStrictEqual({ code, errors }, { code: 0, errors: "" })
@@ -337,12 +339,6 @@ describe("examples of archives", () => {
 })
 
 describe("demo", () => {
-  const temporaryDirectory = async () => {
-    const directory = await fs.mkdtemp(path.join(os.tmpdir(), "demo-"))
-    onTestFinished(() => fs.rm(directory, { recursive: true }))
-    return directory
-  }
-
   const counts = ({ lines }: Finished) => {
     const line = lines.find((text) => text.startsWith("appended "))
     const [, appended, found] = /^appended (\d+), found (\d+)$/.exec(line ?? "") ?? []
@@ -359,58 +355,59 @@ describe("demo", () => {
     "verified  the table of delays has each of them once"
   ]
 
-  it("appends everything once, reports, and notices what is not the input", { timeout: 180_000 }, async () => {
-    const dataDir = await temporaryDirectory()
-
-    const first = await run("demo/main.ts", { args: [dataDir] })
-    assertSucceeded(first)
-    assert.deepStrictEqual(counts(first), { appended: 20_000, found: 0 })
-    assert.includeMembers([...first.lines], [
-      "input     20,000 flights from 220 airports",
-      "100 %  20,000 of 20,000 written, 20,000 counted",
-      "airport   departures   mean delay",
-      "DFW            1,103      9.5 min",
-      "streams   220",
-      ...verified,
-      `look      npm run dashboard -- --url ${dataDir}`
-    ])
-    assert.strictEqual(countedOf(first), 20_000)
-    assert.match(first.lines.join("\n"), /^written   20,000 messages in \d+\.\d s: [\d,]+ per second$/m)
-    assert.match(first.lines.join("\n"), /^read      20,000 messages in \d+\.\d s: [\d,]+ per second$/m)
-    assert.match(first.lines.join("\n"), /^size      \d+\.\d MiB, with indexes$/m)
-
-    const second = await run("demo/main.ts", { args: [dataDir] })
-    assertSucceeded(second)
-    assert.deepStrictEqual(counts(second), { appended: 0, found: 20_000 })
-    assert.strictEqual(countedOf(second), 0)
-    assert.includeMembers([...second.lines], [
-      `goes on   an earlier run has counted 20,000; to begin afresh, remove ${dataDir}`,
+  /** What it says of a database that has everything already. */
+  const assertFoundAll = (finished: Finished, howToBeginAfresh: string) => {
+    assertSucceeded(finished)
+    assert.deepStrictEqual(counts(finished), { appended: 0, found: 20_000 })
+    assert.strictEqual(countedOf(finished), 0)
+    assert.includeMembers([...finished.lines], [
+      `goes on   an earlier run has counted 20,000; to begin afresh, ${howToBeginAfresh}`,
       "100 %  0 written, 20,000 found, 20,000 counted",
       "written   nothing",
       ...verified
     ])
-    assert.notMatch(second.lines.join("\n"), /\d of 20,000 written/)
-    assert.notMatch(first.lines.join("\n"), /goes on|found,/)
+    assert.notMatch(finished.lines.join("\n"), /\d of 20,000 written/)
+  }
 
-    const intruder = new FlightDeparted({
-      occurredAt: DateTime.makeUnsafe("2001-04-01T00:00:00Z"),
-      origin: "SFO",
-      destination: "JFK",
-      miles: 2586,
-      delay: 0
-    })
-    await Effect.runPromise(Effect.provide(
-      Flights.use((flights) => flights.write("airport-SFO", intruder)),
-      Layer.provide(Flights.layer, PgliteClient.layer({ dataDir }))
-    ))
-    const third = await run("demo/main.ts", { args: [dataDir] })
-    assert.strictEqual(third.code, 1)
-    assert.match(third.errors, /^what was read is not the input: .*airport-SFO/)
-    for (const line of verified) assert.notInclude(third.lines, line)
-  })
+  it.live("appends everything once, reports, and notices what is not the input", () =>
+    Effect.gen(function*() {
+      const demo = runBeside("demo/main.ts")
+      const first = yield* demo
+      assertSucceeded(first)
+      assert.deepStrictEqual(counts(first), { appended: 20_000, found: 0 })
+      assert.includeMembers([...first.lines], [
+        "input     20,000 flights from 220 airports",
+        "100 %  20,000 of 20,000 written, 20,000 counted",
+        "airport   departures   mean delay",
+        "DFW            1,103      9.5 min",
+        "streams   220",
+        ...verified,
+        "look      npm run dashboard -- --store demo_flights"
+      ])
+      assert.strictEqual(countedOf(first), 20_000)
+      assert.match(first.lines.join("\n"), /^written   20,000 messages in \d+\.\d s: [\d,]+ per second$/m)
+      assert.match(first.lines.join("\n"), /^read      20,000 messages in \d+\.\d s: [\d,]+ per second$/m)
+      assert.match(first.lines.join("\n"), /^size      \d+\.\d MiB, with indexes$/m)
+      assert.notMatch(first.lines.join("\n"), /goes on|found,/)
+      assertFoundAll(yield* demo, "use an empty database")
 
-  it("goes on where Ctrl-C stopped it", { timeout: 180_000 }, async () => {
-    const dataDir = await temporaryDirectory()
+      const intruder = new FlightDeparted({
+        occurredAt: DateTime.makeUnsafe("2001-04-01T00:00:00Z"),
+        origin: "SFO",
+        destination: "JFK",
+        miles: 2586,
+        delay: 0
+      })
+      yield* Effect.provide(Flights.use((flights) => flights.write("airport-SFO", intruder)), Flights.layer)
+      const third = yield* demo
+      assert.strictEqual(third.code, 1)
+      assert.match(third.errors, /^what was read is not the input: .*airport-SFO/)
+      for (const line of verified) assert.notInclude(third.lines, line)
+    }).pipe(Effect.provide(databaseLayer())), 180_000)
+
+  it("goes on where Ctrl-C stopped it, in a directory", { timeout: 180_000 }, async () => {
+    const dataDir = await fs.mkdtemp(path.join(os.tmpdir(), "demo-"))
+    onTestFinished(() => fs.rm(dataDir, { recursive: true }))
 
     const interrupted = await run("demo/main.ts", { args: [dataDir], interruptAt: /\d+ %/ })
     assert.deepStrictEqual({ code: interrupted.code, errors: interrupted.errors }, { code: 130, errors: "" })
@@ -431,6 +428,10 @@ describe("demo", () => {
     assert.strictEqual(appended + found, 20_000)
     assert.isAbove(appended, 0)
     assert.isAbove(found, 0)
-    assert.includeMembers([...completed.lines], verified)
+    assert.includeMembers([...completed.lines], ["streams   220", ...verified])
+
+    const last = await run("demo/main.ts", { args: [dataDir] })
+    assertFoundAll(last, `remove ${dataDir}`)
+    assert.include(last.lines, `look      npm run dashboard -- --url ${dataDir}`)
   })
 })

@@ -32,7 +32,11 @@ export const make = (total: number): Effect.Effect<Progress, never, Scope.Scope>
     if (tenths > shown) out.write(`${text()}\n`)
     shown = tenths
   }
-  const show = Effect.sync(() => out.isTTY ? redraw() : printTenths())
+  const show = Effect.sync(() => {
+    if (stored === 0) return // nor is it known whether flights are written or found
+    if (out.isTTY) redraw()
+    else printTenths()
+  })
 
   const progress: Progress = {
     stored: (flights, written) =>
