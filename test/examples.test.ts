@@ -324,6 +324,18 @@ describe("examples of decisions", () => {
   })
 })
 
+describe("examples of tenants", () => {
+  it("28: keeps the messages of each tenant in a schema of its own", async () => {
+    const finished = await runOnServer("28-tenants.ts")
+    assertSucceeded(finished)
+    assert.deepStrictEqual(finished.lines, [
+      "tenant_a: order-1 is at version 1",
+      "tenant_b: order-1 is at version 1",
+      "tenant_a: order-1 is at version 2"
+    ])
+  })
+})
+
 describe("examples of archives", () => {
   it("22: archives, deletes what is archived, and imports it elsewhere", async () => {
     const finished = await runOnServer("22-archive.ts")
