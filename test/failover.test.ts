@@ -4,7 +4,8 @@
  * something is.
  */
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, Fiber, Latch, Layer, type Scope, Stream } from "effect"
+import { Effect, Fiber, Latch, Layer, Schema, type Scope, Stream } from "effect"
+import { Message, MessageStore } from "effect-message-store"
 import { SqlClient } from "effect/sql"
 import process from "node:process"
 import * as Ledger from "./support/ledger.ts"
@@ -147,6 +148,11 @@ const comesBack = Effect.fnUntraced(function*(url: string) {
   }
 })
 
+class Missing extends MessageStore.Service<Missing>()("test/Missing", {
+  name: "missing",
+  schema: Schema.TaggedStruct("Nothing", Message.fields)
+}) {}
+
 /** Reads on the standby what is written to the primary, while recovery ends the view of somebody who reads there for long. */
 const readsOn = (primary: Replicas.Node, standby: Replicas.Node) =>
   Effect.gen(function*() {
@@ -162,6 +168,12 @@ const readsOn = (primary: Replicas.Node, standby: Replicas.Node) =>
         assert.isAtLeast((yield* replica.head("read-own")).version, version)
       })
     yield* Effect.provide(Effect.forEach(Array.from({ length: 20 }, (_, i) => i), readOwn, { discard: true }), writes)
+
+    const error = yield* Effect.flip(Layer.build(Layer.provide(Missing.layerReadOnly, Ledger.client(standby.url))))
+    assert.include(
+      error.message,
+      "run what `migrations` prints on the primary, and start again when this standby has it"
+    )
 
     const execute = (...statements: ReadonlyArray<string>) => Replicas.run(primary, ...statements)
     yield* execute("create table scrap as select generate_series(1, 1000) as n")

@@ -26,14 +26,16 @@ interface Found {
 /** Fails unless the table that the last migrations make is there; `first` is the one that was there before. */
 const requireTables = Effect.fnUntraced(function*(identifier: string, first: string, last: string) {
   const sql = (yield* SqlClient.SqlClient).withoutTransforms()
-  const [exists] = yield* sql<{ readonly first: boolean; readonly last: boolean }>`
-    select to_regclass(${first}::text) is not null as first, to_regclass(${last}::text) is not null as last`
+  const [exists] = yield* sql<{ readonly first: boolean; readonly last: boolean; readonly is_standby: boolean }>`
+    select to_regclass(${first}::text) is not null as first, to_regclass(${last}::text) is not null as last,
+      pg_catalog.pg_is_in_recovery() as is_standby`
   if (exists?.last === true) return
+  const where = exists?.is_standby === true ? " on the primary, and start again when this standby has it" : ""
   return yield* new SetupError({
     identifier,
     reason: exists?.first === true
-      ? "was made by depeche_db or by an earlier version: run what `migrations` prints"
-      : `does not exist: there is no table ${first} in the schemas of the search path; run what \`migrations\` prints`
+      ? `was made by depeche_db or by an earlier version: run what \`migrations\` prints${where}`
+      : `does not exist: there is no table ${first} in the schemas of the search path; run what \`migrations\` prints${where}`
   })
 })
 
