@@ -61,13 +61,19 @@ export const layer = perClient(() =>
       let isLost = false
       let connectedAt = Infinity
 
+      /** Not before it lasts: what refuses LISTEN takes a connection all the same. */
+      const isBack = Effect.gen(function*() {
+        yield* Effect.sleep(lasting)
+        isLost = false
+        yield* Effect.logInfo("The database session of listeners and locks is back")
+      })
+
       const connected = Effect.gen(function*() {
         // An optional peer: loaded by those who use it.
         const { make } = yield* Effect.promise(() => import("@effect/sql-pg/PgConnection"))
         const connection = yield* Effect.flatMap(make(config), ({ pin }) => pin)
         connectedAt = yield* Clock.currentTimeMillis
-        if (isLost) yield* Effect.logInfo("The database session of listeners and locks is back")
-        isLost = false
+        if (isLost) yield* Effect.forkScoped(isBack)
         const lost = yield* Deferred.make<never, SqlError>()
         const run = yield* FiberSet.makeRuntime<never, void, never>()
         start = (tenant) => {
