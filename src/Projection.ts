@@ -36,7 +36,7 @@ import type { SqlError } from "effect/sql/SqlError"
 import {
   type InvalidArgumentError,
   type InvalidNameError,
-  type NotProcessedError,
+  NotProcessedError,
   type SetupError,
   type StreamRebuiltError,
   VersionError
@@ -272,6 +272,15 @@ export const make = Effect.fnUntraced(function*<A, M, E, R>(
         },
         globalPosition,
         timeout
+      ).pipe(
+        // No subscription has the name of the projection.
+        Effect.catchTag("NotProcessedError", (error) =>
+          Effect.flatMap(projected.promoted, (promoted) =>
+            Effect.fail(
+              promoted === undefined
+                ? error
+                : new NotProcessedError({ ...error, subscription: subscriptionOf(name, promoted) })
+            )))
       )
   }
 })

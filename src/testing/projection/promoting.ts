@@ -49,6 +49,10 @@ export const promoting: Part = (it, options) => {
       yield* background(run(second, gate))
       const at = yield* write(1, 3)
       yield* second.waitUntilProcessed(at.globalPosition, "10 seconds") // by the one that readers see
+      yield* failsWith(second.waitUntilProcessed(at.globalPosition + 1, "10 millis"), {
+        _tag: "NotProcessedError",
+        subscription: `${second.name}_v1`
+      })
       yield* failsWith(second.promote(), { _tag: "VersionError", reason: "behind", version: 2 })
       assert.deepStrictEqual(
         (yield* second.status).map(({ handled, state, total, version }) => ({ version, state, handled, total })),
