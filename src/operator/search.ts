@@ -85,7 +85,9 @@ const position = (argument: string) => (value: number) => checkWhole(argument, v
 const tags = (given: ReadonlyArray<string>) =>
   given.length > maximumTags
     ? invalid("tags", `must be ${maximumTags} at most: no message has more`)
-    : Result.all(given.map(text("tags")))
+    : Result.all(given.map((tag) =>
+      tag.includes(":") ? text("tags")(tag) : invalid("tags", `must be "name:value" each, not ${JSON.stringify(tag)}`)
+    ))
 
 /** Hours before and behind a time are looked at, which databases have to know as well. */
 const margin = Duration.toMillis("1 day")
