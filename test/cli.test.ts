@@ -374,6 +374,13 @@ describe("effect-message-store", () => {
       const directory = yield* temporary
       const dataDir = path.join(directory, "data")
       yield* Effect.provide(Effect.void, Layer.fresh(Layer.provide(Orders.layer, PgliteClient.layer({ dataDir }))))
+      const mistyped = yield* run(undefined, "status", "--url", path.join(directory, "date"))
+      assert.deepStrictEqual([mistyped.code, mistyped.errors], [
+        1,
+        "error: DATABASE_URL or --url is neither a server (postgres://…) nor a directory that is there; " +
+        "`effect-message-store migrate --store <name>` makes a database in a new one\n"
+      ])
+      assert.deepStrictEqual(yield* Effect.promise(() => fs.readdir(directory)), ["data"])
       const status = yield* run(undefined, "status", "--url", dataDir, "--json")
       assert.deepInclude(JSON.parse(status.out), { store: "orders", aggregatedStreams: [] })
       const completions = yield* run(undefined, "--completions", "bash")

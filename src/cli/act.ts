@@ -237,35 +237,38 @@ const migrate = Command.make("migrate", {
   print: Flag.Boolean("print").pipe(Flag.withDefault(false), Flag.withDescription("Print the SQL, and run nothing")),
   yes
 }, (flags) =>
-  withDatabase(Effect.gen(function*() {
-    const name = yield* storeName
-    const pending = yield* Operator.pendingMigrations(name)
-    const asJson = yield* Json
-    if (flags.print) {
-      yield* show(
-        pending,
-        Effect.forEach(
-          pending.flatMap(({ kind, migrations, name: of }) =>
-            migrations.map(({ id, name: title, statements }) =>
-              `-- ${kind} ${of}, migration ${id}: ${title}\nbegin;\n${statements.join(";\n\n")};\ncommit;\n`
-            )
-          ),
-          (text) => line(text),
-          { discard: true }
+  withDatabase(
+    Effect.gen(function*() {
+      const name = yield* storeName
+      const pending = yield* Operator.pendingMigrations(name)
+      const asJson = yield* Json
+      if (flags.print) {
+        yield* show(
+          pending,
+          Effect.forEach(
+            pending.flatMap(({ kind, migrations, name: of }) =>
+              migrations.map(({ id, name: title, statements }) =>
+                `-- ${kind} ${of}, migration ${id}: ${title}\nbegin;\n${statements.join(";\n\n")};\ncommit;\n`
+              )
+            ),
+            (text) => line(text),
+            { discard: true }
+          )
         )
+        return
+      }
+      if (pending.length === 0) return yield* show(pending, line("nothing to be done", "green"))
+      const what = pending.map((each) => `${each.kind} ${each.name}`)
+      if (!asJson) yield* line(`${what.length} to be made or brought up to date: ${what.slice(0, 10).join(", ")}`)
+      yield* confirm(flags.yes, `Change the database objects of ${name}?`)
+      const done = yield* Operator.migrate(name)
+      yield* show(
+        done.map(({ kind, migrations, name: of }) => ({ kind, name: of, migrations: migrations.map(({ id }) => id) })),
+        line("done", "green")
       )
-      return
-    }
-    if (pending.length === 0) return yield* show(pending, line("nothing to be done", "green"))
-    const what = pending.map((each) => `${each.kind} ${each.name}`)
-    if (!asJson) yield* line(`${what.length} to be made or brought up to date: ${what.slice(0, 10).join(", ")}`)
-    yield* confirm(flags.yes, `Change the database objects of ${name}?`)
-    const done = yield* Operator.migrate(name)
-    yield* show(
-      done.map(({ kind, migrations, name: of }) => ({ kind, name: of, migrations: migrations.map(({ id }) => id) })),
-      line("done", "green")
-    )
-  }))).pipe(
+    }),
+    { creates: true }
+  )).pipe(
     Command.withDescription(
       "Makes the database objects of a store, or brings them up to date with all that belongs to it"
     )

@@ -3,6 +3,7 @@ import * as PgClient from "@effect/sql-pg/PgClient"
 import { Config, Effect, Layer, Option, Redacted } from "effect"
 import { Flag, GlobalFlag } from "effect/cli"
 import type * as SqlClient from "effect/sql/SqlClient"
+import { existsSync } from "node:fs"
 import { printable } from "../internal/printable.ts"
 import * as Operator from "../Operator.ts"
 import { PgliteClient } from "../pglite/index.ts"
@@ -30,11 +31,13 @@ export const Json = GlobalFlag.Setting("json")({
 
 const isServer = (url: string): boolean => /^postgres(ql)?:\/\//.test(url)
 
+const directoryOf = (url: string): string => url.replace(/^(file|pglite):(\/\/)?/, "")
+
 /** A client of the database, few connections wide. */
 const client = (url: Redacted.Redacted, maxConnections: number) =>
   isServer(Redacted.value(url))
     ? PgClient.layer({ url, maxConnections, applicationName: "effect-message-store" })
-    : PgliteClient.layer({ dataDir: Redacted.value(url).replace(/^(file|pglite):(\/\/)?/, "") })
+    : PgliteClient.layer({ dataDir: directoryOf(Redacted.value(url)) })
 
 const given = Effect.gen(function*() {
   const url = Option.orElse(yield* Url, () => Option.none<Redacted.Redacted>())
@@ -49,9 +52,27 @@ const given = Effect.gen(function*() {
   })
 })
 
+/** PGlite would make one, of a name that was mistyped too. It is not named: it may be a URL that has a password. */
+const checkDirectory = (url: string) =>
+  isServer(url) || existsSync(directoryOf(url))
+    ? Effect.void
+    : Effect.fail(
+      new CommandError({
+        reason: "DATABASE_URL or --url is neither a server (postgres://…) nor a directory that is there; " +
+          "`effect-message-store migrate --store <name>` makes a database in a new one"
+      })
+    )
+
 /** Runs an effect with the database. */
-export const withDatabase = <A, E, R>(effect: Effect.Effect<A, E, R | SqlClient.SqlClient>, connections = 3) =>
-  Effect.flatMap(given, (url) => Effect.provide(effect, client(url, connections)))
+export const withDatabase = <A, E, R>(
+  effect: Effect.Effect<A, E, R | SqlClient.SqlClient>,
+  { connections = 3, creates = false }: { readonly connections?: number; readonly creates?: boolean } = {}
+) =>
+  Effect.flatMap(given, (url) =>
+    Effect.andThen(
+      creates ? Effect.void : checkDirectory(Redacted.value(url)),
+      Effect.provide(effect, client(url, connections))
+    ))
 
 /** The store that is meant. */
 export const storeName = Effect.gen(function*() {
@@ -73,12 +94,12 @@ export const storeName = Effect.gen(function*() {
 /** Runs an effect with the operator of the store. */
 export const withOperator = <A, E, R>(
   use: (operator: Operator.OperatorService) => Effect.Effect<A, E, R>,
-  { connections }: { readonly connections?: number } = {}
+  options: { readonly connections?: number } = {}
 ) =>
   withDatabase(
     Effect.flatMap(
       storeName,
       (name) => Effect.provide(Effect.flatMap(Operator.Operator, use), Layer.fresh(Operator.layer(name)))
     ),
-    connections
+    options
   )
