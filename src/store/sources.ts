@@ -65,12 +65,16 @@ export type KnownSource = Known<unknown> | KnownTagged
 /** Of each source what it comes to, in their order. */
 export type View = ReadonlyArray<KnownSource>
 
-/** Reads sources in one consistent view; of those that are known only what was added. */
+/**
+ * Reads sources in one consistent view; of those that are known only what was added. Where many are `asking` at once, where
+ * their sources end is asked for all of them together, also of one: of what is new nothing else is to be read.
+ */
 export interface ReadSources<A> {
   (
     sources: ReadonlyArray<Sourced<A>>,
     known: ReadonlyArray<KnownSource | undefined>,
-    inTransaction: boolean
+    inTransaction: boolean,
+    asking?: "one" | "many"
   ): Effect.Effect<View, ReadError>
 }
 
@@ -143,10 +147,10 @@ export const makeReadSources = <A>(
     return Effect.all(parts, { concurrency: isAtOnce ? atOnce : 1 })
   }
 
-  return (sources, known, inTransaction) =>
+  return (sources, known, inTransaction, asking = "one") =>
     Effect.suspend(() => {
       const [only] = sources
-      if (only !== undefined && sources.length === 1) {
+      if (only !== undefined && sources.length === 1 && asking === "one") {
         const [before] = known
         if ("queries" in only) {
           const { kept, queries, source: { fold } } = only

@@ -75,9 +75,9 @@ export const make = Effect.fnUntraced(function*<A>(
   }
 
   /** Reads sources, or what was added to them; they are known then, if that may still be said. */
-  const readOn = (sources: ReadonlyArray<Sourced<A>>, mayBeKnown: () => boolean) => {
+  const readOn = (sources: ReadonlyArray<Sourced<A>>, mayBeKnown: () => boolean, asking: "one" | "many" = "one") => {
     const before = sources.map(find)
-    return Effect.map(read(sources, before.map((source) => source?.known), false), (view) => {
+    return Effect.map(read(sources, before.map((source) => source?.known), false, asking), (view) => {
       if (!mayBeKnown()) return
       for (const [i, named] of sources.entries()) {
         const known = view[i] as KnownSource // as many as sources
@@ -101,7 +101,9 @@ export const make = Effect.fnUntraced(function*<A>(
     const isFree = (place: Place<A, Line.Line<A>>) =>
       (place.holder === turn || isFirst(turn, place)) && (place.line === undefined || place.line.batches.length === 0)
     const own = sources.filter((named) => placesOf(named).every(isFree) && !isKnown(named))
-    return own.length === 0 ? Effect.void : readOn(own, () => own.every((named) => placesOf(named).every(isFree)))
+    return own.length === 0
+      ? Effect.void
+      : readOn(own, () => own.every((named) => placesOf(named).every(isFree)), "many")
   }
 
   /** The lines of what is not written yet at its places. */
