@@ -263,29 +263,26 @@ export const make = <A>(
           stored === undefined ? Effect.fail(new MessageNotFoundError({ messageId })) : Effect.succeed(stored)
       ),
     read: (stream: string, options?: ReadOptions) =>
-      Stream.unwrap(
-        Effect.map(
-          Effect.fromResult(checkRead(stream, options)),
-          (range) => pages(range, options, (message) => message.version, readStream(stream))
-        )
+      whereValid(
+        checkRead(stream, options),
+        (range) => pages(range, options, (message) => message.version, readStream(stream))
       ),
     readEditions: (stream, options, snapshot, begins) =>
-      Stream.unwrap(
-        Effect.map(Effect.fromResult(checkRead(stream, options)), (all) => {
-          const read = readStream(stream, { withEdition: true })
-          const first = snapshot === undefined ? read : readStream(stream, { snapshot, withEdition: true })
-          return pages(all, undefined, (message) =>
-            message.version, (range) =>
-            Effect.flatMap((range.from > all.from ? read : first)(range), (page) =>
-              page.edition === undefined || begins(page.edition, page.snapshot) ? Effect.succeed(page) : read(range)))
-        })
-      ),
+      whereValid(checkRead(stream, options), (all) => {
+        const read = readStream(stream, { withEdition: true })
+        const first = snapshot === undefined ? read : readStream(stream, { snapshot, withEdition: true })
+        return pages(all, undefined, (message) =>
+          message.version, (range) =>
+          Effect.flatMap((range.from > all.from ? read : first)(range), (page) =>
+            page.edition === undefined || begins(page.edition, page.snapshot) ? Effect.succeed(page) : read(range)))
+      }),
     readWildcard: (pattern: string, options?: ReadWildcardOptions) =>
-      Stream.unwrap(
-        Effect.map(Effect.fromResult(checkReadWildcard(pattern, options)), (range) =>
+      whereValid(
+        checkReadWildcard(pattern, options),
+        (range) =>
           pages(range, options, (message) =>
             message.globalPosition, ({ direction, from, limit, to }) =>
-            storage.readPattern({ pattern, fromPosition: from, toPosition: to, direction, limit })))
+            storage.readPattern({ pattern, fromPosition: from, toPosition: to, direction, limit }))
       ),
     readTagged: <Type extends string>(
       tags: Tags | Arr.NonEmptyReadonlyArray<Tags>,
@@ -331,6 +328,12 @@ export const inSnapshot = <A>(
       requireTags
     ))
 
+const whereValid = <A, E>(
+  range: Result.Result<Pages.Range, InvalidArgumentError>,
+  read: (range: Pages.Range) => Stream.Stream<A, E>
+): Stream.Stream<A, E | InvalidArgumentError> =>
+  Result.isFailure(range) ? Stream.fail(range.failure) : read(range.success)
+
 const allPositions: Pages.Range = { from: 0, to: Number.MAX_SAFE_INTEGER, direction: "forward", limit: Infinity }
 
 const checkRead = (stream: string, options: ReadOptions = {}): Result.Result<Pages.Range, InvalidArgumentError> =>
@@ -348,10 +351,7 @@ const checkReadWildcard = (
   pattern: string,
   options: ReadWildcardOptions = {}
 ): Result.Result<Pages.Range, InvalidArgumentError> =>
-  Result.gen(function*() {
-    yield* checkPattern(pattern)
-    return yield* checkPositions(options)
-  })
+  Result.flatMap(checkPattern(pattern), () => checkPositions(options))
 
 const checkPositions = (options: ReadWildcardOptions): Result.Result<Pages.Range, InvalidArgumentError> =>
   Result.gen(function*() {

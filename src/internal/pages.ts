@@ -5,7 +5,7 @@
  * the next ones grow while rows are small, so that no backend looks at many more rows than it returns. Outside of
  * transactions the next page is fetched while this one is decoded and consumed.
  */
-import { Array as Arr, Effect, Fiber, Option, Result, Stream } from "effect"
+import { type Array as Arr, Cause, Channel, Effect, Fiber, type Pull, Result, type Scope, Stream } from "effect"
 
 /** Which rows are read, by a number that rises from row to row; bounds included. */
 export interface Range {
@@ -38,49 +38,72 @@ const largestPage = 1000
 /** Rows decoded at a time. In between, what the server sends of the next page is received. */
 const sliceSize = 250
 
-export const read = <Row, A, E1, E2>(
-  { decode, fetch, inTransaction, position, range }: Source<Row, A, E1, E2>
-): Stream.Stream<A, E1 | E2> =>
-  Stream.unwrap(Effect.gen(function*() {
-    const scope = yield* Effect.scope
-    const ahead = !(yield* inTransaction)
-    const fetchPage = (rest: Range, size: number) => fetch({ ...rest, limit: Math.min(rest.limit, size) })
-    const first = { rest: range, size: firstPage, page: fetchPage(range, firstPage) }
+export const read = <Row, A, E1, E2>(source: Source<Row, A, E1, E2>): Stream.Stream<A, E1 | E2> =>
+  Stream.fromChannel(
+    Channel.fromTransform((_, scope) =>
+      Effect.map(source.inTransaction, (isIn) => slices(source, isIn ? undefined : scope))
+    )
+  )
 
-    return Stream.paginate(
-      first,
-      Effect.fnUntraced(function*({ page, rest, size }) {
-        if (rest.limit === 0 || rest.from > rest.to) return [[], Option.none()] as const
-        const { messages, more } = yield* page
-        const slices = Arr.chunksOf(messages, sliceSize)
-        const last = messages.at(-1)
-        const limit = rest.limit - messages.length
-        if (last === undefined || !more || limit === 0) return [slices, Option.none()] as const
-        const next = rest.direction === "forward"
-          ? { ...rest, from: position(last) + 1, limit }
-          : { ...rest, to: position(last) - 1, limit }
-        if (next.from > next.to) return [slices, Option.none()] as const
-        const isFull = messages.length === size
-        const nextSize = isFull ? Math.min(2 * size, largestPage) : Math.max(2 * messages.length, smallestPage)
-        const fetching = ahead
-          // at once: decoding leaves no other fiber a turn
-          ? Fiber.join(yield* Effect.forkIn(fetchPage(next, nextSize), scope, { startImmediately: true }))
-          : fetchPage(next, nextSize)
-        return [slices, Option.some({ rest: next, size: nextSize, page: fetching })] as const
-      })
-    ).pipe(Stream.mapEffect((rows) => decodeSlice(rows, decode)), Stream.flattenArray)
-  }))
+/**
+ * Decodes and returns the next rows each time it is run, by which streams are pulled: most reads have one page, and whatever is
+ * between that and the consumer costs as much as many of its rows. Pages are fetched ahead in the scope.
+ */
+const slices = <Row, A, E1, E2>(
+  { decode, fetch, position, range }: Source<Row, A, E1, E2>,
+  ahead: Scope.Scope | undefined
+): Pull.Pull<Arr.NonEmptyReadonlyArray<A>, E1 | E2> => {
+  const fetchPage = (rest: Range, size: number) => fetch({ ...rest, limit: Math.min(rest.limit, size) })
+  const done: Pull.Pull<Arr.NonEmptyReadonlyArray<A>, E1 | E2> = Cause.done()
+  let rest = range
+  let size = firstPage
+  let page = isEmpty(range) ? undefined : fetchPage(range, size)
+  let rows: ReadonlyArray<Row> = []
+  let decoded = 0 // of them
 
-const decodeSlice = <Row, A, E>(
-  rows: Arr.NonEmptyReadonlyArray<Row>,
-  decode: (row: Row) => Result.Result<A, E>
-): Effect.Effect<Arr.NonEmptyReadonlyArray<A>, E> => {
-  const decoded = Effect.suspend(() => Effect.fromResult(decodeAll(rows, decode))) as Effect.Effect<
+  const decodeSlice = Effect.suspend(() => {
+    const slice = rows.length <= sliceSize ? rows : rows.slice(decoded, decoded + sliceSize)
+    decoded += slice.length
+    return Effect.fromResult(decodeAll(slice, decode))
+  }) as Effect.Effect<
     Arr.NonEmptyReadonlyArray<A>, // as many as there are rows
-    E
+    E2
   >
-  return rows.length < sliceSize ? decoded : Effect.andThen(Effect.yieldNow, decoded)
+
+  const nextSlice = Effect.suspend(() =>
+    rows.length - decoded < sliceSize ? decodeSlice : Effect.andThen(Effect.yieldNow, decodeSlice)
+  )
+
+  /** Begins to fetch the page behind it. */
+  const take = ({ messages, more }: Page<Row>): Effect.Effect<unknown> => {
+    rows = messages
+    page = undefined
+    const last = messages.at(-1)
+    if (last === undefined || !more) return Effect.void
+    rest = rest.direction === "forward"
+      ? { ...rest, from: position(last) + 1, limit: rest.limit - messages.length }
+      : { ...rest, to: position(last) - 1, limit: rest.limit - messages.length }
+    if (isEmpty(rest)) return Effect.void
+    size = messages.length === size ? Math.min(2 * size, largestPage) : Math.max(2 * messages.length, smallestPage)
+    page = fetchPage(rest, size)
+    if (ahead === undefined) return Effect.void
+    // at once: decoding leaves no other fiber a turn
+    return Effect.map(Effect.forkIn(page, ahead, { startImmediately: true }), (fiber) => {
+      page = Fiber.join(fiber)
+    })
+  }
+
+  return Effect.suspend((): Pull.Pull<Arr.NonEmptyReadonlyArray<A>, E1 | E2> => {
+    if (decoded < rows.length) return nextSlice
+    if (page === undefined) return done
+    rows = [] // nobody should have two pages while the next one is awaited
+    decoded = 0
+    const taken = Effect.flatMap(page, take)
+    return Effect.flatMap(taken, () => rows.length === 0 ? done : nextSlice)
+  })
 }
+
+const isEmpty = ({ from, limit, to }: Range): boolean => limit === 0 || from > to
 
 /** The first failure, or all. */
 export const decodeAll = <Row, A, E>(
