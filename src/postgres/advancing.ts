@@ -60,34 +60,40 @@ export const make = (sql: SqlClient, { claimsTable, name, table }: SubscriptionO
   }
 
   const several = (all: ReadonlyArray<Advancing>): Effect.Effect<ReadonlyArray<Advance>, SqlError> => {
-    const asked = sql`unnest(
-        ${all.map(({ claim }) => claim.partition)}::int[], ${all.map(({ claim }) => int8(claim.token))}::int8[],
-        ${all.map(({ from }) => from)}::int[], ${all.map(({ to }) => to)}::int[],
-        ${all.map(({ claim: { run } }) => run !== undefined)}::boolean[],
-        ${all.map(({ claim: { run = 0 } }) => int8(run))}::int8[]
-      ) with ordinality a(partition, token, from_position, to_position, has_run, run, i)
-      join ${claimed} c on c.partition = a.partition and c.token = a.token
-        and (not a.has_run or a.run = ${sql.literal(serverRun)})`
+    // Row by row, by the index, whatever the planner took the tables for when this was planned: they may have been empty.
+    const asked = sql`(
+        select * from unnest(
+          ${all.map(({ claim }) => claim.partition)}::int[], ${all.map(({ claim }) => int8(claim.token))}::int8[],
+          ${all.map(({ from }) => from)}::int[], ${all.map(({ to }) => to)}::int[],
+          ${all.map(({ claim: { run } }) => run !== undefined)}::boolean[],
+          ${all.map(({ claim: { run = 0 } }) => int8(run))}::int8[]
+        ) with ordinality a(partition, token, from_position, to_position, has_run, run, i)
+        order by a.partition
+      ) a cross join lateral (
+        select c.is_wanted from ${claimed} c where c.partition = a.partition and c.token = a.token
+          and (not a.has_run or a.run = ${sql.literal(serverRun)})`
     return Effect.map(
       sql<Advanced & { readonly i: number }>`with first as materialized (
-          select a.*, c.is_wanted from ${asked} where a.from_position = -1 and a.to_position > -1
-          order by a.partition for key share of c
+          select a.*, c.is_wanted from ${asked} for key share of c
+          ) c where a.from_position = -1 and a.to_position > -1
+        ), next as materialized (
+          select a.*, c.is_wanted from ${asked} offset 0
+          ) c cross join lateral (
+            select p.partition from ${checkpoints} p where p.subscription_name::text = ${name}::text
+              and p.partition = a.partition and p.position = a.from_position for no key update of p
+          ) p where a.from_position >= 0 and a.to_position > a.from_position
         ), begun as (
           insert into ${checkpoints} as c (subscription_name, partition, position, acknowledged_at)
           select ${name}, first.partition, first.to_position, now() from first order by first.partition
           on conflict (subscription_name, partition) do update
           set position = excluded.position, acknowledged_at = excluded.acknowledged_at where c.position = -1
           returning partition
-        ), next as materialized (
-          select a.*, c.is_wanted from ${asked}
-          join ${checkpoints} p on p.subscription_name::text = ${name}::text and p.partition = a.partition
-            and p.position = a.from_position
-          where a.from_position >= 0 and a.to_position > a.from_position
-          order by a.partition for no key update of p
         ), moved as (
-          update ${checkpoints} p set position = next.to_position, acknowledged_at = now() from next
-          where p.subscription_name::text = ${name}::text and p.partition = next.partition
-          returning p.partition
+          insert into ${checkpoints} (subscription_name, partition, position, acknowledged_at)
+          select ${name}, next.partition, next.to_position, now() from next order by next.partition
+          on conflict (subscription_name, partition) do update
+          set position = excluded.position, acknowledged_at = excluded.acknowledged_at
+          returning partition
         )
         select i::int as i, is_wanted from first join begun using (partition)
         union all select i::int, is_wanted from next join moved using (partition)`,

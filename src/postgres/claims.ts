@@ -183,14 +183,13 @@ const bySession = Effect.fnUntraced(function*(
       opened === undefined || held.length === 0
         ? Effect.void
         : opened.query(
+          // Each has its row, and conflicts with that: so it is found in the index, whatever the planner took the table for.
           `with mine as materialized (
             select * from unnest($1::int8[], $2::int[], $3::int8[]) m(key, partition, token)
-          ), held as materialized (
-            select c.partition from ${table} c join mine m on m.partition = c.partition and m.token = c.held_by
-            order by c.partition for no key update of c
           ), released as (
-            update ${table} c set held_by = null, owner = null, claimed_at = null from held
-            where c.partition = held.partition
+            insert into ${table} as c (partition, token) select m.partition, m.token from mine m order by m.partition
+            on conflict (partition) do update set held_by = null, owner = null, claimed_at = null
+            where c.held_by = excluded.token
           ) select pg_advisory_unlock(m.key) from mine m`,
           [
             held.map(({ key }) => int8(key)),

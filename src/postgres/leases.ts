@@ -119,12 +119,11 @@ export const make = Effect.fnUntraced(function*(
   const releaseAll = (released: ReadonlyArray<Lease>): Effect.Effect<ReadonlyArray<void>, SqlError> =>
     Effect.map(
       query(
-        `with held as materialized (
-          select c.partition from ${table} c join unnest($1::int[], $2::int8[]) m(partition, token)
-            on m.partition = c.partition and m.token = c.held_by
-          order by c.partition for no key update of c
-        ) update ${table} c set held_by = null, owner = null, expires_at = null, claimed_at = null from held
-          where c.partition = held.partition`,
+        // Each has its row, and conflicts with that: see claims.ts.
+        `insert into ${table} as c (partition, token)
+          select m.partition, m.token from unnest($1::int[], $2::int8[]) m(partition, token) order by m.partition
+          on conflict (partition) do update set held_by = null, owner = null, expires_at = null, claimed_at = null
+          where c.held_by = excluded.token`,
         [released.map(({ claim }) => claim.partition), released.map(({ claim }) => int8(claim.token))]
       ),
       () => released.map(() => undefined)

@@ -5,7 +5,7 @@
  * It ends when it is interrupted; one that drains, when nothing is left to handle. When it ends, whatever the reason, its workers finish what they have in hand, acknowledge it, and release their claims;
  * those that take longer than `shutdownTimeout` are interrupted.
  */
-import { Array as Arr, Duration, Effect, Exit, Fiber, FiberSet, Latch, Random, Scope, Semaphore } from "effect"
+import { Duration, Effect, Exit, Fiber, FiberSet, Latch, Random, Scope, Semaphore } from "effect"
 import type { SqlError } from "effect/sql/SqlError"
 import type { HandlerError, StreamRebuiltError } from "../errors.ts"
 import * as Moment from "../internal/moment.ts"
@@ -288,8 +288,12 @@ export const run = <R>(
       let wanted: PendingPartition | undefined
       while (waiting.size > 0 && freeSlots() > 0) {
         const share = Math.min(freeSlots(), Math.ceil(waiting.size / claimShares))
-        const taken = Arr.take(waiting.values(), share)
-        for (const { partition } of taken) waiting.delete(partition)
+        const taken: Array<PendingPartition> = []
+        for (const [partition, each] of waiting) {
+          if (taken.length === share) break
+          taken.push(each)
+          waiting.delete(partition)
+        }
         const claimed = yield* Effect.forEach(taken, (each) => claim(each, false), { concurrency: "unbounded" })
         for (const [i, each] of taken.entries()) {
           if (claimed[i] === true) yielded.delete(each.partition)

@@ -12,7 +12,7 @@
  * - A fiber that is interrupted waits for nothing; what is on its way for it may still be executed.
  * - When the scope closes, all fibers that wait are interrupted.
  */
-import { Array as Arr, Context, Deferred, Effect, FiberSet, References, Tracer } from "effect"
+import { Array as Arr, Context, Effect, FiberSet, References, Tracer } from "effect"
 import type { Fiber, Scope } from "effect"
 import type { SqlClient } from "effect/sql/SqlClient"
 import type { SqlError } from "effect/sql/SqlError"
@@ -136,42 +136,39 @@ export const make = Effect.fnUntraced(function*(
       wake()
     })
 
-    /** Lets it gather, and waits for its answer. */
+    /** Lets it gather, has it sent, and waits for its answer. */
     const gatherIn = (
       question: Question,
       { context }: Fiber.Fiber<unknown, unknown>,
-      restore: <A, E>(effect: Effect.Effect<A, E>) => Effect.Effect<A, E>
-    ): Effect.Effect<Answer, SqlError> => {
-      const answered = Deferred.makeUnsafe<Answer, SqlError>()
-      const forget = () => {
-        interrupts.delete(interrupt)
-        waiting.delete(one)
-      }
-      const one: Waiting<Question, Answer> = {
-        question,
-        span: Context.getOrUndefined(context, Tracer.ParentSpan),
-        isTraced: Context.get(context, References.TracerEnabled),
-        answer: (answer) => {
-          forget()
-          Deferred.doneUnsafe(answered, answer)
+      send: () => void
+    ): Effect.Effect<Answer, SqlError> =>
+      Effect.callback((resume) => {
+        const one: Waiting<Question, Answer> = {
+          question,
+          span: Context.getOrUndefined(context, Tracer.ParentSpan),
+          isTraced: Context.get(context, References.TracerEnabled),
+          answer: (answer) => {
+            forget()
+            resume(answer)
+          }
         }
-      }
-      const interrupt = () => one.answer(Effect.interrupt)
-      interrupts.add(interrupt)
-      waiting.add(one)
-      return Effect.onInterrupt(restore(Deferred.await(answered)), () => Effect.sync(forget))
-    }
+        const forget = () => {
+          interrupts.delete(interrupt)
+          waiting.delete(one)
+        }
+        const interrupt = () => one.answer(Effect.interrupt)
+        interrupts.add(interrupt)
+        waiting.add(one)
+        send()
+        return Effect.sync(forget)
+      })
 
     return (question: Question): Effect.Effect<Answer, SqlError> =>
       Effect.uninterruptibleMask((restore) =>
         Effect.withFiber((fiber) => {
           if (Context.getOrUndefined(fiber.context, transactionService) !== undefined) return restore(putOne(question))
           if (isClosed) return Effect.interrupt
-          if (underWay > 0) {
-            const answer = gatherIn(question, fiber, restore)
-            wake()
-            return answer
-          }
+          if (underWay > 0) return restore(gatherIn(question, fiber, wake))
           underWay++
           const putAlone = Effect.ensuring(restore(putOne(question)), returned)
           if (!isPatient) return putAlone
@@ -179,10 +176,10 @@ export const make = Effect.fnUntraced(function*(
           return Effect.flatMap(Effect.yieldNow, () => {
             isYielding = false
             if (waiting.size === 0) return putAlone
-            const answer = gatherIn(question, fiber, restore)
-            run(Effect.ensuring(sendTaken, returned))
-            wake() // others may be too many for one statement
-            return answer
+            return restore(gatherIn(question, fiber, () => {
+              run(Effect.ensuring(sendTaken, returned))
+              wake() // others may be too many for one statement
+            }))
           })
         })
       )
