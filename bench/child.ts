@@ -8,7 +8,7 @@ import { type Case, inRun, type Load } from "./Case.ts"
 import { cases } from "./cases.ts"
 import { anyCustomer, matchesOf } from "./matches.ts"
 import { measure, type Measurement } from "./measure.ts"
-import { spent } from "./processor.ts"
+import { added, spent } from "./processor.ts"
 import type { Reply, Request } from "./protocol.ts"
 import { type SubjectName, subjectNamed } from "./subjects/index.ts"
 import { type Question, rangeOf, storedStream, type Subject } from "./subjects/Subject.ts"
@@ -181,8 +181,12 @@ const makeHandler = (subject: Subject, sql: SqlClient.SqlClient) => {
     }
     let total: Measurement = { units: 0, seconds: 0 }
     for (let times = 1; total.seconds * 1000 < milliseconds; times++) {
-      const { seconds, units } = yield* demand(subject.stream)(work)
-      total = { units: total.units + units, seconds: total.seconds + seconds }
+      const { processor, seconds, units } = yield* demand(subject.stream)(work)
+      total = {
+        units: total.units + units,
+        seconds: total.seconds + seconds,
+        processor: processor && added(processor, total.processor)
+      }
       if (onceARound.has(work.kind) || (work.kind === "linkOne" && times === 200)) break
     }
     expected = (yield* audit(subject, sql)).messages // some of them write

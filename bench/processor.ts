@@ -25,6 +25,11 @@ export const spent = <A, E>(sql: SqlClient.SqlClient, effect: Effect.Effect<A, E
     return [done, { client: (user + system) / 1e6, server } satisfies ProcessorTime as ProcessorTime] as const
   })
 
+export const added = (one: ProcessorTime, other: ProcessorTime = { client: 0, server: 0 }): ProcessorTime => ({
+  client: one.client + other.client,
+  server: one.server === undefined || other.server === undefined ? undefined : one.server + other.server
+})
+
 const serverTimes = (sql: SqlClient.SqlClient) =>
   Effect.map(
     sql<{ readonly pid: number }>`select pid from pg_stat_activity where datname = current_database()`,

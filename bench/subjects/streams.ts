@@ -4,6 +4,7 @@ import { type AggregatedStream, type MessageStore, Partitioner, type Subscriptio
 import type { SqlClient } from "effect/sql"
 import { type Measurement, timed } from "../measure.ts"
 import { makeMessage, type Order } from "../message.ts"
+import { spent } from "../processor.ts"
 import type { CatchUpWork, LinkWork, StreamWork, SubscribeWork } from "../work.ts"
 import { makeArchives } from "./imports.ts"
 import { addQuantities, createQuantities, makeProjections } from "./projections.ts"
@@ -101,7 +102,8 @@ export const makeStreams = (
       acknowledge: work.acknowledge,
       batchSize: 500
     })
-    return yield* timed(handle(subscription, work))
+    const [measurement, processor] = yield* spent(sql, timed(handle(subscription, work)))
+    return { ...measurement, processor }
   })
 
   const catchUp = Effect.fnUntraced(function*(work: CatchUpWork) {

@@ -29,7 +29,10 @@ export interface Putting<Question, Answer> {
   readonly maximum: number
   /** Default: 1. */
   readonly sizeOf?: ((question: Question) => number) | undefined
-  /** Whether who is the first waits, too, for fibers that are about to ask: those that were woken together. Default: no. */
+  /**
+   * Whether who is the first waits, too, for fibers that are about to ask: those that were woken together. Not where there were
+   * none the last time. Default: no.
+   */
   readonly isPatient?: boolean | undefined
   /** The span of a statement that puts so many. Absent: it has none, and is part of no other. */
   readonly span?: ((questions: number) => Shared) | undefined
@@ -82,6 +85,8 @@ export const make = Effect.fnUntraced(function*(
     let underWay = 0
     /** Whether the first one waits for others. */
     let isYielding = false
+    /** Whether the last one that waited found others, or has had some since: who always asks alone need not wait. */
+    let hasCompany = isPatient
 
     const take = (): ReadonlyArray<Waiting<Question, Answer>> => {
       const taken: Array<Waiting<Question, Answer>> = []
@@ -140,7 +145,7 @@ export const make = Effect.fnUntraced(function*(
     const gatherIn = (
       question: Question,
       { context }: Fiber.Fiber<unknown, unknown>,
-      send: () => void
+      sendAll: () => void
     ): Effect.Effect<Answer, SqlError> =>
       Effect.callback((resume) => {
         const one: Waiting<Question, Answer> = {
@@ -159,7 +164,8 @@ export const make = Effect.fnUntraced(function*(
         const interrupt = () => one.answer(Effect.interrupt)
         interrupts.add(interrupt)
         waiting.add(one)
-        send()
+        hasCompany = isPatient
+        sendAll()
         return Effect.sync(forget)
       })
 
@@ -171,11 +177,12 @@ export const make = Effect.fnUntraced(function*(
           if (underWay > 0) return restore(gatherIn(question, fiber, wake))
           underWay++
           const putAlone = Effect.ensuring(restore(putOne(question)), returned)
-          if (!isPatient) return putAlone
+          if (!hasCompany) return putAlone
           isYielding = true
           return Effect.flatMap(Effect.yieldNow, () => {
             isYielding = false
-            if (waiting.size === 0) return putAlone
+            hasCompany = waiting.size > 0
+            if (!hasCompany) return putAlone
             return restore(gatherIn(question, fiber, () => {
               run(Effect.ensuring(sendTaken, returned))
               wake() // others may be too many for one statement
