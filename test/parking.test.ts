@@ -1,9 +1,14 @@
-/** At the port: what is parked behind a message, and who takes that away or requeues it, wait for each other. */
+/**
+ * At the port: what is parked behind a message, and who takes that away or requeues it, wait for each other. Errors that are alike
+ * are so in the database and in the process.
+ */
 import { assert, describe, it } from "@effect/vitest"
 import { Deferred, Effect, Fiber, Layer, type Scope } from "effect"
 import { SqlClient } from "effect/sql"
+import { alike } from "../src/internal/alike.ts"
 import * as MemoryStorage from "../src/memory/storage.ts"
 import * as Migrations from "../src/postgres/migrations/run.ts"
+import { errorMessage } from "../src/postgres/parked.ts"
 import * as PostgresStorage from "../src/postgres/storage.ts"
 import { Storage } from "../src/Storage.ts"
 import { databaseLayer } from "./support/database.ts"
@@ -176,3 +181,48 @@ for (const { layer, name, waits } of kinds) {
     )
   })
 }
+
+describe("errors that are alike", () => {
+  it("differ in numbers, UUIDs and hexadecimal words alone", () => {
+    for (
+      const [message, expected] of [
+        ["no order 12 of 3F2504E0-4f89-41d3-9a0c-0305e82c3301", "no order # of #"],
+        ["no order 3f9a, c0ffee1 or ord_9e107d9d372bb6826bd81d3542a419d6", "no order #, # or ord_#"],
+        ["a bad face is dead: added x1b2g", "a bad face is dead: added x#b#g"],
+        ["#: 1e3.5", "#: #.#"]
+      ] as const
+    ) {
+      assert.strictEqual(alike(message), expected)
+      assert.strictEqual(alike(expected), expected)
+    }
+  })
+
+  it.effect("are so in the database as in the process", () =>
+    Effect.gen(function*() {
+      const uuid = "3F2504E0-4f89-41d3-9a0c-0305e82c3301"
+      const parts = [
+        "",
+        "a",
+        "F",
+        "g",
+        "Z",
+        "1",
+        "90",
+        "_",
+        "-",
+        " ",
+        "\n",
+        "#",
+        "é",
+        "\u0661",
+        "\u212a",
+        uuid,
+        uuid.slice(0, 13)
+      ]
+      const texts = parts.flatMap((one) => parts.flatMap((two) => parts.flatMap((three) => [one + two + three + one])))
+      const sql = yield* SqlClient.SqlClient
+      const rows = yield* sql<{ readonly message: string }>`select ${sql.literal(errorMessage("p"))} as message
+        from unnest(${texts}::text[]) with ordinality p(error, i) order by i`
+      assert.deepStrictEqual(rows.map(({ message }) => message), texts.map(alike))
+    }).pipe(Effect.provide(Layer.fresh(databaseLayer()))))
+})

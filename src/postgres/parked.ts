@@ -51,7 +51,7 @@ export const errorTag = (row: string): string =>
 export const errorMessage = (row: string): string =>
   `pg_catalog.regexp_replace(
     case when ${isFailure(row)} then ${row}.error::json operator(pg_catalog.->>) 'message'::text else ${row}.error end,
-    '${differing}'::text, '#'::text, 'gi'::text
+    '${differing}'::text, '#'::text, 'g'::text
   )`
 
 type SubscribedParked =

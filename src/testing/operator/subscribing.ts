@@ -92,12 +92,14 @@ export const subscribing: Part = (it) => {
       const { name, subscription } = yield* parkedAll(
         [5, 1],
         (position) =>
-          position === 4 ? new Error("other") : new Missing(`no order ${position}00 of ${crypto.randomUUID()}`)
+          position === 4
+            ? new Error("other")
+            : new Missing(`no order ${position}00 of ${crypto.randomUUID()} at ord_${position}f9a`)
       )
       const operator = yield* operated()
       const errors = yield* operator.parkedErrors(name)
       assert.deepStrictEqual(errors.map(({ count, message, tag }) => ({ tag, message, count })), [
-        { tag: "Missing", message: "no order # of #", count: 5 },
+        { tag: "Missing", message: "no order # of # at ord_#", count: 5 },
         { tag: "Error", message: "other", count: 1 }
       ])
       const [missing, other] = errors
