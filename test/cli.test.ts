@@ -206,6 +206,9 @@ describe("effect-message-store", () => {
             [0, { count: 1 }]
           ])
           assert.deepStrictEqual((yield* invoices.parked).map(({ position }) => position), [0])
+          const nothing = yield* run(url, "requeue", "invoices", "--error", "NoPaper: no paper", "-y")
+          assert.deepStrictEqual([nothing.code, nothing.out.split(" ")[0]], [0, "0"])
+          assert.include(nothing.errors, "`parked invoices --errors --json` errors")
           const paused = yield* run(url, "pause", "invoices", "--yes", "--reason", "lunch", "--by", "Ada")
           assert.strictEqual(paused.code, 0)
           assert.deepInclude((yield* invoices.status)[0]?.paused, { reason: "lunch", by: "Ada" })
@@ -383,6 +386,12 @@ describe("effect-message-store", () => {
       assert.deepStrictEqual(yield* Effect.promise(() => fs.readdir(directory)), ["data"])
       const status = yield* run(undefined, "status", "--url", dataDir, "--json")
       assert.deepInclude(JSON.parse(status.out), { store: "orders", aggregatedStreams: [] })
+      yield* Effect.gen(function*() {
+        const inUse = yield* run(undefined, "status", "--url", dataDir)
+        assert.strictEqual(inUse.code, 1)
+        assert.include(inUse.errors, `error: the PGlite database cannot be opened: process ${process.pid} has it open`)
+        assert.notInclude(inUse.errors, "look whether it runs")
+      }).pipe(Effect.provide(Layer.fresh(PgliteClient.layer({ dataDir }))))
       const completions = yield* run(undefined, "--completions", "bash")
       for (const word of ["status", "requeue", "--yes"]) assert.include(completions.out, word)
     }).pipe(Effect.scoped))

@@ -122,6 +122,32 @@ describe("pages", () => {
   )
 
   operated(
+    "of parked messages tell when there are more errors than they show",
+    Effect.gen(function*() {
+      yield* prepared
+      const operator = yield* Operator.Operator
+      const [kind] = yield* operator.parkedErrors("invoices", { limit: 1 })
+      if (kind === undefined) return assert.fail("nothing is parked")
+      let count = 100
+      const { get } = yield* browse({ readOnly: false }, {
+        ...operator,
+        parkedErrors: (_name, { limit = 50 } = {}) =>
+          Effect.succeed(
+            Array.from({ length: Math.min(count, limit) }, (_, i) => ({ ...kind, message: `kind ${"x".repeat(i)}` }))
+          )
+      })
+      for (const page of ["/ops/parked", "/ops/parked?subscription=invoices"]) {
+        count = 100
+        assert.notInclude((yield* get(page)).text, "There are more errors than these")
+        count = 101
+        const { text } = yield* get(page)
+        assert.include(text, "There are more errors than these 100")
+        assert.lengthOf(text.match(/data-label="Error"/g) ?? [], 100)
+      }
+    }).pipe(Effect.scoped)
+  )
+
+  operated(
     "of a stream lead from its newest message to its oldest, and back",
     Effect.gen(function*() {
       const orders = yield* Orders

@@ -9,7 +9,7 @@ import { confirm, yes } from "./ask.ts"
 import { Json, storeName, withDatabase, withOperator } from "./connect.ts"
 import { CommandError } from "./failure.ts"
 import { more, paging, show } from "./look.ts"
-import { cell, line, table } from "./output.ts"
+import { cell, hint, line, table } from "./output.ts"
 
 const subscription = Argument.String("subscription").pipe(Argument.withDescription("The name of a subscription"))
 const orUndefined = Option.getOrUndefined
@@ -66,14 +66,15 @@ const which = {
   all: Flag.Boolean("all").pipe(Flag.withDefault(false), Flag.withDescription("All of them"))
 }
 
-const meant = Effect.fnUntraced(function*(
-  flags: {
-    readonly message: ReadonlyArray<string>
-    readonly place: ReadonlyArray<string>
-    readonly error: Option.Option<string>
-    readonly all: boolean
-  }
-) {
+interface Meant {
+  readonly subscription: string
+  readonly message: ReadonlyArray<string>
+  readonly place: ReadonlyArray<string>
+  readonly error: Option.Option<string>
+  readonly all: boolean
+}
+
+const meant = Effect.fnUntraced(function*(flags: Meant) {
   const given = flags.message.length + flags.place.length + (Option.isSome(flags.error) ? 1 : 0)
   if (flags.all === given > 0) {
     return yield* new CommandError({ reason: "which ones? Give --message, --place or --error, or --all" })
@@ -97,7 +98,7 @@ const meant = Effect.fnUntraced(function*(
 
 /** Asks about them; answers which. */
 const confirmed = Effect.fnUntraced(function*(
-  flags: Parameters<typeof meant>[0] & { readonly yes: boolean; readonly subscription: string },
+  flags: Meant & { readonly yes: boolean },
   todo: readonly [verb: string, how: string]
 ) {
   const chosen = yield* meant(flags)
@@ -106,7 +107,16 @@ const confirmed = Effect.fnUntraced(function*(
   return chosen
 })
 
-const counted = (count: number, what: string) => show({ count }, line(`${count} messages ${what}`, "green"))
+/** Tells how many they were; if none, where to look. */
+const counted = Effect.fnUntraced(function*(count: number, what: string, { all, subscription: name }: Meant) {
+  yield* show({ count }, line(`${count} messages ${what}`, count > 0 || all ? "green" : "yellow"))
+  if (count > 0 || all) return
+  const listed = `parked ${cell(name).text}`
+  yield* hint(
+    `None of those is parked, or all were requeued before: \`${listed}\` lists places and ids, \`${listed} --errors --json\` ` +
+      "errors, which are meant as \"tag: message\""
+  )
+})
 
 const requeue = Command.make(
   "requeue",
@@ -116,7 +126,8 @@ const requeue = Command.make(
       const chosen = yield* confirmed(flags, ["Have", "handled again"])
       yield* counted(
         yield* operator.requeue(flags.subscription, chosen),
-        "are handled again by whoever runs the subscription"
+        "are handled again by whoever runs the subscription",
+        flags
       )
     }))
 ).pipe(Command.withDescription("Has parked messages handled again, by the processes of the subscription"))
@@ -128,7 +139,7 @@ const discard = Command.make(
     withOperator(Effect.fnUntraced(function*(operator) {
       const chosen = yield* confirmed(flags, ["Discard", "for good"])
       const count = yield* discardAll(operator, flags.subscription, chosen)
-      yield* counted(count, "were discarded")
+      yield* counted(count, "were discarded", flags)
     }))
 ).pipe(Command.withDescription("Gives parked messages up; they stay in their streams"))
 

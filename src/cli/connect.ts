@@ -3,6 +3,7 @@ import * as PgClient from "@effect/sql-pg/PgClient"
 import { Config, Effect, Layer, Option, Redacted } from "effect"
 import { Flag, GlobalFlag } from "effect/cli"
 import type * as SqlClient from "effect/sql/SqlClient"
+import type { SqlError } from "effect/sql/SqlError"
 import { existsSync } from "node:fs"
 import { printable } from "../internal/printable.ts"
 import * as Operator from "../Operator.ts"
@@ -34,10 +35,20 @@ const isServer = (url: string): boolean => /^postgres(ql)?:\/\//.test(url)
 const directoryOf = (url: string): string => url.replace(/^(file|pglite):(\/\/)?/, "")
 
 /** A client of the database, few connections wide. */
-const client = (url: Redacted.Redacted, maxConnections: number) =>
+const client = (
+  url: Redacted.Redacted,
+  maxConnections: number
+): Layer.Layer<SqlClient.SqlClient, SqlError | CommandError> =>
   isServer(Redacted.value(url))
     ? PgClient.layer({ url, maxConnections, applicationName: "effect-message-store" })
-    : PgliteClient.layer({ dataDir: directoryOf(Redacted.value(url)) })
+    : PgliteClient.layer({ dataDir: directoryOf(Redacted.value(url)) }).pipe(
+      Layer.catch(({ reason: { cause } }) => {
+        const why = cause instanceof Error ? cause.message : String(cause)
+        return Layer.effectContext(
+          Effect.fail(new CommandError({ reason: `the PGlite database cannot be opened: ${why}` }))
+        )
+      })
+    )
 
 const given = Effect.gen(function*() {
   const url = Option.orElse(yield* Url, () => Option.none<Redacted.Redacted>())

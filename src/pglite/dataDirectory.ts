@@ -55,7 +55,9 @@ const lockDirectory = (directory: string): string => {
   const file = NodePath.join(path, lockName)
   const lock = LockFile.acquire(file)
   if (!("release" in lock)) {
-    throw new Error(`process ${lock.processId} has it open; if that is no user of it, remove ${file}`)
+    throw new Error(
+      `process ${lock.processId} has it open, and only one can: end that one, or, if it is no user of it, remove ${file}`
+    )
   }
   try {
     open.set(path, { lock, complete: hasDatabase(path, lock) })

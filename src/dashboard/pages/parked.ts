@@ -50,12 +50,16 @@ const failure = ({ fields, message, stack, tag }: ParkedMessage["error"], i: num
     html`<details class="stack"><summary>Stack</summary><pre tabindex="0">${lines(stack)}</pre></details>`
   }</div>`
 
+/** One more than are told, to tell that there are more. */
+const errorsOf = ({ operator }: Asked, subscription: string) =>
+  operator.parkedErrors(subscription, { limit: mostErrors + 1 })
+
 const groups = (
   asked: Asked,
   subscription: string,
-  all: ReadonlyArray<ParkedError>,
+  found: ReadonlyArray<ParkedError>,
   chosen: string | undefined
-): Html =>
+): Content => [
   table(
     "Errors",
     [
@@ -65,7 +69,7 @@ const groups = (
       { label: "Last" },
       ...asked.canAct ? [{ label: "", kind: "act" } as const] : []
     ],
-    all.map((each) => {
+    found.slice(0, mostErrors).map((each) => {
       const error = errorText(each)
       const fields = { subscription, error }
       const about = `messages with ${each.tag}`
@@ -105,7 +109,12 @@ const groups = (
       }
     }),
     "No message of this subscription is parked."
-  )
+  ),
+  found.length > mostErrors &&
+  html`<p class="cut">There are more errors than these ${
+    number(mostErrors)
+  }, which are the most frequent. <code>effect-message-store parked --errors --limit 1000</code> tells more.</p>`
+]
 
 const entry = (asked: Asked, each: ParkedMessage): Html => {
   const { attempts, error, key, message, messageId, parkedAt, partition, position, requeuedAt } = each
@@ -133,24 +142,26 @@ const entry = (asked: Asked, each: ParkedMessage): Html => {
   }</div></details></li>`
 }
 
-const all = (asked: Asked, name: string, count: number): Content =>
-  count > 0 && [
+const all = (asked: Asked, name: string, errors: ReadonlyArray<ParkedError>): Content => {
+  const count = errors.length > mostErrors ? "" : html`${number(errors.reduce((sum, each) => sum + each.count, 0))} `
+  return errors.length > 0 && [
     confirmed(asked, {
       action: "requeue",
       fields: { subscription: name, all: "yes" },
       label: "Requeue all …",
-      text: html`All ${number(count)} parked messages are handled again, by whoever runs <b>${name}</b>.`,
+      text: html`All ${count}parked messages are handled again, by whoever runs <b>${name}</b>.`,
       button: "Requeue all"
     }),
     confirmed(asked, {
       action: "discard",
       fields: { subscription: name, all: "yes" },
       label: "Discard all …",
-      text: html`All ${number(count)} parked messages are given up for good. They stay in their streams.`,
+      text: html`All ${count}parked messages are given up for good. They stay in their streams.`,
       button: "Discard all",
       isDangerous: true
     })
   ]
+}
 
 /** Buttons for the messages that are marked. */
 const marked = (asked: Asked, subscription: string): Content =>
@@ -172,7 +183,7 @@ const ofOne = (asked: Asked, name: string) =>
     const error = yield* errorOf(query.text("error"))
     const chosen = error && errorText(error)
     const cursor = query.text("cursor")
-    const errors = yield* operator.parkedErrors(name, { limit: mostErrors })
+    const errors = yield* errorsOf(asked, name)
     const page = yield* operator.parked(name, { error, cursor, limit: pageSize })
     const view: View = {
       title: `Parked · ${name}`,
@@ -182,7 +193,7 @@ const ofOne = (asked: Asked, name: string) =>
         heading(html`<span class="name">${name}</span>`, {
           kicker: html`<a href="${link("/parked")}">Parked</a>`,
           about: html`Dead letters of the subscription ${subscriptionLink(asked, name)}`,
-          aside: asked.canAct && all(asked, name, errors.reduce((sum, { count }) => sum + count, 0))
+          aside: asked.canAct && all(asked, name, errors)
         }),
         panel("Errors", groups(asked, name, errors, chosen)),
         panel(
@@ -211,8 +222,7 @@ const ofAll = (asked: Asked) =>
     const some = subscriptions.filter(({ totals }) => (totals?.parked ?? 0) > 0)
     const parts = yield* Effect.forEach(some.slice(0, mostShown), ({ name, totals }) =>
       Effect.map(
-        part(asked.operator.parkedErrors(name, { limit: mostErrors }), (errors) =>
-          groups(asked, name, errors, undefined)),
+        part(errorsOf(asked, name), (errors) => groups(asked, name, errors, undefined)),
         (shown) =>
           panel(name, shown, [
             totals !== undefined && totals.requeued > 0 && badge("warn", html`${number(totals.requeued)} requeued`),
