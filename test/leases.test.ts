@@ -33,10 +33,7 @@ import { stopping } from "../src/testing/subscription/stopping.ts"
 import { makeSuite } from "../src/testing/suite.ts"
 import { bouncedLayer, isInstalled } from "./support/pgbouncer.ts"
 
-/**
- * Claims by session are a fault there, though most of them go well: a lock that is given back in another session than the one
- * that took it stays, and its partition waits for ever.
- */
+/** Claims by session are a fault there: see `pooled.test.ts`. */
 const withoutSessions = Layer.effect(
   Storage.Storage,
   Effect.map(Storage.Storage, (storage) =>

@@ -220,7 +220,7 @@ describe("PostgreSQL subscriptions", () => {
           sql`update effect_message_store_claims_half set owner = ''`,
           Effect.flip(hasty.claim(0))
         ))
-        assert.strictEqual(failed.reason._tag, "LockTimeoutError")
+        assert.strictEqual(failed._tag === "SqlError" && failed.reason._tag, "LockTimeoutError")
         assert.isDefined(yield* other.claim(0))
       }))
 

@@ -2,7 +2,8 @@
  * Claims: which process may handle a partition.
  *
  * **By session**: depeche_db's advisory lock, held by the session of this process that is outside of the pool; so that
- * TypeScript and Python exclude each other. When that session ends, whatever the reason, the claims are free.
+ * TypeScript and Python exclude each other. When that session ends, whatever the reason, the claims are free. Behind a pooler by
+ * transaction there is no such session: whoever claims is told so (`client/pooled.ts`).
  *
  * **By lease** (`leases.ts`): a row with a time of expiry, for processes that reach the database through a pooler.
  *
@@ -23,9 +24,11 @@ import { SqlClient, type Statement } from "effect/sql"
 import type { SqlError } from "effect/sql/SqlError"
 import { hostname } from "node:os"
 import process from "node:process"
+import { SetupError } from "../errors.ts"
 import type { Claim, ClaimMode, Claims, ClaimToken } from "../Storage.ts"
 import * as Gathered from "./client/gathered.ts"
 import { perClient } from "./client/perClient.ts"
+import * as Pooled from "./client/pooled.ts"
 import { connectionOf, layer as sessionLayer, Session } from "./client/session.ts"
 import { int8 } from "./client/values.ts"
 import * as Leases from "./leases.ts"
@@ -51,14 +54,16 @@ export const layer = perClient(() =>
     ClaimHolder,
     Effect.gen(function*() {
       const session = yield* Session
-      const gather = yield* Gathered.make(yield* SqlClient.SqlClient)
+      const client = yield* SqlClient.SqlClient
+      const gather = yield* Gathered.make(client)
+      const pooled = Pooled.make(client)
       // By key: the session of a process would get its own locks again and again.
       const locked = new Set<bigint>()
       let hasWarned = false
       return ClaimHolder.of(Effect.fnUntraced(function*(sql, subscription, mode, label) {
         const owner = `${hostname()}:${process.pid}${label === undefined ? "" : ` ${label}`}`
         if (mode._tag === "Session" && session.isAvailable) {
-          return yield* bySession(session, gather, locked, subscription, owner)
+          return yield* bySession(session, pooled, gather, locked, subscription, owner)
         }
         if (mode._tag === "Session" && !hasWarned) {
           hasWarned = true
@@ -111,6 +116,7 @@ interface Lock {
 
 const bySession = Effect.fnUntraced(function*(
   session: Session["Service"],
+  pooled: Pooled.Pooled,
   gather: Gathered.Gather,
   locked: Set<bigint>,
   subscription: OpenedSubscription,
@@ -125,7 +131,20 @@ const bySession = Effect.fnUntraced(function*(
       forget(lock)
       Deferred.doneUnsafe(lost, Effect.void)
     }
-  })
+  }, pooled.look)
+  const isOneSession = Effect.suspend(() =>
+    pooled.has(connection.current())
+      ? Effect.fail(
+        new SetupError({
+          identifier: subscription.name,
+          reason:
+            "claims partitions by locks of a session, and reaches the database through a pooler that gives each transaction " +
+            "another session, in which locks would be left behind: use leases in all processes of the subscription, " +
+            "`claims: { lease: \"30 seconds\" }`, or connect past the pooler (docs/scale.md, Poolers)"
+        })
+      )
+      : Effect.void
+  )
 
   // Rows are locked in the order of partitions, by whoever locks several: nobody waits for whom he holds up.
   const takeAll = Effect.fnUntraced(function*(
@@ -148,7 +167,7 @@ const bySession = Effect.fnUntraced(function*(
         ), asked as (
           update ${table} c set is_wanted = true from wanted w
           where w.ask and not w.is_taken and c.partition = w.partition and c.held_by is not null and not c.is_wanted
-        ) select w.partition, w.is_taken, c.token, ${serverRun} as run from wanted w left join claimed c on c.partition = w.partition`,
+        ) select w.partition, w.is_taken, c.token, ${serverRun} as run, ${Pooled.inSession} from wanted w left join claimed c on c.partition = w.partition`,
         [
           wanted.map(({ key }) => int8(key)),
           wanted.map(({ partition }) => partition),
@@ -158,9 +177,10 @@ const bySession = Effect.fnUntraced(function*(
       ),
       (exit) => {
         const rows = exit._tag === "Success" ? exit.value.rows : []
+        pooled.note(opened, rows)
         const refused = new Set(rows.filter((row) => row["is_taken"] === false).map((row) => row["partition"]))
         const claimed = new Set(rows.filter((row) => row["token"] !== null).map((row) => row["partition"]))
-        const stands = connection.current() === opened
+        const stands = connection.current() === opened && !pooled.has(opened)
         // What fails after it got the lock (a time limit, say) has it still, and so has what met a lease.
         return Effect.forEach(
           wanted.filter(({ partition }) => !refused.has(partition) && !(stands && claimed.has(partition))),
@@ -169,6 +189,7 @@ const bySession = Effect.fnUntraced(function*(
         )
       }
     )
+    if (pooled.has(opened)) return []
     const rows = new Map(result.rows.map((row) => [row["partition"], row]))
     return wanted.map(({ partition }) => {
       const { run, token = null } = rows.get(partition) ?? {}
@@ -182,20 +203,23 @@ const bySession = Effect.fnUntraced(function*(
     return Effect.as(
       opened === undefined || held.length === 0
         ? Effect.void
-        : opened.query(
-          // Each has its row, and conflicts with that: so it is found in the index, whatever the planner took the table for.
-          `with mine as materialized (
+        : Effect.map(
+          opened.query(
+            // Each has its row, and conflicts with that: so it is found in the index, whatever the planner took the table for.
+            `with mine as materialized (
             select * from unnest($1::int8[], $2::int[], $3::int8[]) m(key, partition, token)
           ), released as (
             insert into ${table} as c (partition, token) select m.partition, m.token from mine m order by m.partition
             on conflict (partition) do update set held_by = null, owner = null, claimed_at = null
             where c.held_by = excluded.token
-          ) select pg_advisory_unlock(m.key) from mine m`,
-          [
-            held.map(({ key }) => int8(key)),
-            held.map(({ claim }) => claim.partition),
-            held.map(({ claim }) => int8(claim.token))
-          ]
+          ) select pg_advisory_unlock(m.key), ${Pooled.inSession} from mine m`,
+            [
+              held.map(({ key }) => int8(key)),
+              held.map(({ claim }) => claim.partition),
+              held.map(({ claim }) => int8(claim.token))
+            ]
+          ),
+          ({ rows }) => pooled.note(opened, rows)
         ),
       released.map(() => undefined)
     )
@@ -235,10 +259,13 @@ const bySession = Effect.fnUntraced(function*(
           locks.has(lock)
             ? Effect.map(
               opened.query(
-                `select ${paused} as is_paused from ${table} c where partition = $1::int and token = $2::int8`,
+                `select ${paused} as is_paused, ${Pooled.inSession} from ${table} c where partition = $1::int and token = $2::int8`,
                 [partition, int8(token)]
               ),
-              ({ rows }) => locks.has(lock) ? confirmation(rows) : "Fenced"
+              ({ rows }) => {
+                pooled.note(opened, rows)
+                return locks.has(lock) && !pooled.has(opened) ? confirmation(rows) : "Fenced"
+              }
             )
             : Effect.succeed("Fenced")
         )
@@ -262,7 +289,9 @@ const bySession = Effect.fnUntraced(function*(
     claim: Effect.fnUntraced(function*(partition, { ask = false } = {}) {
       const key = lockKey(subscription, partition)
       yield* connection.connected
+      yield* isOneSession
       const lock = yield* Effect.acquireRelease(take(partition, key, ask), release)
+      if (lock === undefined) yield* isOneSession
       return lock?.claim
     }),
     othersCannotAsk: true

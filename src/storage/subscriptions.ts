@@ -8,7 +8,7 @@
  */
 import type { DateTime, Duration, Effect, Schema, Scope } from "effect"
 import type { SqlError } from "effect/sql/SqlError"
-import type { StreamRebuiltError } from "../errors.ts"
+import type { SetupError, StreamRebuiltError } from "../errors.ts"
 import type { EncodedStoredMessage } from "./messages.ts"
 import type { PartitionHead } from "./partitions.ts"
 import type { EncodedLinkedMessage, PartitionQuery } from "./streams.ts"
@@ -58,13 +58,13 @@ export type ClaimMode = { readonly _tag: "Session" } | { readonly _tag: "Lease";
 /** The claims of one consumer. */
 export interface Claims {
   /**
-   * Undefined if another consumer has the partition, in this process or another. With `ask`, that consumer is asked to
+   * Undefined if another consumer has the partition, in this process or another. A `SetupError`: claims of this kind cannot be held. With `ask`, that consumer is asked to
    * yield it once it has had it for a while.
    */
   readonly claim: (
     partition: number,
     options?: { readonly ask?: boolean | undefined }
-  ) => Effect.Effect<Claim | undefined, SqlError, Scope.Scope>
+  ) => Effect.Effect<Claim | undefined, SetupError | SqlError, Scope.Scope>
   /** Whether consumers that cannot ask may want a partition: those of depeche_db, which try the same locks. */
   readonly othersCannotAsk: boolean
 }

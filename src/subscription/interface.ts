@@ -19,8 +19,11 @@ import type { Options } from "./options.ts"
 import type { ParkedMessage, Place, ReadParkedOptions, Replayed } from "./parked.ts"
 import type { Start } from "./start.ts"
 
-/** Why `run` ends: `onFailure: "stop"`; a permanent failure of the database; a transaction that is open. */
-export type RunError = HandlerError | StreamRebuiltError | InvalidArgumentError | SqlError
+/**
+ * Why `run` ends: `onFailure: "stop"`; a permanent failure of the database; a transaction that is open; claims by session behind
+ * a pooler by transaction (`SetupError`).
+ */
+export type RunError = HandlerError | StreamRebuiltError | InvalidArgumentError | SetupError | SqlError
 
 /** A message to be acknowledged by hand. The next of its partition comes after that. */
 export interface Unacknowledged<out A> extends Delivery<A> {

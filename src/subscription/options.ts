@@ -76,7 +76,8 @@ export interface Options<in A = unknown> {
   readonly onUnknownType?: "leave" | "skip" | "fail" | undefined
   /**
    * How partitions are claimed: by locks of one database session of this process (default), which are free as soon as it
-   * is gone; or by leases of a second to a day, for processes that reach the database through a pooler such as PgBouncer.
+   * is gone; or by leases of a second to a day, for processes that reach the database through a pooler such as PgBouncer: by session, `run` fails
+   * there with a `SetupError`.
    * All processes of a subscription have to do the same.
    */
   readonly claims?: "session" | { readonly lease: Duration.Input } | undefined

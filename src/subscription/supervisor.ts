@@ -7,7 +7,7 @@
  */
 import { Duration, Effect, Exit, Fiber, FiberSet, Latch, Random, Scope, Semaphore } from "effect"
 import type { SqlError } from "effect/sql/SqlError"
-import type { HandlerError, StreamRebuiltError } from "../errors.ts"
+import type { HandlerError, SetupError, StreamRebuiltError } from "../errors.ts"
 import * as Moment from "../internal/moment.ts"
 import { isTransient, retryTransient } from "../internal/transient.ts"
 import type { AggregatedStorage, Claim, ClaimMode, PendingPartition, SubscriptionStorage } from "../Storage.ts"
@@ -77,7 +77,7 @@ export const run = <R>(
   stream: AggregatedStorage,
   subscribed: SubscriptionStorage,
   options: SupervisorOptions<R>
-): Effect.Effect<void, HandlerError | StreamRebuiltError | SqlError, R> =>
+): Effect.Effect<void, HandlerError | SetupError | StreamRebuiltError | SqlError, R> =>
   Effect.scoped(Effect.gen(function*() {
     const { batchSize, concurrency, deliver, leaves, metrics, mode, name, redeliver, shutdown } = options
     const listener = yield* stream.listen

@@ -1,4 +1,4 @@
-/** PgBouncer in front of the run's server, sharing its sessions out by transaction. */
+/** PgBouncer in front of the run's server, sharing its sessions out by transaction, unless it is told otherwise. */
 import { PgClient } from "@effect/sql-pg"
 import { Effect, Layer, Redacted, type Scope } from "effect"
 import type { SqlClient, SqlError } from "effect/sql"
@@ -15,8 +15,18 @@ const program = ["pgbouncer", "/usr/sbin/pgbouncer"].find((name) => spawnSync(na
 
 export const isInstalled = program !== undefined
 
+/** How it shares sessions out. */
+interface Pooling {
+  readonly mode?: "session" | "transaction"
+  /** Whether the next statement of a client meets another session, also where nothing else happens (default). */
+  readonly inTurn?: boolean
+}
+
 /** Starts it, for the server at this URL; answers where it listens. Ends with the scope. */
-const start = Effect.fnUntraced(function*(server: URL): Effect.fn.Return<string, never, Scope.Scope> {
+const start = Effect.fnUntraced(function*(
+  server: URL,
+  pooling: Pooling
+): Effect.fn.Return<string, never, Scope.Scope> {
   const directory = yield* Effect.acquireRelease(
     Effect.promise(() => fs.mkdtemp(path.join(os.tmpdir(), "pgbouncer-"))),
     (made) => Effect.promise(() => fs.rm(made, { recursive: true }))
@@ -30,10 +40,10 @@ const start = Effect.fnUntraced(function*(server: URL): Effect.fn.Return<string,
     "listen_addr =",
     `unix_socket_dir = ${directory}`,
     "auth_type = any",
-    "pool_mode = transaction",
+    `pool_mode = ${pooling.mode ?? "transaction"}`,
     "default_pool_size = 12",
     "min_pool_size = 3",
-    "server_round_robin = 1", // the next statement of a client meets another session, also where nothing else happens
+    `server_round_robin = ${pooling.inTurn === false ? 0 : 1}`,
     "ignore_startup_parameters = extra_float_digits"
   ]
   const file = path.join(directory, "pgbouncer.ini")
@@ -63,16 +73,19 @@ const start = Effect.fnUntraced(function*(server: URL): Effect.fn.Return<string,
 })
 
 /** A client on a new, empty database, through PgBouncer, which cannot keep prepared statements. */
-export const bouncedLayer: Layer.Layer<PgClient.PgClient | SqlClient.SqlClient, SqlError.SqlError> = Layer.unwrap(
-  Effect.gen(function*() {
-    const { config } = yield* PgClient.PgClient
-    const directory = yield* start(new URL(inject("postgresUrl")))
-    return PgClient.layer({
-      url: Redacted.make(
-        `postgresql:///${config.database}?user=postgres&host=${encodeURIComponent(directory)}&port=6432`
-      ),
-      prepare: false,
-      maxConnections: 10
+export const bounced = (pooling: Pooling): Layer.Layer<PgClient.PgClient | SqlClient.SqlClient, SqlError.SqlError> =>
+  Layer.unwrap(
+    Effect.gen(function*() {
+      const { config } = yield* PgClient.PgClient
+      const directory = yield* start(new URL(inject("postgresUrl")), pooling)
+      return PgClient.layer({
+        url: Redacted.make(
+          `postgresql:///${config.database}?user=postgres&host=${encodeURIComponent(directory)}&port=6432`
+        ),
+        prepare: false,
+        maxConnections: 10
+      })
     })
-  })
-).pipe(Layer.provide(databaseLayer({ maxConnections: 1 })))
+  ).pipe(Layer.provide(databaseLayer({ maxConnections: 1 })))
+
+export const bouncedLayer = bounced({})

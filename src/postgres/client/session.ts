@@ -133,22 +133,29 @@ export const layer = perClient(() =>
   )
 )
 
-/** The session's connection, while there is one, for those who share it with others. */
-export const connectionOf = Effect.fnUntraced(function*(session: Session["Service"], onLost: () => void) {
+/** The session's connection, while there is one, for those who share it with others; `prepare` comes before it is used. */
+export const connectionOf = Effect.fnUntraced(function*(
+  session: Session["Service"],
+  onLost: () => void,
+  prepare: (connection: Connection) => Effect.Effect<void> = () => Effect.void
+) {
   const open = Latch.makeUnsafe(false)
   let connection: Connection | undefined
   yield* session.use((opened) =>
-    Effect.acquireRelease(
-      Effect.sync(() => {
-        connection = opened
-        open.openUnsafe()
-      }),
-      () =>
+    Effect.andThen(
+      prepare(opened),
+      Effect.acquireRelease(
         Effect.sync(() => {
-          connection = undefined
-          open.closeUnsafe()
-          onLost()
-        })
+          connection = opened
+          open.openUnsafe()
+        }),
+        () =>
+          Effect.sync(() => {
+            connection = undefined
+            open.closeUnsafe()
+            onLost()
+          })
+      )
     ).pipe(Effect.andThen(Effect.never))
   )
   return { connected: open.await, current: () => connection }
