@@ -46,15 +46,22 @@ const anchorsOf = (document: string) => {
   })
 }
 
+const { files, homepage } = JSON.parse(read("package.json"))
+
+/** What is not in the package is linked to in the repository, for those who read what npm has installed. */
+const repository = `${homepage.replace(/#.*$/, "")}/blob/main/`
+
+/** Links to files, from the document that has them or from the repository's root. */
 const linksOf = (document: string) =>
   Array.from(
     proseOf(document).replaceAll(/`[^`\n]*`/g, (code) => code.replaceAll(/[[\]()]/g, "")).matchAll(/\]\(([^)\s]+)\)/g),
     ([, target = ""]) => target
-  ).filter((target) => !/^[a-z]+:/.test(target))
+  ).filter((target) => target.startsWith(repository) || !/^[a-z]+:/.test(target))
 
 /** The file that a link leads to, as a path from the root, and the anchor in it. */
 const resolve = (document: string, link: string) => {
   const [file = "", anchor] = link.split("#")
+  if (file.startsWith(repository)) return { file: file.slice(repository.length), anchor }
   return { file: file === "" ? document : path.posix.join(path.posix.dirname(document), file), anchor }
 }
 
@@ -78,6 +85,14 @@ describe("links", () => {
       const { anchor, file } = resolve(document, link)
       assert.isTrue(fs.existsSync(path.join(root, file)), `${link}: there is no ${file}`)
       if (anchor !== undefined) assert.include(anchorsOf(file), anchor, link)
+    }
+  })
+
+  it("of what is in the package lead to files in it, or to the repository", () => {
+    const isPacked = (file: string) => files.some((each: string) => file === each || file.startsWith(`${each}/`))
+    for (const document of documents.filter(isPacked)) {
+      const leading = linksOf(document).filter((link) => !link.startsWith(repository))
+      assert.deepStrictEqual(leading.filter((link) => !isPacked(resolve(document, link).file)), [], document)
     }
   })
 

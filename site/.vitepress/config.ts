@@ -30,6 +30,7 @@ const production = [
   "docs/dashboard.md",
   "docs/telemetry.md",
   "docs/availability.md",
+  "docs/scale.md",
   "docs/python.md",
   "docs/reference.md",
   "docs/limits.md",

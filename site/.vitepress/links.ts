@@ -1,6 +1,6 @@
 /**
- * Links as they are written for a reader of the repository, made to work on the site: one to a page leads to that page,
- * one to any other file leads to the repository. A link to a file that does not exist fails the build.
+ * Links as they are written for a reader of the repository, or of the package, made to work on the site: one to a page leads to that
+ * page, one to any other file leads to the repository. A link to a file that does not exist fails the build.
  */
 import { existsSync, statSync } from "node:fs"
 import { dirname, relative, resolve } from "node:path"
@@ -17,10 +17,16 @@ export interface LinkOptions {
 }
 
 export const links = (markdown: MarkdownRenderer, { collected, pathOf, repository, root }: LinkOptions): void => {
+  const inRepository = `${repository}/blob/main/`
   const target = (page: string, href: string): string => {
     const [path = "", hash] = href.split("#")
-    if (path === "" || path.startsWith("/") || page.startsWith("api/") || /^[a-z]+:/.test(path)) return href
-    const file = resolve(root, dirname(page), decodeURI(path))
+    const isInRepository = path.startsWith(inRepository)
+    if (!isInRepository && (path === "" || path.startsWith("/") || page.startsWith("api/") || /^[a-z]+:/.test(path))) {
+      return href
+    }
+    const file = isInRepository
+      ? resolve(root, decodeURI(path.slice(inRepository.length)))
+      : resolve(root, dirname(page), decodeURI(path))
     if (!existsSync(file)) throw new Error(`${page} links to ${href}, which does not exist`)
     const name = relative(root, file)
     const found = pathOf(name)
