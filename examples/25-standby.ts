@@ -5,7 +5,7 @@
  */
 import { PgClient } from "@effect/sql-pg"
 import { Console, Effect, Layer, Redacted, Schema, Stream } from "effect"
-import { Message, MessageStore } from "effect-message-store"
+import { AggregatedStream, Message, MessageStore, Partitioner } from "effect-message-store"
 import { layerDatabase } from "./database.ts"
 
 class OrderPlaced extends Schema.TaggedClass<OrderPlaced>()("OrderPlaced", {
@@ -15,6 +15,16 @@ class OrderPlaced extends Schema.TaggedClass<OrderPlaced>()("OrderPlaced", {
 class Orders
   extends MessageStore.Service<Orders>()("examples/Orders", { name: "example_standby", schema: OrderPlaced })
 {}
+
+// What defines the aggregated stream, for both: the class that links and handles, and whoever reads a standby.
+const allOrders = { name: "example_standby_all", patterns: "order-%", partitioner: Partitioner.constant() } as const
+class AllOrders extends AggregatedStream.Service<AllOrders>()("examples/AllOrders", { store: Orders, ...allOrders }) {}
+
+const count = Effect.gen(function*() {
+  const replica = yield* Orders.ReadOnly
+  const stream = yield* replica.aggregatedStream(allOrders)
+  return (yield* stream.statistics).messages
+})
 
 const place = Effect.gen(function*() {
   const orders = yield* Orders
@@ -31,10 +41,15 @@ const show = Effect.fn("show")(function*(globalPosition: number) {
   )
 })
 
-const program = Effect.flatMap(place, ({ globalPosition }) => show(globalPosition))
+const program = Effect.gen(function*() {
+  const { globalPosition } = yield* place
+  yield* show(globalPosition)
+  yield* (yield* AllOrders).projector.runOnce
+  yield* Console.log(`linked: ${yield* count}`)
+})
 
 const standbyUrl = process.env["STANDBY_URL"]
-const primary = Layer.provideMerge(Orders.layer, layerDatabase())
+const primary = AllOrders.layer.pipe(Layer.provideMerge(Orders.layer), Layer.provideMerge(layerDatabase()))
 const standby = standbyUrl
   ? Orders.layerReadOnly.pipe(Layer.provide(PgClient.layer({ url: Redacted.make(standbyUrl) })))
   : Orders.layerReadOnlyOnPrimary

@@ -206,7 +206,7 @@ describe("examples", () => {
   it("25: reads what it has written, from a standby if there is one", async () => {
     const finished = await run("25-standby.ts")
     assertSucceeded(finished)
-    assert.deepStrictEqual(finished.lines, ["1: 25"])
+    assert.deepStrictEqual(finished.lines, ["1: 25", "linked: 1"])
   })
 
   it("27: shows the store beside the application's routes, to operators alone", async () => {

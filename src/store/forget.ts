@@ -49,9 +49,11 @@ export interface Forgetting {
    *
    * **Details**
    *
-   * What was encrypted in a transaction that is still open is forgotten too: it is waited for. To forget somebody twice, or
-   * somebody who is not known, does nothing but write the notice again, and be remembered. Messages, tags, metadata and ids stay
-   * as they are; `delete` and `redact` are for them. Fails with an `InvalidArgumentError` if the schema has no personal fields.
+   * What was encrypted in a transaction that is still open is forgotten too: it is waited for. A subject that has no key, since
+   * nothing personal was written for it yet, is forgotten as well: that is remembered, so that `whenForgotten` decides on
+   * what is written for it from then on. To forget it again changes nothing. The notice is written each time. Messages, tags,
+   * metadata and ids stay as they are; `delete` and `redact` are for them. Fails with an `InvalidArgumentError` if the schema has no
+   * personal fields. Who waits for a read model waits for the notice: its position is the `head` of its stream.
    *
    * **Gotchas**
    *

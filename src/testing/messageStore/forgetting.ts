@@ -187,6 +187,8 @@ export const forgetting: Part = (it, { concurrentTransactions }) => {
         yield* customers.forget(one)
         yield* stream.projector.runOnce
         assert.deepInclude(yield* subscription.drain(handle), { handled: 1, parked: 0, left: 0 })
+        const { globalPosition: noticed = 0 } = yield* customers.head(`forgotten ${one}`)
+        yield* subscription.waitUntilProcessed(noticed, "5 seconds")
         assert.deepStrictEqual(Array.from(kept), [[two, "2"]])
         assert.deepStrictEqual(partitioned, ["Forgotten", "Forgotten", "SubjectForgotten"])
         // Whoever reads again, from the beginning or the end.
