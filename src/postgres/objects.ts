@@ -122,7 +122,8 @@ export const taggingLockKey = ({ taggedTypesTable }: Objects): string =>
 
 /**
  * SQL for what tells one run of a server from every other: when it began, in microseconds. It is another one after each failover,
- * by which commits that this process has seen may be lost, and versions, positions and fencing tokens given once more.
+ * by which commits that this process has seen may be lost, and versions, positions and fencing tokens given once more. It is part of
+ * what migrations make: `<run>`.
  */
 export const serverRun =
   "(pg_catalog.date_part('epoch'::text, pg_catalog.pg_postmaster_start_time()) operator(pg_catalog.*) 1000000::float8)::int8"
@@ -138,7 +139,8 @@ export const editionOf = ({ editionsTable }: Store, key: string): string =>
 export const timeAdded = ({ timeZone }: Store, row: string): string =>
   `coalesce(${row}.recorded_at, ${row}.added_at at time zone ${literal(timeZone)})`
 
-const literal = (text: string): string => `'${text.replaceAll("'", "''")}'`
+/** A text as a literal of SQL. */
+export const literal = (text: string): string => `'${text.replaceAll("'", "''")}'`
 
 export interface StreamObjects {
   readonly table: string

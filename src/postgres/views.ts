@@ -4,6 +4,7 @@ import type { SqlClient } from "effect/sql/SqlClient"
 import type { SqlError } from "effect/sql/SqlError"
 import type { Fragment } from "effect/sql/Statement"
 import { tableOf } from "../storage/versions.ts"
+import { literal } from "./objects.ts"
 
 /**
  * Makes the views show the tables of a version, in the transaction that is open. A view whose columns stay what they are,
@@ -33,8 +34,6 @@ export const hideViews = (
 /** A name in a schema. Schemas may have dots in their names. */
 export const qualified = (sql: SqlClient, place: string, name: string): Fragment =>
   sql.literal(`"${place.replaceAll("\"", "\"\"")}"."${name}"`)
-
-const literal = (text: string): string => `'${text.replaceAll("'", "''")}'`
 
 const showing = (place: string, view: string, table: string): string =>
   `do $show$

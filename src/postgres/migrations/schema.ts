@@ -1,5 +1,5 @@
 /** What migrations share, and what never changes. */
-import type { Objects } from "../objects.ts"
+import { literal, type Objects, serverRun } from "../objects.ts"
 
 /**
  * Makes a migration work in the schema of a table, where that is visible, else in the one where objects are made: a role
@@ -32,7 +32,7 @@ begin
     ('<tags>', pg_catalog.quote_literal(
       pg_catalog.current_schema()::text operator(pg_catalog.||) '.${objects.tagsTable}:'::text
     ) operator(pg_catalog.||) '::text'::text),
-    ('<run>', '(pg_catalog.date_part(''epoch''::text, pg_catalog.pg_postmaster_start_time()) operator(pg_catalog.*) 1000000::float8)::int8'),
+    ('<run>', ${literal(serverRun)}),
     ('<zone>', pg_catalog.quote_literal(s.time_zone)),
     ('<prefix>', case when s.lock_prefix operator(pg_catalog.=) '' then ''
       else pg_catalog.quote_literal(s.lock_prefix) operator(pg_catalog.||) '::text operator(pg_catalog.||) '::text end),

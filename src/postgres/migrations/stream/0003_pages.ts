@@ -9,9 +9,6 @@ const results = `out state text, out stored text, out began boolean, out linked 
 const settings = `${searchPath} set enable_seqscan to off set jit to off set lock_timeout to '5s'
 set timezone to <zone>`
 
-/** Tells one run of the server from every other. */
-const serverRun = "extract(epoch from pg_postmaster_start_time())::text"
-
 const declare = (stream: StreamObjects): string =>
   `language plpgsql ${settings} as $function$
 #variable_conflict use_column
@@ -181,7 +178,7 @@ begin
   state := case when _scanned < _limit and _bytes > 0 then 'done' else 'more' end;
   token := jsonb_build_object('target', _state.target, 'seen', _state.seen, 'epoch', _state.epoch, 'last', _state.last,
     'from', _state.cursor, 'cursor', _to, 'done', state = 'done', 'began', began,
-    'run', coalesce(_after::jsonb ->> 'run', ${serverRun}));
+    'run', coalesce(_after::jsonb ->> 'run', <run>::text));
   message_id := null;
   message := null;
   metadata := null;
@@ -202,7 +199,7 @@ begin
   select * into _state from ${stream.projectionTable} where is_only;
   began := (_page ->> 'began')::boolean;
   if _state.target::text is distinct from _page ->> 'target' or _state.cursor <> (_page ->> 'from')::bigint
-    or _page ->> 'run' is distinct from ${serverRun} -- transaction ids may be given once more after a failover
+    or _page ->> 'run' is distinct from <run>::text -- transaction ids may be given once more after a failover
   then
     state := 'moved';
     linked := 0;
