@@ -239,6 +239,11 @@ describe("effect-message-store", () => {
           assert.deepInclude(JSON.parse(out), { stream: "order-1", globalPosition: written.globalPosition })
           assertHarmless(out)
           assert.deepStrictEqual({ code, errors }, { code: 130, errors: "" })
+          // Nobody handles them, but not for long.
+          yield* (yield* All).projector.runOnce
+          const status = yield* run(url, "status")
+          assert.include(status.out, "invoices\tall_orders\t2")
+          assert.match(status.out, /\nnothing is wrong; 2 messages wait\n$/)
         }),
         Layer.fresh(Services)
       )

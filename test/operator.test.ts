@@ -136,6 +136,44 @@ describe("an operator", () => {
     }).pipe(Effect.provide(Layer.fresh(databaseLayer({ maxConnections: 1 })))))
 
   test(
+    "warns of messages that nobody has taken up for half a minute, linked or not",
+    Effect.gen(function*() {
+      const sql = yield* SqlClient.SqlClient
+      yield* prepared
+      const waitFor = (seconds: number) =>
+        sql`update depeche_msgs_transfers set recorded_at = clock_timestamp() - ${seconds}::float8 * interval '1 second'`
+      yield* operated((operator) =>
+        Effect.gen(function*() {
+          const health = Effect.map(operator.health(), ({ isHealthy, problems, waiting }) => ({
+            isHealthy,
+            waiting,
+            problems: problems.map(({ kind, of, severity }) => `${severity}: ${of} ${kind}`)
+          }))
+          assert.deepStrictEqual(yield* health, { isHealthy: true, problems: [], waiting: 1 })
+          yield* waitFor(40)
+          const unclaimed = "warning: consumer unclaimed"
+          assert.deepStrictEqual(yield* health, { isHealthy: true, problems: [unclaimed], waiting: 1 })
+          yield* Effect.provide(
+            Effect.flatMap(Transfers, (transfers) => transfers.write("s", moved())),
+            Layer.fresh(Transfers.layer)
+          )
+          yield* waitFor(40)
+          const problems = ["warning: merged projectorBehind", unclaimed]
+          assert.deepStrictEqual(yield* health, { isHealthy: true, problems, waiting: 2 })
+          const [consumer] = (yield* operator.subscriptions()).items
+          assert.strictEqual(consumer?.totals?.lag, 2)
+          yield* waitFor(301)
+          assert.deepStrictEqual(yield* health, {
+            isHealthy: false,
+            problems: problems.map((each) => each.replace("warning", "error")),
+            waiting: 2
+          })
+        })
+      )
+    })
+  )
+
+  test(
     "tells of transactions that are open for long, and of objects of another version",
     Effect.gen(function*() {
       const sql = yield* SqlClient.SqlClient

@@ -40,13 +40,15 @@ const pages = <A, E>(list: (cursor: string | undefined) => Effect.Effect<Page<A>
 const severities: Readonly<Record<Problem["severity"], Colour>> = { error: "red", warning: "yellow" }
 
 const problems = (health: Health) =>
-  Effect.forEach(health.problems, ({ kind, message, of, partition, severity, since }) =>
-    line(
-      `${severity}: ${of}${partition === undefined ? "" : ` partition ${partition}`}: ${message} [${kind}${
-        since === undefined ? "" : ` since ${time(since)}`
-      }]`,
-      severities[severity]
-    ), { discard: true })
+  health.problems.length === 0
+    ? line(health.waiting === 0 ? "all is well" : `nothing is wrong; ${health.waiting} messages wait`, "green")
+    : Effect.forEach(health.problems, ({ kind, message, of, partition, severity, since }) =>
+      line(
+        `${severity}: ${of}${partition === undefined ? "" : ` partition ${partition}`}: ${message} [${kind}${
+          since === undefined ? "" : ` since ${time(since)}`
+        }]`,
+        severities[severity]
+      ), { discard: true })
 
 const stateOf = ({ totals }: SubscriptionStatus): string => {
   if (totals === undefined) return "outdated"
@@ -126,7 +128,7 @@ const statusOf = (operator: OperatorService) =>
         )
       }
       yield* line("")
-      yield* health.problems.length === 0 ? line("all is well", "green") : problems(health)
+      yield* problems(health)
     })
     yield* show({ ...overview, health, aggregatedStreams, subscriptions, projections }, people)
   })
@@ -156,7 +158,7 @@ const check = Command.make("check", {
       progress: of(progress),
       transaction: of(transaction)
     })
-    yield* show(health, health.problems.length === 0 ? line("all is well", "green") : problems(health))
+    yield* show(health, problems(health))
     if (!health.isHealthy) return yield* new Unhealthy()
   }))).pipe(Command.withDescription("Whether all is well: exits with 1 and the reasons if not"))
 

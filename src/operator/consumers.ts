@@ -1,7 +1,6 @@
 /** Aggregated streams, subscriptions and projections, and how they are. */
 import { Duration, Effect, Result } from "effect"
 import type { DateTime } from "effect"
-import type { SqlError } from "effect/sql/SqlError"
 import type { InvalidArgumentError } from "../errors.ts"
 import { checkPartition, checkWhole, maximumPartition } from "../internal/checks.ts"
 import type { BuiltIn } from "../Partitioner.ts"
@@ -54,7 +53,7 @@ export interface SubscriptionStatus {
   /** The version of a projection that it belongs to. */
   readonly projection: { readonly name: string; readonly version: number } | undefined
   readonly objects: ObjectsVersion
-  /** Undefined if its objects are of an earlier version. */
+  /** Undefined if its objects are of an earlier version. Its lag and age count what is not linked yet as well. */
   readonly totals: SubscriptionTotals | undefined
 }
 
@@ -117,14 +116,46 @@ export const streamStatus = (opened: Opened) =>
     return { ...described, progress }
   })
 
-export const subscriptionStatus = (storage: OperatorStorage) =>
+/** What waits to be linked: no subscription has it behind it. */
+export interface NotLinked {
+  readonly messages: number
+  readonly age: Duration.Duration | undefined
+}
+
+/** Asks each aggregated stream once. */
+export const notLinkedIn = Effect.fnUntraced(function*(opened: Opened, { aggregatedStreams }: Catalogue) {
+  const asked = new Map<string, Effect.Effect<NotLinked, OperatorError>>()
+  for (const stream of aggregatedStreams) {
+    if (isOutdated(stream.objects)) continue
+    const ask = Effect.gen(function*() {
+      const { waiting, waitingFor } = yield* opened.open(stream)
+      const age = yield* waitingFor
+      return { messages: yield* waiting, age: age === undefined ? undefined : Duration.millis(age) }
+    })
+    asked.set(stream.definition.name, yield* Effect.cached(ask))
+  }
+  return ({ aggregatedStream }: CataloguedConsumer): Effect.Effect<NotLinked, OperatorError> =>
+    asked.get(aggregatedStream) ?? Effect.succeed({ messages: 0, age: undefined })
+})
+
+const oldest = (one: Duration.Duration | undefined, other: Duration.Duration | undefined) =>
+  one === undefined || other === undefined ? one ?? other : Duration.max(one, other)
+
+export const subscriptionStatus = (
+  storage: OperatorStorage,
+  notLinked: (consumer: CataloguedConsumer) => Effect.Effect<NotLinked, OperatorError>
+) =>
   Effect.fnUntraced(function*(
     catalogue: Catalogue,
     consumer: CataloguedConsumer
-  ): Effect.fn.Return<SubscriptionStatus, SqlError> {
+  ): Effect.fn.Return<SubscriptionStatus, OperatorError> {
     const { aggregatedStream, name, objects } = consumer
-    const totals = isOutdated(objects) ? undefined : yield* storage.totals(consumer)
-    return { name, aggregatedStream, projection: projectionOf(catalogue, name), objects, totals }
+    const described = { name, aggregatedStream, projection: projectionOf(catalogue, name), objects }
+    if (isOutdated(objects)) return { ...described, totals: undefined }
+    // First: one that is linked meanwhile is not left out.
+    const { age, messages } = yield* notLinked(consumer)
+    const totals = yield* storage.totals(consumer)
+    return { ...described, totals: { ...totals, lag: totals.lag + messages, age: oldest(totals.age, age) } }
   })
 
 export const projectionStatus = (opened: Opened) =>
@@ -161,11 +192,11 @@ export const make = (storage: OperatorStorage, opened: Opened, typeOf: TypeOf) =
       ),
 
     subscriptions: (options?: PageOptions): Effect.Effect<Page<SubscriptionStatus>, OperatorError> =>
-      Effect.flatMap(
-        storage.catalogue,
-        (catalogue) =>
-          paged(options, catalogue.subscriptions, nameOf, (each) => subscriptionStatus(storage)(catalogue, each))
-      ),
+      Effect.gen(function*() {
+        const catalogue = yield* storage.catalogue
+        const status = subscriptionStatus(storage, yield* notLinkedIn(opened, catalogue))
+        return yield* paged(options, catalogue.subscriptions, nameOf, (each) => status(catalogue, each))
+      }),
 
     projections: (options?: PageOptions): Effect.Effect<Page<ProjectionStatus>, OperatorError> =>
       Effect.flatMap(

@@ -14,8 +14,16 @@ import {
   subscriptionOf,
   type Vitals
 } from "../Storage.ts"
-import { projectionStatus, type StreamProgress, streamStatus, subscriptionStatus } from "./consumers.ts"
+import {
+  type NotLinked,
+  notLinkedIn,
+  projectionStatus,
+  type StreamProgress,
+  streamStatus,
+  subscriptionStatus
+} from "./consumers.ts"
 import { isNewer, isOutdated, type Opened, type OperatorError } from "./opened.ts"
+import { ifLong, type Problem, problem, type ProblemKind, toText } from "./problem.ts"
 
 /** What is out of order beyond these, counts. */
 export interface HealthBounds {
@@ -35,63 +43,16 @@ export interface HealthBounds {
   readonly sessions?: number | undefined
 }
 
-/**
- * What is wrong:
- *
- * - `outdated`, `newer`: database objects are older than this build, which cannot work with them, or newer;
- * - `projectorDown`, `projectorBehind`: nobody links messages, or too slowly;
- * - `late`, `lagging`: messages wait for too long, or too many do, though somebody handles them;
- * - `unclaimed`: messages wait, and no process has claimed their partition;
- * - `stuck`: a partition is claimed, and nothing was acknowledged for long;
- * - `halted`, `unknownType`: a partition does not go on because of its next message;
- * - `paused`: somebody has said so;
- * - `parked`: dead letters;
- * - `rebuilt`: the aggregated stream was rebuilt, and the subscription has to be reset;
- * - `schedulerDown`, `refused`: nobody moves scheduled messages that are due, or some cannot be written;
- * - `untagged`: messages that were stored before their tags were declared do not have them yet;
- * - `transaction`: one is open for long, so that PostgreSQL cannot clean up, and projectors look back far;
- * - `sessions`: the server has few left;
- * - `notAllowed`: this role may not look at something.
- */
-export type ProblemKind =
-  | "outdated"
-  | "newer"
-  | "projectorDown"
-  | "projectorBehind"
-  | "late"
-  | "lagging"
-  | "unclaimed"
-  | "stuck"
-  | "halted"
-  | "unknownType"
-  | "paused"
-  | "parked"
-  | "rebuilt"
-  | "schedulerDown"
-  | "refused"
-  | "untagged"
-  | "transaction"
-  | "sessions"
-  | "notAllowed"
-
-/** Something that is wrong. */
-export interface Problem {
-  readonly kind: ProblemKind
-  /** A warning leaves the store healthy. */
-  readonly severity: "error" | "warning"
-  /** Of what: the name of the store, an aggregated stream, a subscription; or `"database"`. */
-  readonly of: string
-  readonly partition: number | undefined
-  readonly since: DateTime.Utc | undefined
-  /** A sentence, on one line. */
-  readonly message: string
-}
-
 /** How a store is. */
 export interface Health {
   /** Whether nothing is wrong but what is a warning. */
   readonly isHealthy: boolean
   readonly problems: ReadonlyArray<Problem>
+  /**
+   * How many messages wait: to be linked, or linked and not acknowledged by a subscription, each of which counts for itself. Not
+   * those of versions that readers do not see.
+   */
+  readonly waiting: number
   /** By the clock of the database. */
   readonly at: DateTime.Utc
 }
@@ -130,18 +91,6 @@ const checkBounds = (given: HealthBounds): Result.Result<Bounds, InvalidArgument
   })
 }
 
-const toText = (duration: Duration.Duration): string => {
-  const seconds = Math.floor(Duration.toSeconds(duration))
-  const [days, hours, minutes] = [
-    Math.floor(seconds / 86_400),
-    Math.floor(seconds / 3600) % 24,
-    Math.floor(seconds / 60) % 60
-  ]
-  if (days > 0) return `${days} d ${hours} h`
-  if (hours > 0) return `${hours} h ${minutes} min`
-  return minutes > 0 ? `${minutes} min ${seconds % 60} s` : `${seconds} s`
-}
-
 /** Whether the database has said that the role may not. */
 const isForbidden = (error: unknown): error is SqlError =>
   Predicate.isTagged(error, "SqlError") && (error as SqlError).reason._tag === "AuthorizationError"
@@ -149,21 +98,6 @@ const isForbidden = (error: unknown): error is SqlError =>
 /** What the database itself says of a failure. */
 export const saidBy = ({ message, reason: { cause } }: SqlError): string =>
   printable(Predicate.hasProperty(cause, "message") ? String(cause.message) : message)
-
-interface More {
-  readonly severity?: Problem["severity"]
-  readonly partition?: number | undefined
-  readonly since?: DateTime.Utc | undefined
-}
-
-const problem = (of: string, kind: ProblemKind, message: string, more: More = {}): Problem => ({
-  kind,
-  severity: more.severity ?? "error",
-  of,
-  partition: more.partition,
-  since: more.since,
-  message
-})
 
 export const make = (
   storage: Storage["Service"],
@@ -187,9 +121,10 @@ export const make = (
       const message = `no projector has looked for ${toText(silent)}: ${waiting} messages wait`
       return [problem(of, "projectorDown", message, { since: scannedAt })]
     }
-    return waitingFor !== undefined && Duration.isGreaterThan(waitingFor, age)
-      ? [problem(of, "projectorBehind", `${waiting} messages wait to be linked, the first for ${toText(waitingFor)}`)]
-      : []
+    return waitingFor === undefined ? [] : ifLong(waitingFor, age, (severity) => {
+      const message = `${waiting} messages wait to be linked, the first for ${toText(waitingFor)}`
+      return problem(of, "projectorBehind", message, { severity })
+    })
   }
 
   const ofPartition = (
@@ -200,7 +135,6 @@ export const make = (
   ): ReadonlyArray<Problem> => {
     const { acknowledgedAt, age, checkpoint, claimedAt, claimedBy, halted, partition, paused, position, unknownType } =
       each
-    const isOver = age !== undefined && Duration.isGreaterThan(age, bounds.age)
     if (halted !== undefined) {
       const why = printable(`${halted.error.tag}: ${halted.error.message}`).slice(0, 200)
       const message = `is halted at message ${halted.messageId}, position ${halted.position}: ${why}`
@@ -214,8 +148,11 @@ export const make = (
     }
     if (paused !== undefined || age === undefined) return [] // told of the subscription as a whole
     const behind = `${position - checkpoint} messages wait, the first for ${toText(age)}`
-    if (!isOver) return []
-    if (claimedBy === undefined) return [problem(of, "unclaimed", `nobody has claimed it: ${behind}`, { partition })]
+    if (claimedBy === undefined) {
+      const message = `nobody has claimed it: ${behind}`
+      return ifLong(age, bounds.age, (severity) => problem(of, "unclaimed", message, { partition, severity }))
+    }
+    if (!Duration.isGreaterThan(age, bounds.age)) return []
     const last = [claimedAt, acknowledgedAt].reduce(
       (latest, time) => time === undefined ? latest : latest === undefined ? time : DateTime.max(latest, time),
       undefined
@@ -232,15 +169,18 @@ export const make = (
     catalogue: Catalogue,
     consumer: Catalogue["subscriptions"][number],
     idle: ReadonlySet<string>,
+    notLinked: (consumer: Catalogue["subscriptions"][number]) => Effect.Effect<NotLinked, OperatorError>,
+    counted: (messages: number) => void,
     bounds: Bounds,
     now: DateTime.Utc
   ): Effect.fn.Return<ReadonlyArray<Problem>, OperatorError> {
     const of = consumer.name
-    const { totals } = yield* subscriptionStatus(operator)(catalogue, consumer)
+    const { totals } = yield* subscriptionStatus(operator, notLinked)(catalogue, consumer)
     if (totals === undefined) return [] // outdated
     if (totals.isVoid) {
       return [problem(of, "rebuilt", "its aggregated stream was rebuilt: reset it")]
     }
+    if (!idle.has(of)) counted(totals.lag - (yield* notLinked(consumer)).messages)
     const all = yield* operator.partitions(consumer, { after: undefined, limit: mostPartitions, onlyUnfinished: true })
     const partitions = all.flatMap((each) => ofPartition(of, each, bounds, now))
       // A version that readers do not see may be far behind.
@@ -341,6 +281,11 @@ export const make = (
       vitals: operator.vitals(Duration.toMillis(bounds.transaction))
     }))
     const { now } = vitals
+    const notLinked = yield* notLinkedIn(opened, catalogue)
+    let waiting = 0
+    const count = (messages: number) => {
+      waiting += messages
+    }
     /** Subscriptions of versions that readers do not see. */
     const idle = new Set<string>()
     const versionsOf = (projection: Catalogue["projections"][number]) =>
@@ -361,7 +306,10 @@ export const make = (
       problems.push(
         ...yield* allowed(
           of,
-          Effect.map(status, ({ progress }) => progress === undefined ? [] : ofStream(of, progress, bounds, now))
+          Effect.map(status, ({ progress }) => {
+            count(progress?.waiting ?? 0)
+            return progress === undefined ? [] : ofStream(of, progress, bounds, now)
+          })
         )
       )
     }
@@ -369,12 +317,14 @@ export const make = (
       problems.push(...yield* allowed(projection.name, versionsOf(projection)))
     }
     for (const consumer of catalogue.subscriptions.filter(isCurrent)) {
-      problems.push(...yield* allowed(consumer.name, ofSubscription(catalogue, consumer, idle, bounds, now)))
+      problems.push(
+        ...yield* allowed(consumer.name, ofSubscription(catalogue, consumer, idle, notLinked, count, bounds, now))
+      )
     }
     for (const table of catalogue.unreadable) {
       problems.push(problem(table, "notAllowed", "this role may not read this table", { severity: "warning" }))
     }
-    return { isHealthy: problems.every(({ severity }) => severity === "warning"), problems, at: now }
+    return { isHealthy: problems.every(({ severity }) => severity === "warning"), problems, waiting, at: now }
   })
 }
 

@@ -70,6 +70,11 @@ export const subscribing: Part = (it) => {
         })
       )
       assert.deepStrictEqual((yield* operator.partitions(subscription.name, { onlyUnfinished: true })).items, [])
+      yield* accounts.write(origin(1), deposits(2))
+      const behind = yield* status
+      assert.strictEqual(behind?.totals?.lag, 2) // not linked yet, which counts
+      assert.isDefined(behind?.totals?.age)
+      assert.isAtLeast((yield* operator.health()).waiting, 2)
       yield* write(1, 1)
       const unfinished = yield* operator.partitions(subscription.name, { onlyUnfinished: true })
       assert.deepStrictEqual(unfinished.items.map(({ partition }) => partition), [1])
