@@ -163,6 +163,10 @@ const casesOf = (checkout: string) =>
     return module.cases
   })
 
+/** How much is done before anything is measured, unless it takes too many seconds. */
+const warmUnits = 20_000
+const longestWarmUp = 10
+
 const milliseconds = ({ quick }: Options) => quick ? 200 : 1200
 
 const runCase = Effect.fnUntraced(function*(
@@ -184,10 +188,7 @@ const runCase = Effect.fnUntraced(function*(
     const subject = yield* start(name, checkout)
     contestants.push(subject)
     yield* subject.prepare(measured.name, options.quick)
-    // Warm up as long as a round is; the first time, so few writes are ready that it ends early.
-    for (let warm = 0; warm < milliseconds(options) / 1000;) {
-      warm += (yield* subject.measure(milliseconds(options))).seconds
-    }
+    yield* warmUp(subject, options)
     yield* subject.analyze
   }
   const rounds = new Map(contestants.map(({ name }): [string, Array<Measurement>] => [name, []]))
@@ -202,6 +203,20 @@ const runCase = Effect.fnUntraced(function*(
     yield* subject.check
   }
   return { measured, rounds }
+})
+
+/**
+ * As long as a round is, at least, and until a process has done what one that runs for days has done long ago: what it has not
+ * done often, the engine of JavaScript has not optimised. The first time, so few writes are ready that a measurement ends early.
+ */
+const warmUp = Effect.fnUntraced(function*(subject: RemoteSubject, options: Options) {
+  const least = milliseconds(options) / 1000
+  const most = options.quick ? least : longestWarmUp
+  for (let [seconds, units] = [0, 0]; seconds < least || (units < warmUnits && seconds < most);) {
+    const measured = yield* subject.measure(milliseconds(options))
+    seconds += measured.seconds
+    units += measured.units
+  }
 })
 
 const readRun = (file: string): Run => parseRun(fs.readFileSync(file, "utf8"))
