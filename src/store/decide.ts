@@ -115,9 +115,9 @@ export const make = <A>(
       return Effect.die("no item was refused")
     }
 
-  const { observe, spanName, spanOptions } = operation("decide", "send")
-  return Effect.fn(spanName, spanOptions)(
+  const decideSending = Effect.fnUntraced(
     function*<States, Given extends Answer<A>>(
+      sending: Sending,
       sources: { readonly [Name in keyof States]: Source<States[Name], A> },
       decide: (states: { readonly [Name in keyof States]: States[Name] }) => Given
     ): Effect.fn.Return<ReadonlyArray<MessagePosition>, DecideError | Effect.Error<Given>, Effect.Services<Given>> {
@@ -130,8 +130,7 @@ export const make = <A>(
       yield* Effect.fromResult(checkSources(streams, queries.length))
       if (queries.length > 0) yield* requireTags(queries, storage.declaredTags)
       const sourced = yield* Effect.forEach(named, (one) => withKept(snapshots, one, codec.tags))
-      const sending: Sending = { items: [] }
-      const deciding = decideOn(sourced, {
+      const { positions } = yield* decideOn(sourced, {
         decide: (known) =>
           // Once more: another server may have answered what was read.
           Effect.flatMap(queries.length === 0 ? Effect.void : requireTags(queries, storage.declaredTags), () => {
@@ -143,7 +142,10 @@ export const make = <A>(
           }),
         refused: refused(named)
       })
-      return (yield* observe(deciding, sending)).positions
+      return positions
     }
   )
+
+  const deciding = operation("decide", "send")
+  return (sources, decide) => deciding.run((sending) => decideSending(sending, sources, decide))
 }

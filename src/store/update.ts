@@ -191,9 +191,9 @@ export const make = <A>(
   snapshots: Snapshots,
   encoded: EncodeParts<A>
 ): Update<A> => {
-  const updating = operation("update", "send")
-  return Effect.fn(updating.spanName, updating.spanOptions)(
+  const updateSending = Effect.fnUntraced(
     function*<S, Given extends Decision.StreamAnswer<A>>(
+      sending: Sending,
       stream: string,
       fold: Fold<S, A>,
       decide: (state: S, version: number) => Given,
@@ -203,8 +203,7 @@ export const make = <A>(
       const source = Decision.stream(stream, fold as Fold<unknown, A>)
       const kept = yield* keptOf(snapshots, source.fold, stream)
       const sourced = { name: stream, source, kept, keys: [`stream ${stream}`] }
-      const sending: Sending = { items: [] }
-      const deciding = decideOn([sourced], {
+      const { known, positions } = yield* decideOn([sourced], {
         decide: ([given]) => {
           const { head, state } = given as Known<S>
           const answer = Decision.told<Given, A | ReadonlyArray<A>>(decide(state, head.version))
@@ -222,11 +221,14 @@ export const make = <A>(
         refused: ({ items }, outcomes) =>
           Effect.flatMap(Effect.fromResult(toPositions(items, outcomes)), () => Effect.die("no item was refused"))
       })
-      const { known, positions } = yield* updating.observe(deciding, sending)
       const [position = (known[0] as Known<S>).head] = positions
       return { ...position, appended }
     }
   )
+
+  const updating = operation("update", "send")
+  return (stream, fold, decide, options) =>
+    updating.run((sending) => updateSending(sending, stream, fold, decide, options))
 }
 
 /**
