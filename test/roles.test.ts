@@ -97,6 +97,41 @@ describe("PostgreSQL", () => {
     )
 
     test(
+      "that may not read what opens a store, a stream or a subscription is told which right it lacks, and where they are listed",
+      Effect.scoped(Effect.gen(function*() {
+        yield* createRole("esm_lacking")
+        yield* prepared
+        yield* statements(["revoke create on schema public from public", "grant usage on schema public to esm_lacking"])
+        const open = Effect.gen(function*() {
+          const transfers = yield* Transfers
+          const stream = yield* transfers.aggregatedStream(merged)
+          yield* stream.subscription({ name: "consumer" })
+        })
+        for (const layer of [Transfers.layer, Transfers.layerNoMigrations]) {
+          const lacking = (name: string, table: string) =>
+            Effect.gen(function*() {
+              const refused = yield* as({ role: "esm_lacking" }, open, layer)
+              assert.strictEqual(
+                said(refused),
+                `"${name}" cannot be opened by this role: permission denied for table ${table}: ` +
+                  "grant it what docs/operating.md lists (Roles and grants)"
+              )
+              assert.strictEqual(Result.isFailure(refused) && Object(refused.failure)._tag, "SetupError")
+              yield* statements([`grant select on ${table} to esm_lacking`])
+            })
+          const migrates = layer === Transfers.layer
+          if (migrates) yield* lacking("transfers", "effect_message_store_migrations_transfers")
+          yield* lacking("transfers", "effect_message_store_settings_transfers")
+          if (migrates) yield* statements(["grant select on effect_message_store_streamed_merged to esm_lacking"])
+          yield* lacking("merged", "effect_message_store_projection_merged")
+          if (migrates) yield* statements(["grant select on effect_message_store_subscribed_consumer to esm_lacking"])
+          yield* lacking("consumer", "effect_message_store_origin_consumer")
+          yield* statements(["revoke select on all tables in schema public from esm_lacking"])
+        }
+      }))
+    )
+
+    test(
       "that writes needs no more than this",
       Effect.scoped(Effect.gen(function*() {
         yield* createRole("esm_writer")

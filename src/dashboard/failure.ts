@@ -1,7 +1,7 @@
 /** What is said of a failure: what went wrong, and what to do. */
 import { Predicate } from "effect"
 import type { SqlError } from "effect/sql/SqlError"
-import { saidBy } from "../operator/health.ts"
+import { saidBy } from "../internal/refusal.ts"
 import type { PageError } from "./asked.ts"
 
 /** A failure as a page tells of it. */

@@ -1,9 +1,10 @@
 /** Whether all is well, and if not, why. */
-import { DateTime, Duration, Effect, Option, Predicate, Result } from "effect"
+import { DateTime, Duration, Effect, Option, Result } from "effect"
 import type { SqlError } from "effect/sql/SqlError"
 import type { InvalidArgumentError } from "../errors.ts"
 import { checkWhole, invalid } from "../internal/checks.ts"
 import { brief, printable } from "../internal/printable.ts"
+import { isForbidden, saidBy } from "../internal/refusal.ts"
 import {
   type Catalogue,
   type ObjectsVersion,
@@ -90,14 +91,6 @@ const checkBounds = (given: HealthBounds): Result.Result<Bounds, InvalidArgument
     sessions: sessions >= 0 && sessions <= 1 ? Result.succeed(sessions) : invalid("sessions", "must be from 0 to 1")
   })
 }
-
-/** Whether the database has said that the role may not. */
-const isForbidden = (error: unknown): error is SqlError =>
-  Predicate.isTagged(error, "SqlError") && (error as SqlError).reason._tag === "AuthorizationError"
-
-/** What the database itself says of a failure. */
-export const saidBy = ({ message, reason: { cause } }: SqlError): string =>
-  printable(Predicate.hasProperty(cause, "message") ? String(cause.message) : message)
 
 export const make = (
   storage: Storage["Service"],

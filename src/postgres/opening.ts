@@ -4,6 +4,7 @@ import { SqlClient } from "effect/sql"
 import type { MigrationError } from "effect/sql/Migrator"
 import type { SqlError } from "effect/sql/SqlError"
 import type { InvalidNameError, SetupError } from "../errors.ts"
+import { permitted } from "../internal/refusal.ts"
 import type { AggregatedStorage, OpenedDefinition } from "../Storage.ts"
 import type { Wakeup } from "../storage/listeners.ts"
 import type { ClaimHolder } from "./claims.ts"
@@ -94,20 +95,26 @@ export const make = (
     yield* checkStore(store.name, name)
   })
 
-  return (definition: OpenedDefinition, migrates: boolean): Effect.Effect<AggregatedStorage, OpenError> =>
+  /** Operators tell by themselves which right is lacked. */
+  return (
+    definition: OpenedDefinition,
+    { isOperator = false, migrates }: { readonly migrates: boolean; readonly isOperator?: boolean }
+  ): Effect.Effect<AggregatedStorage, OpenError> =>
     Effect.gen(function*() {
+      const allowed = (name: string) => <A, E, R>(opening: Effect.Effect<A, E, R>) =>
+        isOperator ? opening : permitted(name)(opening)
       const stream = yield* Effect.fromResult(Objects.forStream(definition.name))
-      yield* openStream(definition.name, stream, migrates)
+      yield* allowed(definition.name)(openStream(definition.name, stream, migrates))
       const subscription: AggregatedStorage["subscription"] = (name) =>
         Effect.map(
-          openSubscriptionOf(definition.name, name, migrates),
+          allowed(name)(openSubscriptionOf(definition.name, name, migrates)),
           (subscribed) => Subscription.make(sql, store, stream, subscribed, claims, wakeup, gather)
         ).pipe(provided)
       const projection: AggregatedStorage["projection"] = (name) =>
         Effect.gen(function*() {
           if (migrates) yield* Migrations.runProjection(store.name, name)
           return Versions.make(sql, definition.name, stream, yield* openProjection(name))
-        }).pipe(provided)
+        }).pipe(allowed(name), provided)
       return Aggregated.make(sql, store, stream, definition, wakeup, { subscription, projection })
     }).pipe(provided)
 }

@@ -5,6 +5,7 @@ import { Array as Arr, Context, Effect, Layer, Option } from "effect"
 import { SqlClient } from "effect/sql"
 import type { SqlError } from "effect/sql/SqlError"
 import type { InvalidNameError, SetupError, UnsupportedEngineError } from "../errors.ts"
+import { permitted } from "../internal/refusal.ts"
 import { type AppendItem, type AppendOutcome, Storage } from "../Storage.ts"
 import { Listeners, type Signal, Wakeup } from "../storage/listeners.ts"
 import { append } from "./append.ts"
@@ -50,7 +51,7 @@ export const layer = (
     Storage,
     Effect.gen(function*() {
       if (options?.migrate === false) yield* checkStoreName(name)
-      const store = yield* openStore(name)
+      const store = yield* permitted(name)(openStore(name))
       const sql = (yield* SqlClient.SqlClient).withoutTransforms()
       const wakeup = options?.listens === false ? silent : yield* Wakeup
       const claims = yield* Claims.ClaimHolder
@@ -131,8 +132,8 @@ export const layer = (
         snapshot: snapshot(sql),
         serverRun: () => store.answered.run,
         listen: wakeup.listen(store.channel),
-        operator: Operator.make(sql, store, (definition) => open(definition, false)),
-        aggregatedStream: (definition) => open(definition, options?.migrate !== false)
+        operator: Operator.make(sql, store, (definition) => open(definition, { migrates: false, isOperator: true })),
+        aggregatedStream: (definition) => open(definition, { migrates: options?.migrate !== false })
       })
     })
   ).pipe(Layer.provide([PostgresWakeup.layer, Claims.layer, SpareConnections.layer]))

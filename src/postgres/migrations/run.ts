@@ -6,6 +6,7 @@ import { Effect, Predicate } from "effect"
 import { Migrator, SqlClient } from "effect/sql"
 import type { SqlError } from "effect/sql/SqlError"
 import { type InvalidNameError, SetupError, type UnsupportedEngineError } from "../../errors.ts"
+import { permitted } from "../../internal/refusal.ts"
 import { withTransaction } from "../client/transaction.ts"
 import { checkStoreName, checkStreamName, checkSubscriptionName } from "../names.ts"
 import * as Objects from "../objects.ts"
@@ -94,7 +95,7 @@ const runAll = Effect.fnUntraced(function*(
       select coalesce(max(migration_id), 0) as latest from ${sql(table)}`
     return migrations.filter(({ id }) => id > (row?.latest ?? 0))
   })
-  if ((yield* pending(isRecorded)).length === 0) return
+  if ((yield* permitted(name)(pending(isRecorded))).length === 0) return
 
   yield* withTransaction(sql)(Effect.gen(function*() {
     yield* sql`select pg_advisory_xact_lock(hashtextextended(${table}::text, 0::bigint))`
