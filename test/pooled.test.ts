@@ -44,6 +44,20 @@ describe.skipIf(!isInstalled)("Claims by session behind PgBouncer", () => {
       }).pipe(Effect.provide(bounced({ inTurn }))))
   }
 
+  it.live("by transaction are refused as soon as a statement is found in another session, where nobody has looked before", () =>
+    Effect.gen(function*() {
+      const work = yield* Work
+      const worked = yield* stream(64)
+      const subscription = yield* worked.subscription({ name: "pooled", pollInterval: "20 millis" })
+      let written = 0
+      const write = Effect.suspend(() => work.write(`s${++written}`, new Done({ number: written }))).pipe(
+        Effect.andThen(worked.projector.runOnce),
+        Effect.forever
+      )
+      const ended = yield* Effect.raceFirst(Effect.flip(subscription.run(() => Effect.void)), write)
+      assert.strictEqual(ended._tag, "SetupError")
+    }).pipe(Effect.provide(Layer.provideMerge(Layer.fresh(Work.layer), bounced({ ownSockets: true })))))
+
   it.live("by session are made", () =>
     Effect.gen(function*() {
       assert.strictEqual((yield* consume).ended, 7)

@@ -4,6 +4,7 @@ import { Effect, Layer, Redacted, type Scope } from "effect"
 import type { SqlClient, SqlError } from "effect/sql"
 import { spawn, spawnSync } from "node:child_process"
 import * as fs from "node:fs/promises"
+import * as net from "node:net"
 import * as os from "node:os"
 import * as path from "node:path"
 import process from "node:process"
@@ -20,6 +21,8 @@ interface Pooling {
   readonly mode?: "session" | "transaction"
   /** Whether the next statement of a client meets another session, also where nothing else happens (default). */
   readonly inTurn?: boolean
+  /** Whether the client opens its sockets itself: then nobody looks for a pooler. */
+  readonly ownSockets?: boolean
 }
 
 /** Starts it, for the server at this URL; answers where it listens. Ends with the scope. */
@@ -83,7 +86,10 @@ export const bounced = (pooling: Pooling): Layer.Layer<PgClient.PgClient | SqlCl
           `postgresql:///${config.database}?user=postgres&host=${encodeURIComponent(directory)}&port=6432`
         ),
         prepare: false,
-        maxConnections: 10
+        maxConnections: 10,
+        ...pooling.ownSockets === true
+          ? { stream: () => net.connect(path.join(directory, ".s.PGSQL.6432")) }
+          : {}
       })
     })
   ).pipe(Layer.provide(databaseLayer({ maxConnections: 1 })))
