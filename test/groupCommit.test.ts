@@ -383,6 +383,32 @@ describe("PostgreSQL", () => {
     20_000
   )
 
+  it.live(
+    "a batch that waits for another transaction keeps no other back, however few they are",
+    () =>
+      Effect.gen(function*() {
+        const sql = yield* SqlClient.SqlClient
+        const store = yield* Coalesced
+        const message = booked()
+        const [inserted, release] = [yield* Deferred.make<void>(), yield* Deferred.make<void>()]
+        const other = yield* Effect.forkChild(sql.withTransaction(Effect.gen(function*() {
+          yield* store.write("elsewhere", message)
+          yield* Deferred.succeed(inserted, undefined)
+          yield* Deferred.await(release)
+        })))
+        yield* Deferred.await(inserted)
+        // The database can say whether it is a duplicate when the other transaction has ended.
+        const duplicate = yield* Effect.forkChild(Effect.flip(store.write("duplicate", message)))
+        yield* waitsInDatabase
+        assert.strictEqual((yield* Effect.timeout(store.write("free", booked()), "5 seconds")).version, 1)
+        assert.isUndefined(duplicate.pollUnsafe())
+        yield* Deferred.succeed(release, undefined)
+        yield* Fiber.join(other)
+        assert.strictEqual((yield* Fiber.join(duplicate))._tag, "DuplicateMessageError")
+      }).pipe(Effect.provide(Layer.provideMerge(Coalesced.layer, databaseLayer()))),
+    20_000
+  )
+
   it.live("a lone write that meets a held stream ends with the layer", () =>
     Effect.gen(function*() {
       const scope = yield* Scope.make()

@@ -24,8 +24,15 @@ import { type Entry, type Leaving, Queues } from "./groupCommit/queues.ts"
 import * as Statements from "./groupCommit/statements.ts"
 import { isConditional, tagLocksOf } from "./locks.ts"
 
-/** Batches on their way at once: one is written while the next is being sent. */
+/**
+ * Batches on their way at once: one is written while the next is being sent. The second one has to be worth it: fewer items cost
+ * both sides less together than apart.
+ */
 const maximumLanes = 2
+const worthALane = 16
+
+/** Unless the first one takes so many milliseconds: it may wait for a transaction that has one of its ids. */
+const patience = 20
 
 /**
  * The append of one item, together with those of other fibers. When the scope closes, all fibers that wait are
@@ -58,11 +65,31 @@ export const make = Effect.fnUntraced(function*(
   /** Lanes that are open, and how many of them have a batch on its way: the others are about to take one. */
   let open = 0
   let busy = 0
+  /** How many batches have left. */
+  let departed = 0
+  let isWatching = false
 
   const wake = (): void => {
     if (!queues.hasReady || open > busy || open === maximumLanes) return
+    if (open > 0 && queues.waiting < worthALane) return watch()
     open++
     run(lane(open === 1))
+  }
+
+  /** Opens a lane for however few, if the batch on its way takes long. */
+  const watch = (): void => {
+    if (isWatching) return
+    isWatching = true
+    const before = departed
+    run(Effect.andThen(
+      Effect.sleep(patience),
+      Effect.sync(() => {
+        isWatching = false
+        if (departed > before || open !== 1 || !queues.hasReady) return wake()
+        open++
+        run(lane(false))
+      })
+    ))
   }
 
   const settled = (items: ReadonlyArray<Leaving>, left: ReadonlyArray<Entry>): void => {
@@ -76,12 +103,13 @@ export const make = Effect.fnUntraced(function*(
   const lane = Effect.fnUntraced(function*(isFirst: boolean) {
     for (let gathers = !isFirst;;) {
       if (gathers) yield* Effect.yieldNow // fibers that are about to write join the batch
-      const batch = queues.take(maximumLanes - busy)
+      const batch = queues.take(maximumLanes - busy, worthALane)
       if (batch.length === 0) {
         open--
         return
       }
       busy++
+      departed++
       wake() // another lane may take the rest
       const left = yield* statements.send(batch)
       busy-- // this lane takes again: no other one opens for items that arrive now
@@ -125,6 +153,7 @@ export const make = Effect.fnUntraced(function*(
         }
         open++
         busy++
+        departed++
         return Effect.matchCauseEffect(restore(append([item])), {
           onFailure: (cause) => {
             open--

@@ -67,7 +67,7 @@ export class Queues {
   /** The longest waiting first. */
   private readonly ready = new Set<StreamQueue>()
   /** How many items the ready queues have. */
-  private waiting = 0
+  private items = 0
   private readonly tags = new TagsAway()
   /** Ready, but for the tags of their first items. */
   private readonly passedOver = new Set<StreamQueue>()
@@ -76,10 +76,15 @@ export class Queues {
     return this.ready.size > 0
   }
 
+  /** How many items are ready. */
+  get waiting(): number {
+    return this.items
+  }
+
   add(entry: Entry): void {
     const queue = this.queue(entry.item.stream)
     queue.entries.push(entry)
-    if (this.ready.has(queue)) this.waiting++
+    if (this.ready.has(queue)) this.items++
     else if (queue.state === "ready" && queue.entries.length === 1) this.makeReady(queue)
   }
 
@@ -91,10 +96,12 @@ export class Queues {
     return true
   }
 
-  /** The next batch: one of so many equal shares of everything ready, within the bounds of a batch. */
-  take(shares: number): ReadonlyArray<Entry> {
+  /** The next batch: one of so many equal shares of everything ready, or so many items, within the bounds of a batch. */
+  take(shares: number, least: number): ReadonlyArray<Entry> {
     // A stream is in one batch at a time: there is nothing to share of a single one.
-    const most = this.ready.size === 1 ? maximumItems : Math.min(Math.ceil(this.waiting / shares), maximumItems)
+    const most = this.ready.size === 1
+      ? maximumItems
+      : Math.min(Math.max(Math.ceil(this.items / shares), least), maximumItems)
     const batch = new Batch(most)
     for (const queue of this.ready) {
       const [first] = queue.entries
@@ -108,7 +115,7 @@ export class Queues {
         queue.state = "away"
       } else break
       this.ready.delete(queue)
-      this.waiting -= waiting
+      this.items -= waiting
     }
     for (const { tagLocks } of batch.entries) this.tags.leave(tagLocks)
     return batch.entries
@@ -164,7 +171,7 @@ export class Queues {
     const index = queue?.entries.indexOf(entry) ?? -1
     if (queue === undefined || index < 0) return undefined
     queue.entries.splice(index, 1)
-    if (this.ready.has(queue)) this.waiting--
+    if (this.ready.has(queue)) this.items--
     if (queue.entries.length === 0 && queue.state !== "away") this.forget(queue)
     return queue
   }
@@ -182,7 +189,7 @@ export class Queues {
     if (first === undefined) this.forget(queue)
     else if (this.tags.areFree(first.tagLocks)) {
       this.ready.add(queue)
-      this.waiting += queue.entries.length
+      this.items += queue.entries.length
     } else this.passedOver.add(queue)
   }
 
