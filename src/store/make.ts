@@ -1,5 +1,5 @@
 /** Puts a store together: how it writes, decides and reads. What is promised stands in `MessageStore`. */
-import { Array as Arr, Context, Effect, Function, Result, Tracer } from "effect"
+import { Array as Arr, Context, Effect, Result, Tracer } from "effect"
 import * as AggregatedStream from "../AggregatedStream.ts"
 import { Handled } from "../internal/handled.ts"
 import * as Telemetry from "../internal/telemetry.ts"
@@ -68,22 +68,20 @@ export const make = <A>(
           return Result.isFailure(items) ? Effect.fail(items.failure) : use(items.success)
         })
 
-      const append = <B>(
+      const append = (
         writes: Arr.NonEmptyReadonlyArray<StreamWrite<A>>,
-        answer: (positions: ReadonlyArray<MessagePosition>) => B,
         sending?: Telemetry.Sending
-      ): Effect.Effect<B, WriteError> =>
+      ): Effect.Effect<ReadonlyArray<MessagePosition>, WriteError> =>
         encoded(writes, (items) => {
           if (sending !== undefined) sending.items = items
-          return Effect.flatMap(storage.append(items, { atomic: true }), (outcomes) => {
-            const positions = toPositions(items, outcomes)
-            return Result.isFailure(positions)
-              ? Effect.fail(positions.failure)
-              : Effect.succeed(answer(positions.success))
-          })
+          return Effect.flatMap(
+            storage.append(items, { atomic: true }),
+            (outcomes) => Effect.fromResult(toPositions(items, outcomes))
+          )
         })
 
-      const appendOne = (one: StreamWrite<A>, sending?: Telemetry.Sending) => append([one], firstPosition, sending)
+      const appendOne = (one: StreamWrite<A>, sending?: Telemetry.Sending) =>
+        Effect.map(append([one], sending), firstPosition)
 
       // What Effect.fn does, without the stack trace that it takes of each call.
       const writing = operation("write", "send")
@@ -95,7 +93,7 @@ export const make = <A>(
         function*(writes: ReadonlyArray<StreamWrite<A>>) {
           if (!Arr.isReadonlyArrayNonEmpty(writes)) return []
           const sending: Telemetry.Sending = { items: [] }
-          return yield* writingAll.observe(append(writes, Function.identity, sending), sending)
+          return yield* writingAll.observe(append(writes, sending), sending)
         }
       )
 

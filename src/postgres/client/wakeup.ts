@@ -10,7 +10,7 @@
  *
  * One session listens to all channels. When it is lost and opened again, it wakes all listeners.
  */
-import { Context, Effect, FiberSet, Latch, Layer, Queue, RcMap } from "effect"
+import { Effect, FiberSet, Latch, Layer, Queue, RcMap } from "effect"
 import type { Duration } from "effect"
 import { SqlClient } from "effect/sql"
 import { Listeners, type Signal, Wakeup } from "../../storage/listeners.ts"
@@ -75,13 +75,14 @@ export const layer = perClient(() =>
         Effect.andThen(closing.open, Effect.timeoutOption(FiberSet.awaitEmpty(sending), lastWait))
       )
 
-      const tell = (channel: string, signals: ReadonlyArray<Signal>): void => {
-        listeners.wake(channel)
-        for (const { key, payload } of signals) waiting.set(nameOf(channel, key), { channel, key, payload })
-        if (isSending || waiting.size === 0) return
-        isSending = true
-        run(send)
-      }
+      const tell = (channel: string, signals: ReadonlyArray<Signal>) =>
+        Effect.sync(() => {
+          listeners.wake(channel)
+          for (const { key, payload } of signals) waiting.set(nameOf(channel, key), { channel, key, payload })
+          if (isSending || waiting.size === 0) return
+          isSending = true
+          run(send)
+        })
 
       const channels = yield* RcMap.make({
         lookup: (channel: string) =>
@@ -102,15 +103,7 @@ export const layer = perClient(() =>
       })
 
       return Wakeup.of({
-        signal: (channel, signals) =>
-          signals.length === 0 ? Effect.void : Effect.withFiber((fiber) => {
-            // Every write comes through here: what is committed already tells at once.
-            if (Context.getOrUndefined(fiber.context, sql.transactionService) !== undefined) {
-              return sql.afterCommit(Effect.sync(() => tell(channel, signals)))
-            }
-            tell(channel, signals)
-            return Effect.void
-          }),
+        signal: (channel, signals) => signals.length === 0 ? Effect.void : sql.afterCommit(tell(channel, signals)),
         listen: (channel) => Effect.andThen(RcMap.get(channels, channel), listeners.listen(channel))
       })
     })
