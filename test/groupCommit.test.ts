@@ -7,6 +7,7 @@ import { SqlClient } from "effect/sql"
 import * as Migrations from "../src/postgres/migrations/run.ts"
 import * as PostgresStorage from "../src/postgres/storage.ts"
 import { databaseLayer } from "./support/database.ts"
+import { hold as holdOpen } from "./support/links.ts"
 
 class Booked extends Schema.TaggedClass<Booked>()("Booked", { ...Message.fields, seat: Schema.Int }) {}
 
@@ -42,18 +43,13 @@ const refuse = Effect.gen(function*() {
 })
 
 /** Takes the locks of streams in a transaction of its own; returns what ends it. */
-const hold = Effect.fnUntraced(function*(streams: ReadonlyArray<string>) {
-  const sql = yield* SqlClient.SqlClient
-  const [held, release] = [yield* Deferred.make<void>(), yield* Deferred.make<void>()]
-  const holder = yield* Effect.forkChild(sql.withTransaction(Effect.gen(function*() {
-    yield* sql`select pg_advisory_xact_lock(left('x' || md5(s.stream), 17)::bit(64)::bigint)
-      from unnest(${streams}::text[]) s(stream)`
-    yield* Deferred.succeed(held, undefined)
-    yield* Deferred.await(release)
-  })))
-  yield* Deferred.await(held)
-  return Effect.andThen(Deferred.succeed(release, undefined), Fiber.join(holder))
-})
+const hold = (streams: ReadonlyArray<string>) =>
+  Effect.flatMap(
+    SqlClient.SqlClient,
+    (sql) =>
+      holdOpen(sql`select pg_advisory_xact_lock(left('x' || md5(s.stream), 17)::bit(64)::bigint)
+      from unnest(${streams}::text[]) s(stream)`)
+  )
 
 /** Waits until a session waits for a lock of the database. */
 const waitsInDatabase = Effect.gen(function*() {
