@@ -10,7 +10,7 @@ import type { MigrationError } from "effect/sql/Migrator"
 import type { SqlError } from "effect/sql/SqlError"
 import { follow, type FollowError, type FollowOptions } from "./aggregatedStream/follow.ts"
 import { type InvalidArgumentError, InvalidNameError, type SerializationError, type SetupError } from "./errors.ts"
-import { checkPattern, checkWhole, invalid, maximumPartition } from "./internal/checks.ts"
+import { checkPattern, checkWhole, invalid, maximumPartition, outsideTransaction } from "./internal/checks.ts"
 import { checkName } from "./internal/names.ts"
 import * as Pages from "./internal/pages.ts"
 import { isWithin, type PersonalPlaces } from "./internal/personalPaths.ts"
@@ -174,12 +174,6 @@ export const make = Effect.fnUntraced(function*<A>(
   })
   const projector = Projector.make(storage, stream, codec, time, name, partitioner)
 
-  const outsideTransaction = (call: string) =>
-    Effect.flatMap(storage.inTransaction, (inTransaction) =>
-      inTransaction
-        ? Effect.fromResult(invalid(call, "must not be called inside a transaction"))
-        : Effect.void)
-
   return {
     name,
     projector,
@@ -208,8 +202,8 @@ export const make = Effect.fnUntraced(function*<A>(
     }),
     subscription: (subscriptionOptions) => Subscription.make(storage, stream, codec, name, subscriptionOptions),
     projection: (projectionOptions) => Projection.make(storage, stream, codec, name, projectionOptions),
-    rebuild: Effect.andThen(outsideTransaction("rebuild"), Effect.andThen(stream.reset, projector.runOnce)),
-    drop: Effect.andThen(outsideTransaction("drop"), stream.drop)
+    rebuild: Effect.andThen(outsideTransaction(storage, "rebuild"), Effect.andThen(stream.reset, projector.runOnce)),
+    drop: Effect.andThen(outsideTransaction(storage, "drop"), stream.drop)
   }
 })
 

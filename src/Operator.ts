@@ -42,7 +42,7 @@ import * as PostgresStorage from "./postgres/storage.ts"
 import { Storage } from "./Storage.ts"
 import { backendOf } from "./store/backends.ts"
 
-export type { PromoteOptions, PromotionError } from "./operator/actions.ts"
+export type { PromotionError } from "./operator/actions.ts"
 export type {
   AggregatedStreamStatus,
   LinkedMessage,
@@ -66,7 +66,7 @@ export type { Found, SearchOptions } from "./operator/search.ts"
 export type { StreamsOptions } from "./operator/streams.ts"
 export type { Trace, TraceOptions } from "./operator/trace.ts"
 export type { PendingMigrations } from "./postgres/operator/migrate.ts"
-export type { VersionStatus } from "./Projection.ts"
+export type { PromoteOptions, VersionStatus } from "./Projection.ts"
 export type {
   ObjectsVersion,
   OpenTransaction,

@@ -42,21 +42,23 @@ import {
   VersionError
 } from "./errors.ts"
 import type { Delivery } from "./Handlers.ts"
-import { checkWhole, invalid } from "./internal/checks.ts"
+import { checkWhole, invalid, outsideTransaction } from "./internal/checks.ts"
 import { checkName, checkTableName, highestVersion } from "./internal/names.ts"
 import { isTransient, retryTransient } from "./internal/transient.ts"
 import * as Migrations from "./postgres/migrations/migrations.ts"
+import * as ByHand from "./projection/byHand.ts"
+import type { PromoteOptions } from "./projection/byHand.ts"
 import { type Model, state, type TableNames, tables } from "./projection/model.ts"
 import { keepOf, type Options, type PromotionMode, promotionOf } from "./projection/options.ts"
 import { type Progress, progressOf, statusOf, type VersionState, type VersionStatus } from "./projection/progress.ts"
-import { promoteByHand, rollBack, supervise, type Supervised } from "./projection/supervisor.ts"
+import { supervise, type Supervised } from "./projection/supervisor.ts"
 import type { MessageCodec } from "./Serializer.ts"
 import { type AggregatedStorage, type State, type Storage, subscriptionOf, tableOf } from "./Storage.ts"
 import * as Subscription from "./Subscription.ts"
 import { waitUntilProcessed } from "./subscription/processed.ts"
 
 export { state, tables }
-export type { Model, Options, Progress, PromotionMode, State, TableNames, VersionState, VersionStatus }
+export type { Model, Options, Progress, PromoteOptions, PromotionMode, State, TableNames, VersionState, VersionStatus }
 
 /** Handles a batch of messages of one partition, in their order, in the transaction that acknowledges them. */
 export interface Handler<in A, in M, out E = never, out R = never> {
@@ -75,15 +77,6 @@ export type RunError = Subscription.RunError | VersionError
 
 /** Why a promotion fails. */
 export type PromotionError = VersionError | SetupError | InvalidArgumentError | SqlError
-
-/** What is allowed to a promotion by hand. */
-export interface PromoteOptions {
-  /**
-   * How many messages of the stream may be missing in it, though readers may have seen them: 0 or more. Default: it has to
-   * be level with what is promoted.
-   */
-  readonly lag?: number | undefined
-}
 
 /** A read model of an aggregated stream, in the version of this process. */
 export interface Projection<in out A, out M> {
@@ -202,19 +195,7 @@ export const make = Effect.fnUntraced(function*<A, M, E, R>(
   })
   const ofVersion = yield* stream.subscription(subscriptionOf(name, version))
   const supervised: Supervised = { name, version, projected, stream }
-
-  const outsideTransaction = (call: string) =>
-    Effect.flatMap(storage.inTransaction, (inTransaction) =>
-      inTransaction
-        ? Effect.fromResult(invalid(call, "must not be called inside a transaction"))
-        : Effect.void)
-
-  const promote = Effect.fnUntraced(function*(given: number, { lag }: PromoteOptions = {}) {
-    yield* outsideTransaction("promote")
-    yield* Effect.fromResult(checkWhole("version", given, 1, highestVersion))
-    if (lag !== undefined) yield* Effect.fromResult(checkWhole("lag", lag, 0))
-    yield* promoteByHand(supervised, given, lag)
-  })
+  const self = Effect.succeed(supervised)
 
   const status = statusOf(stream, projected)
 
@@ -247,20 +228,10 @@ export const make = Effect.fnUntraced(function*<A, M, E, R>(
         ? Effect.fail(new VersionError({ projection: name, version, reason: "missing" }))
         : Effect.succeed(found)
     })),
-    promote: (given = version, promoteOptions) => promote(given, promoteOptions),
-    rollback: Effect.fnUntraced(function*({ lag }: PromoteOptions = {}) {
-      yield* outsideTransaction("promote")
-      if (lag !== undefined) yield* Effect.fromResult(checkWhole("lag", lag, 0))
-      return yield* rollBack(supervised, lag)
-    }),
-    drop: Effect.fnUntraced(function*(given) {
-      yield* outsideTransaction("drop")
-      yield* Effect.fromResult(checkWhole("version", given, 1, highestVersion))
-      if (yield* projected.drop(given)) return
-      const reason = (yield* projected.promoted) === given ? "promoted" : "missing"
-      return yield* new VersionError({ projection: name, version: given, reason })
-    }),
-    dropAll: Effect.andThen(outsideTransaction("dropAll"), projected.dropAll),
+    promote: (given = version, promoteOptions) => ByHand.promote(storage, self, given, promoteOptions),
+    rollback: (promoteOptions) => ByHand.rollback(storage, self, promoteOptions),
+    drop: (given) => ByHand.drop(storage, self, given),
+    dropAll: Effect.andThen(outsideTransaction(storage, "dropAll"), projected.dropAll),
     waitUntilProcessed: (globalPosition, timeout) =>
       waitUntilProcessed(
         name,

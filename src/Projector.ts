@@ -19,7 +19,7 @@ import {
   type SerializationError,
   type StreamDefinitionError
 } from "./errors.ts"
-import { checkPollInterval, invalid, maximumPartition } from "./internal/checks.ts"
+import { checkPollInterval, maximumPartition, outsideTransaction } from "./internal/checks.ts"
 import { attribute, attributesOf, counter, metric, system } from "./internal/telemetry.ts"
 import { isTransient, retryTransient } from "./internal/transient.ts"
 import type { StoredMessage } from "./Message.ts"
@@ -114,25 +114,21 @@ export const make = <A>(
     { description: "Messages that were linked to an aggregated stream", unit: "{message}" },
     { [attribute.system]: system, [attribute.destination]: name }
   )
-  const pages: Projector["pages"] = Stream.unwrap(
-    Effect.map(storage.inTransaction, (inTransaction) =>
-      inTransaction
-        ? Stream.fromEffect(Effect.fromResult(invalid("projector", "must not run inside a transaction")))
-        : source.pipe(
-          Stream.tap((page) => Metric.update(linkedTotal, page.linked)),
-          Stream.mapAccum(() => ({ linked: 0, hasBegun: false }), ({ hasBegun, linked }, page: ProjectedPage) => {
-            const progress = { linked: linked + page.linked, position: page.position, target: page.target }
-            // A round that began before this call may have missed what was committed since: another one follows.
-            const began = hasBegun || page.began
-            return [{ linked: progress.linked, hasBegun: began || page.done }, [{
-              progress,
-              isLast: page.done && began
-            }]]
-          }),
-          Stream.takeUntil(({ isLast }) => isLast),
-          Stream.map(({ progress }): Progress => progress)
-        ))
+  const linking = source.pipe(
+    Stream.tap((page) => Metric.update(linkedTotal, page.linked)),
+    Stream.mapAccum(() => ({ linked: 0, hasBegun: false }), ({ hasBegun, linked }, page: ProjectedPage) => {
+      const progress = { linked: linked + page.linked, position: page.position, target: page.target }
+      // A round that began before this call may have missed what was committed since: another one follows.
+      const began = hasBegun || page.began
+      return [{ linked: progress.linked, hasBegun: began || page.done }, [{
+        progress,
+        isLast: page.done && began
+      }]]
+    }),
+    Stream.takeUntil(({ isLast }) => isLast),
+    Stream.map(({ progress }): Progress => progress)
   )
+  const pages: Projector["pages"] = Stream.unwrap(Effect.as(outsideTransaction(storage, "projector"), linking))
   const runOnce = Effect.map(Stream.runLast(pages), Option.getOrElse(() => ({ linked: 0, position: 0, target: 0 })))
 
   return {

@@ -19,7 +19,13 @@ import type { Array as Arr } from "effect"
 import type { InvalidNameError } from "./errors.ts"
 import * as Handlers from "./Handlers.ts"
 import type { Delivery, Handler } from "./Handlers.ts"
-import { checkDuration, checkPollInterval, checkWhole, invalid, maximumPartition } from "./internal/checks.ts"
+import {
+  checkDuration,
+  checkPollInterval,
+  checkWhole,
+  maximumPartition,
+  outsideTransaction
+} from "./internal/checks.ts"
 import { checkName } from "./internal/names.ts"
 import * as Migrations from "./postgres/migrations/migrations.ts"
 import type { MessageCodec } from "./Serializer.ts"
@@ -107,12 +113,6 @@ export const make = Effect.fnUntraced(function*<A>(
     onUnknownType: options.onUnknownType ?? "leave"
   }
 
-  const outsideTransaction = (call: string) =>
-    Effect.flatMap(storage.inTransaction, (inTransaction) =>
-      inTransaction
-        ? Effect.fromResult(invalid(call, "must not be called inside a transaction"))
-        : Effect.void)
-
   const supervised = <R>(
     makeConsumer: (isTraced: boolean) => Consumer<A, R>,
     { drains = false, how = delivery, measured = metrics, within = shutdownTimeout }: {
@@ -124,7 +124,7 @@ export const make = Effect.fnUntraced(function*<A>(
     }
   ): Effect.Effect<void, RunError, R> =>
     Effect.andThen(
-      outsideTransaction(drains ? "drain" : "run"),
+      outsideTransaction(storage, drains ? "drain" : "run"),
       untraced((isTraced) =>
         Effect.gen(function*() {
           const shutdown = new Shutdown()
@@ -168,7 +168,7 @@ export const make = Effect.fnUntraced(function*<A>(
     drainOptions: DrainOptions = {}
   ): Effect.fn.Return<Drained, RunError, R> {
     const time = yield* Effect.fromResult(Drain.checkFor(drainOptions.for))
-    yield* outsideTransaction("drain")
+    yield* outsideTransaction(storage, "drain")
     const { counts, metrics: measured } = Drain.counting(metrics)
     const first = yield* subscribed.pending
     if (Drain.isIdle(first)) return Drain.drained(counts, first, true)
@@ -218,7 +218,7 @@ export const make = Effect.fnUntraced(function*<A>(
     resume: (of) => Control.resume(subscribed, of),
     reset: (start = options.start ?? "beginning") =>
       storage.withTransaction(Effect.andThen(subscribed.reset, initialise(start))),
-    drop: Effect.andThen(outsideTransaction("drop"), subscribed.drop)
+    drop: Effect.andThen(outsideTransaction(storage, "drop"), subscribed.drop)
   }
 })
 

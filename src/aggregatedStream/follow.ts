@@ -9,7 +9,7 @@
 import { type Duration, Effect, Option, Result, Stream } from "effect"
 import type { SqlError } from "effect/sql/SqlError"
 import type { InvalidArgumentError, SerializationError } from "../errors.ts"
-import { checkPollInterval, checkWhole, invalid, maximumPartition } from "../internal/checks.ts"
+import { checkPollInterval, checkWhole, invalid, maximumPartition, outsideTransaction } from "../internal/checks.ts"
 import { decodeAll } from "../internal/pages.ts"
 import { isTransient, retryTransient } from "../internal/transient.ts"
 import type { AggregatedMessage } from "../Message.ts"
@@ -72,9 +72,7 @@ export const follow = <A>(
       ])
     ]))
     const interval = yield* Effect.fromResult(checkPollInterval(pollInterval))
-    if (yield* storage.inTransaction) {
-      return yield* Effect.fromResult(invalid("follow", "must not be called inside a transaction"))
-    }
+    yield* outsideTransaction(storage, "follow")
     const persistent = <B, E extends { readonly _tag: string }>(effect: Effect.Effect<B, E | SqlError>) =>
       Effect.retry(effect, { schedule: retryTransient, while: isTransient })
     // Before anything is read: what is linked later wakes it.

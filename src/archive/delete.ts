@@ -2,7 +2,7 @@
 import { Array as Arr, Effect, Stream } from "effect"
 import type { SqlError } from "effect/sql/SqlError"
 import { ArchiveConflictError, type ArchiveError, type InvalidArgumentError } from "../errors.ts"
-import { invalid } from "../internal/checks.ts"
+import { outsideTransaction } from "../internal/checks.ts"
 import type { Storage } from "../Storage.ts"
 import type { ArchivedMessage } from "../storage/archive.ts"
 import { progress } from "./progress.ts"
@@ -35,9 +35,7 @@ export const make = (storage: Storage["Service"]) =>
   source: Source<E, R>
 ): Stream.Stream<DeleteProgress, DeleteError | E, R> =>
   Stream.unwrap(Effect.gen(function*() {
-    if (yield* storage.inTransaction) {
-      return yield* Effect.fromResult(invalid("delete", "must not be called inside a transaction"))
-    }
+    yield* outsideTransaction(storage, "delete")
     yield* Stream.runDrain(read(source)) // all of it is whole
     return progress(Stream.map(read(source), Arr.of), ([block]) => deleteBlock(storage, block)).pipe(
       Stream.map(({ counted, messages, total }) => ({ messages, deleted: counted, total }))

@@ -2,7 +2,7 @@
 import { Clock, DateTime, Effect, Option, Result, Stream } from "effect"
 import type { SqlError } from "effect/sql/SqlError"
 import { type InvalidArgumentError, SerializationError } from "../errors.ts"
-import { checkPattern, checkTime, checkWhole, invalid, maximumVersion } from "../internal/checks.ts"
+import { checkPattern, checkTime, checkWhole, maximumVersion, outsideTransaction } from "../internal/checks.ts"
 import type { Snapshot, Storage } from "../Storage.ts"
 import type { ExportedMessage, ExportQuery } from "../storage/archive.ts"
 import * as Format from "./format.ts"
@@ -29,9 +29,7 @@ export const make = (storage: Storage["Service"], store: string) =>
   options: ExportOptions = {}
 ): Stream.Stream<string, ExportError> =>
   Stream.unwrap(Effect.gen(function*() {
-    if (yield* storage.inTransaction) {
-      return yield* Effect.fromResult(invalid("export", "must not be called inside a transaction"))
-    }
+    yield* outsideTransaction(storage, "export")
     const given = yield* Effect.fromResult(check(options))
     const within = yield* storage.snapshot
     const toPosition = yield* within(storage.lastPosition(given.before))

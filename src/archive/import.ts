@@ -2,7 +2,7 @@
 import { Array as Arr, Effect, Stream } from "effect"
 import type { SqlError } from "effect/sql/SqlError"
 import { ArchiveConflictError, type ArchiveError, type InvalidArgumentError, SerializationError } from "../errors.ts"
-import { invalid, maximumVersion } from "../internal/checks.ts"
+import { maximumVersion, outsideTransaction } from "../internal/checks.ts"
 import { isTimeText } from "../internal/timeText.ts"
 import { isPermanent } from "../internal/transient.ts"
 import { maximumMetadataSize, unreadable, unstorable } from "../Serializer.ts"
@@ -29,18 +29,15 @@ export const make = (storage: Storage["Service"]) =>
 <E, R>(
   source: Source<E, R>
 ): Stream.Stream<ImportProgress, ImportError | E, R> =>
-  Stream.unwrap(Effect.map(
-    storage.inTransaction,
-    (inTransaction): Stream.Stream<ImportProgress, ImportError | E, R> =>
-      inTransaction
-        ? Stream.fromEffect(Effect.fromResult(invalid("import", "must not be called inside a transaction")))
-        // The next blocks are read and checked while these go in.
-        : progress(
-          Stream.chunks(Stream.buffer(read(source), { capacity: blocksAtATime })),
-          (blocks) => importBlocks(storage, blocks)
-        ).pipe(
-          Stream.map(({ counted, messages, total }) => ({ messages, skipped: counted, total }))
-        )
+  Stream.unwrap(Effect.as(
+    outsideTransaction(storage, "import"),
+    // The next blocks are read and checked while these go in.
+    progress(
+      Stream.chunks(Stream.buffer(read(source), { capacity: blocksAtATime })),
+      (blocks) => importBlocks(storage, blocks)
+    ).pipe(
+      Stream.map(({ counted, messages, total }) => ({ messages, skipped: counted, total }))
+    )
   ))
 
 type Blocks = Arr.NonEmptyReadonlyArray<Block>

@@ -1,7 +1,7 @@
 /**
- * The bounds of arguments, checked before anything is read or written.
+ * The bounds of arguments, and calls that are not allowed in a transaction: checked before anything is read or written.
  */
-import { DateTime, Duration, Option, Result, Schema } from "effect"
+import { DateTime, Duration, Effect, Option, Result, Schema } from "effect"
 import { DuplicateMessageError, InvalidArgumentError } from "../errors.ts"
 import { type ExpectedVersion, MessageId } from "../Message.ts"
 import { printable } from "./printable.ts"
@@ -14,6 +14,16 @@ export const maximumVersion = 2_147_483_647
 export const maximumPartition = 2_147_483_647
 
 export const invalid = (argument: string, reason: string) => Result.fail(new InvalidArgumentError({ argument, reason }))
+
+/** Refuses a call while a transaction is open in the fiber's context. */
+export const outsideTransaction = (
+  { inTransaction }: { readonly inTransaction: Effect.Effect<boolean> },
+  call: string
+): Effect.Effect<void, InvalidArgumentError> =>
+  Effect.flatMap(
+    inTransaction,
+    (isOpen) => isOpen ? Effect.fromResult(invalid(call, "must not be called inside a transaction")) : Effect.void
+  )
 
 /** A stream name has 1 to 255 characters (code points), none of them NUL or half of a surrogate pair. */
 export const checkStreamName = (stream: string): Result.Result<string, InvalidArgumentError> => {

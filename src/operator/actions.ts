@@ -1,40 +1,22 @@
 /** What operators do: all of it is honoured by the processes that run, whatever they do at the moment. */
 import { Effect } from "effect"
 import type { SqlError } from "effect/sql/SqlError"
-import { InvalidArgumentError, type SetupError, VersionError } from "../errors.ts"
-import { checkKey, checkWhole, invalid } from "../internal/checks.ts"
-import { highestVersion } from "../internal/names.ts"
-import { promoteByHand, rollBack } from "../projection/supervisor.ts"
+import { InvalidArgumentError, type SetupError, type VersionError } from "../errors.ts"
+import { checkKey } from "../internal/checks.ts"
+import type { PromoteOptions } from "../Projection.ts"
+import * as ByHand from "../projection/byHand.ts"
 import type { Storage } from "../Storage.ts"
 import * as Control from "../subscription/control.ts"
 import type { PauseOptions } from "../subscription/control.ts"
 import { positionsOf, type Start } from "../subscription/start.ts"
 import type { Opened, OperatorError } from "./opened.ts"
 
-/** What is allowed to a promotion. */
-export interface PromoteOptions {
-  /**
-   * How many messages of the stream may be missing in it, though readers may have seen them: 0 or more. Default: it has to
-   * be level with what is promoted.
-   */
-  readonly lag?: number | undefined
-}
-
 /** Why a promotion fails. */
 export type PromotionError = OperatorError | VersionError | SetupError
 
 export const make = (storage: Storage["Service"], opened: Opened) => {
-  const outsideTransaction = (call: string) =>
-    Effect.flatMap(
-      storage.inTransaction,
-      (inTransaction) =>
-        inTransaction ? Effect.fromResult(invalid(call, "must not be called inside a transaction")) : Effect.void
-    )
-
-  const checkLag = ({ lag }: PromoteOptions) =>
-    lag === undefined ? Effect.succeed(undefined) : Effect.fromResult(checkWhole("lag", lag, 0))
-
-  const checkVersion = (version: number) => Effect.fromResult(checkWhole("version", version, 1, highestVersion))
+  const projectionOf = (name: string) =>
+    Effect.map(opened.projection(name), ({ projected, stream }) => ({ name, projected, stream }))
 
   return {
     pause: (name: string, options?: PauseOptions): Effect.Effect<void, OperatorError> =>
@@ -66,36 +48,14 @@ export const make = (storage: Storage["Service"], opened: Opened) => {
       return subscriptions.filter(({ aggregatedStream }) => aggregatedStream === name).map((each) => each.name)
     }),
 
-    promote: Effect.fnUntraced(function*(
-      name: string,
-      version: number,
-      options: PromoteOptions = {}
-    ): Effect.fn.Return<void, PromotionError> {
-      yield* outsideTransaction("promote")
-      const lag = yield* checkLag(options)
-      yield* checkVersion(version)
-      const { projected, stream } = yield* opened.projection(name)
-      yield* promoteByHand({ name, projected, stream }, version, lag)
-    }),
+    promote: (name: string, version: number, options?: PromoteOptions): Effect.Effect<void, PromotionError> =>
+      ByHand.promote(storage, projectionOf(name), version, options),
 
-    rollback: Effect.fnUntraced(function*(
-      name: string,
-      options: PromoteOptions = {}
-    ): Effect.fn.Return<number, PromotionError> {
-      yield* outsideTransaction("rollback")
-      const lag = yield* checkLag(options)
-      const { projected, stream } = yield* opened.projection(name)
-      return yield* rollBack({ name, projected, stream }, lag)
-    }),
+    rollback: (name: string, options?: PromoteOptions): Effect.Effect<number, PromotionError> =>
+      ByHand.rollback(storage, projectionOf(name), options),
 
-    dropVersion: Effect.fnUntraced(function*(name: string, version: number): Effect.fn.Return<void, PromotionError> {
-      yield* outsideTransaction("dropVersion")
-      yield* checkVersion(version)
-      const { projected } = yield* opened.projection(name)
-      if (yield* projected.drop(version)) return
-      const reason = (yield* projected.promoted) === version ? "promoted" : "missing"
-      return yield* new VersionError({ projection: name, version, reason })
-    }),
+    dropVersion: (name: string, version: number): Effect.Effect<void, PromotionError> =>
+      ByHand.drop(storage, projectionOf(name), version, "dropVersion"),
 
     cancelScheduled: (key: string): Effect.Effect<boolean, InvalidArgumentError | SqlError> =>
       Effect.flatMap(Effect.fromResult(checkKey(key)), storage.cancel)

@@ -10,9 +10,10 @@ import type {
   StreamSummary,
   Vitals
 } from "../Storage.ts"
+import type { PromoteOptions } from "../Projection.ts"
 import type { PauseOptions } from "../Subscription.ts"
 import type { Start } from "../subscription/start.ts"
-import type { PromoteOptions, PromotionError } from "./actions.ts"
+import type { PromotionError } from "./actions.ts"
 import type {
   AggregatedStreamStatus,
   LinkedMessage,

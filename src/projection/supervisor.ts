@@ -2,7 +2,7 @@
 import { Effect, Schedule } from "effect"
 import type { Duration } from "effect"
 import type { SqlError } from "effect/sql/SqlError"
-import { type SetupError, VersionError } from "../errors.ts"
+import { VersionError } from "../errors.ts"
 import { isTransient, retryTransient } from "../internal/transient.ts"
 import type { AggregatedStorage, VersionStorage } from "../Storage.ts"
 
@@ -40,53 +40,6 @@ const linkedSinceAsked = ({ stream }: Supervised) => {
     return isLinked = scanned >= goal || (yield* stream.waiting) === 0
   })
 }
-
-/**
- * Promotes a version by hand: a version that is `Behind` by little is tried again a few times.
- *
- * @internal
- */
-export const promoteByHand = (
-  supervised: Omit<Supervised, "version">,
-  version: number,
-  lag: number | undefined
-): Effect.Effect<void, VersionError | SetupError | SqlError> =>
-  Effect.gen(function*() {
-    const { name: projection, projected, stream } = supervised
-    if ((yield* projected.promoted) === undefined && lag === undefined) {
-      const waiting = yield* stream.waiting
-      if (waiting > 0) return yield* new VersionError({ projection, version, reason: "behind", behind: waiting })
-    }
-    const outcome = yield* Effect.retry(projected.promote(version, { byHand: true, lag, holdUp: true }), {
-      schedule: retryTransient,
-      while: isTransient,
-      times: 5
-    })
-    if (outcome._tag === "Missing") return yield* new VersionError({ projection, version, reason: "missing" })
-    if (outcome._tag === "Behind") {
-      return yield* new VersionError({ projection, version, reason: "behind", behind: outcome.by })
-    }
-  })
-
-/**
- * Shows the lower version that readers saw last; answers which.
- *
- * @internal
- */
-export const rollBack = Effect.fnUntraced(function*(
-  supervised: Omit<Supervised, "version">,
-  lag: number | undefined
-): Effect.fn.Return<number, VersionError | SetupError | SqlError> {
-  const versions = yield* supervised.projected.versions
-  const present = versions.find(({ isPromoted }) => isPromoted)?.version ?? 0
-  // Lower ones only: to go back twice is not to go forward again.
-  const before = versions
-    .filter(({ promotedAt, version }) => version < present && promotedAt !== undefined)
-    .toSorted((a, b) => Number(b.promotedAt?.epochMilliseconds) - Number(a.promotedAt?.epochMilliseconds))[0]
-  if (before === undefined) return yield* new VersionError({ projection: supervised.name, reason: "noneBefore" })
-  yield* promoteByHand(supervised, before.version, lag)
-  return before.version
-})
 
 /** @internal */
 export interface SuperviseOptions {

@@ -13,7 +13,7 @@ import {
 } from "effect"
 import type { SqlError } from "effect/sql/SqlError"
 import type { DuplicateMessageError, InvalidArgumentError, SerializationError } from "../errors.ts"
-import { checkKey, checkPollInterval, checkTime, checkWhole, invalid } from "../internal/checks.ts"
+import { checkKey, checkPollInterval, checkTime, checkWhole, outsideTransaction } from "../internal/checks.ts"
 import { printable } from "../internal/printable.ts"
 import { attributesOf, type Operations, type Sending, sentMessages } from "../internal/telemetry.ts"
 import { isTransient, retryTransient } from "../internal/transient.ts"
@@ -221,11 +221,6 @@ export const make = <A>(
         Effect.logError(`The scheduler of ${name} cannot write the message "${printable(key)}": ${reason}`))
     ]))
 
-  const outsideTransaction = Effect.flatMap(storage.inTransaction, (inTransaction) =>
-    inTransaction
-      ? Effect.fromResult(invalid("scheduler", "must not run inside a transaction"))
-      : Effect.void)
-
   return {
     schedule: Effect.fn(creating.spanName, creating.spanOptions)(function*(stream, message, { at, key, metadata }) {
       const time = yield* Effect.fromResult(checkTime(at, "at"))
@@ -253,7 +248,7 @@ export const make = <A>(
     scheduled: (options) => read(storage, codec, options),
     scheduler: {
       runOnce: Effect.gen(function*() {
-        yield* outsideTransaction
+        yield* outsideTransaction(storage, "scheduler")
         let total = 0
         while (true) {
           const moved = yield* moveDue
@@ -265,7 +260,7 @@ export const make = <A>(
       run: ({ pollInterval } = {}) =>
         Effect.scoped(Effect.gen(function*() {
           const longest = Duration.toMillis(yield* Effect.fromResult(checkPollInterval(pollInterval)))
-          yield* outsideTransaction
+          yield* outsideTransaction(storage, "scheduler")
           const listener = yield* storage.listenScheduled
           while (true) {
             const moved = yield* Effect.retry(moveDue, { schedule: retryTransient, while: isTransient })

@@ -9,7 +9,8 @@
 import { Effect, Fiber, Option, Result, Schedule, Stream } from "effect"
 import type { Scope } from "effect"
 import type { SqlError } from "effect/sql/SqlError"
-import { InvalidArgumentError, TaggingError } from "../errors.ts"
+import { type InvalidArgumentError, TaggingError } from "../errors.ts"
+import { outsideTransaction } from "../internal/checks.ts"
 import type { MessageCodec } from "../Serializer.ts"
 import type { DeclaredTag, EncodedStoredMessage, Page, Storage, TaggedPage } from "../Storage.ts"
 import { declaredBy, incomplete } from "./declarations.ts"
@@ -125,15 +126,10 @@ export const make = <A>(storage: Storage["Service"], codec: MessageCodec<A>, sto
     return answer({ ...progress, scanned, tagged, position: to, upTo }, { range: rest, ahead: next })
   })
 
-  return Stream.unwrap(
-    Effect.map(
-      storage.inTransaction,
-      (inTransaction): Stream.Stream<TaggingProgress, TaggingFailure> =>
-        inTransaction
-          ? Stream.fail(new InvalidArgumentError({ argument: "tagging", reason: "must not run inside a transaction" }))
-          : Stream.scoped(Stream.paginate({ ahead: undefined, range: undefined, progress: begun } as State, step))
-    )
-  )
+  return Stream.unwrap(Effect.as(
+    outsideTransaction(storage, "tagging"),
+    Stream.scoped(Stream.paginate({ ahead: undefined, range: undefined, progress: begun } as State, step))
+  ))
 }
 
 /** Places that have come equally far, and up to where. */

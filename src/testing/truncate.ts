@@ -2,7 +2,7 @@
 import { Effect } from "effect"
 import type { SqlError } from "effect/sql/SqlError"
 import type { InvalidArgumentError } from "../errors.ts"
-import { invalid } from "../internal/checks.ts"
+import { outsideTransaction } from "../internal/checks.ts"
 import type { MessageStore } from "../MessageStore.ts"
 import { backendOf } from "../store/backends.ts"
 
@@ -22,6 +22,5 @@ export const truncate = <A>(store: MessageStore<A>): Effect.Effect<void, Invalid
   Effect.suspend(() => {
     const storage = backendOf(store)
     if (storage === undefined) return Effect.die(new Error("only a store that a layer made can be truncated"))
-    const refused = Effect.fromResult(invalid("truncate", "must not be called inside a transaction"))
-    return Effect.andThen(Effect.when(refused, storage.inTransaction), storage.truncate)
+    return Effect.andThen(outsideTransaction(storage, "truncate"), storage.truncate)
   })
