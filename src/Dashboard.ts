@@ -15,12 +15,12 @@
  *
  * It has no users: put it behind the authentication of your application, or give it a `token`.
  */
-import { Duration, Effect, Layer, Option, Redacted } from "effect"
+import { type Duration, Effect, Layer, Option, Redacted } from "effect"
 import { HttpRouter, HttpServer } from "effect/http"
 import * as Routes from "./dashboard/routes.ts"
 import { loopbackNames } from "./dashboard/security.ts"
 import type { InvalidArgumentError } from "./errors.ts"
-import { invalid } from "./internal/checks.ts"
+import { checkDuration, invalid } from "./internal/checks.ts"
 import { Operator } from "./Operator.ts"
 
 /** Where a dashboard is, and who may do what there. */
@@ -62,10 +62,11 @@ const check = Effect.fnUntraced(function*(
   if (token !== undefined && Redacted.value(token).length < 16) {
     return yield* Effect.fromResult(invalid("token", "must have 16 characters or more"))
   }
-  const interval = Option.getOrUndefined(Duration.fromInput(pollInterval))
-  if (interval === undefined || !Duration.isFinite(interval) || Duration.toMillis(interval) < 100) {
-    return yield* Effect.fromResult(invalid("pollInterval", "must be 100 milliseconds or more"))
-  }
+  const interval = yield* Effect.fromResult(checkDuration("pollInterval", pollInterval, {
+    minimum: 100,
+    maximum: Number.MAX_SAFE_INTEGER,
+    reason: "must be 100 milliseconds or more, and finite"
+  }))
   return { mount: path === "/" ? "" : path, interval }
 })
 

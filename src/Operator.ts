@@ -15,12 +15,12 @@
  *
  * Inside a transaction the time limits of statements are that transaction's own.
  */
-import { Context, Duration, Effect, Layer, Option } from "effect"
+import { Context, Duration, Effect, Layer } from "effect"
 import type { MigrationError } from "effect/sql/Migrator"
 import type { SqlClient } from "effect/sql/SqlClient"
 import type { SqlError } from "effect/sql/SqlError"
 import type { InvalidArgumentError, InvalidNameError, SetupError, UnsupportedEngineError } from "./errors.ts"
-import { invalid } from "./internal/checks.ts"
+import { checkDuration } from "./internal/checks.ts"
 import type { MessageStore } from "./MessageStore.ts"
 import * as Actions from "./operator/actions.ts"
 import * as Consumers from "./operator/consumers.ts"
@@ -43,6 +43,7 @@ import { Storage } from "./Storage.ts"
 import { backendOf } from "./store/backends.ts"
 
 export type { PromotionError } from "./operator/actions.ts"
+export type { HealthBounds } from "./operator/bounds.ts"
 export type {
   AggregatedStreamStatus,
   LinkedMessage,
@@ -54,7 +55,7 @@ export type {
 } from "./operator/consumers.ts"
 export type { HandledState, MessageDetails, MessagePlace } from "./operator/details.ts"
 export type { FollowOptions } from "./operator/follow.ts"
-export type { Health, HealthBounds } from "./operator/health.ts"
+export type { Health } from "./operator/health.ts"
 export type { OperatorService, Overview } from "./operator/interface.ts"
 export type { Message } from "./operator/messages.ts"
 export type { OperatorError } from "./operator/opened.ts"
@@ -108,10 +109,11 @@ export const make = Effect.fnUntraced(function*(
   store: string,
   { statementTimeout = "5 seconds", typeField }: OperatorOptions = {}
 ): Effect.fn.Return<OperatorService, InvalidArgumentError> {
-  const timeout = Option.getOrUndefined(Duration.fromInput(statementTimeout))
-  if (timeout === undefined || !Duration.isFinite(timeout) || Duration.toMillis(timeout) < 1) {
-    return yield* Effect.fromResult(invalid("statementTimeout", "must be a millisecond or more"))
-  }
+  const timeout = yield* Effect.fromResult(checkDuration("statementTimeout", statementTimeout, {
+    minimum: 1,
+    maximum: Number.MAX_SAFE_INTEGER,
+    reason: "must be a millisecond or more, and finite"
+  }))
   const { operator } = storage
   const typeOf = typeOfField(typeField)
   const opened = Opened.make(operator)
@@ -148,7 +150,7 @@ export const make = Effect.fnUntraced(function*(
         projections: names(projections)
       }
     })),
-    health: Health.make(storage, operator, opened, store, looking),
+    health: Health.make(storage, opened, store, looking),
     streams,
     search,
     message: (id) => looking(message(id)),

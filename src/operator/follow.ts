@@ -3,7 +3,7 @@ import { Clock, Effect, Option, Stream } from "effect"
 import type { Duration } from "effect"
 import type { SqlError } from "effect/sql/SqlError"
 import type { InvalidArgumentError } from "../errors.ts"
-import { checkPattern, checkWhole } from "../internal/checks.ts"
+import { checkPattern, checkPollInterval, checkWhole } from "../internal/checks.ts"
 import { compilePattern } from "../internal/pattern.ts"
 import type { EncodedStoredMessage, Storage } from "../Storage.ts"
 import { type Message, toMessage, type TypeOf } from "./messages.ts"
@@ -14,7 +14,7 @@ export interface FollowOptions {
   readonly pattern?: string | undefined
   /** Those behind this global position. Default: those that are written from now on. */
   readonly after?: number | undefined
-  /** How long it waits for a wake-up before it looks all the same. Default 1 second. */
+  /** How long it waits for a wake-up before it looks all the same; a millisecond or more. Default 1 second. */
   readonly pollInterval?: Duration.Input | undefined
 }
 
@@ -76,13 +76,14 @@ export const make = (
 
   return Stream.unwrap(Effect.gen(function*() {
     const matches = compilePattern(yield* Effect.fromResult(checkPattern(pattern)))
+    const interval = yield* Effect.fromResult(checkPollInterval(pollInterval))
     const given = after === undefined ? undefined : yield* Effect.fromResult(checkWhole("after", after, 0))
     const listener = yield* storage.listen
     const last = given ?? (yield* bounded(storage.operator.vitals(0))).lastPosition
     const first: State & { readonly waits: boolean } = { last, missing: new Map(), waits: false }
     return Stream.paginate(first, ({ waits, ...state }) =>
       Effect.gen(function*() {
-        if (waits) yield* listener.wait(pollInterval)
+        if (waits) yield* listener.wait(interval)
         const { found, isFull, state: next } = yield* bounded(look(state))
         const messages = found.filter(({ stream }) => matches(stream)).map(toMessage(typeOf))
         return [messages, Option.some({ ...next, waits: !isFull })] as const

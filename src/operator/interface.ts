@@ -2,6 +2,7 @@
 import type { Effect, Stream } from "effect"
 import type { SqlError } from "effect/sql/SqlError"
 import type { InvalidArgumentError } from "../errors.ts"
+import type { PromoteOptions } from "../Projection.ts"
 import type {
   ObjectsVersion,
   ParkedError,
@@ -10,10 +11,10 @@ import type {
   StreamSummary,
   Vitals
 } from "../Storage.ts"
-import type { PromoteOptions } from "../Projection.ts"
 import type { PauseOptions } from "../Subscription.ts"
 import type { Start } from "../subscription/start.ts"
 import type { PromotionError } from "./actions.ts"
+import type { HealthBounds } from "./bounds.ts"
 import type {
   AggregatedStreamStatus,
   LinkedMessage,
@@ -24,7 +25,7 @@ import type {
 } from "./consumers.ts"
 import type { MessageDetails } from "./details.ts"
 import type { FollowOptions } from "./follow.ts"
-import type { Health, HealthBounds } from "./health.ts"
+import type { Health } from "./health.ts"
 import type { Message } from "./messages.ts"
 import type { OperatorError } from "./opened.ts"
 import type { Page, PageOptions } from "./page.ts"

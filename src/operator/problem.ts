@@ -6,7 +6,8 @@ import { Duration } from "effect"
  * What is wrong:
  *
  * - `outdated`, `newer`: database objects are older than this build, which cannot work with them, or newer;
- * - `projectorDown`, `projectorBehind`: nobody links messages, or too slowly: a warning once they have waited for half a minute;
+ * - `projectorDown`: nobody links messages; a warning while none waits to be linked, since it may have been stopped on purpose;
+ * - `projectorBehind`: messages are linked too slowly; a warning once they have waited for half a minute;
  * - `late`, `lagging`: messages wait for too long, or too many do, though somebody handles them;
  * - `unclaimed`: messages wait, and no process has claimed their partition: a warning once they have waited for half a minute;
  * - `stuck`: a partition is claimed, and nothing was acknowledged for long;

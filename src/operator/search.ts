@@ -2,10 +2,18 @@
  * Searches for messages, for as long as whoever asks is ready to wait: then it tells how far it has come, and goes on there
  * when it is asked again.
  */
-import { DateTime, Duration, Effect, Option, Predicate, Result } from "effect"
+import { DateTime, Duration, Effect, Predicate, Result } from "effect"
 import type { SqlError } from "effect/sql/SqlError"
 import type { InvalidArgumentError } from "../errors.ts"
-import { checkPattern, checkStreamName, checkText, checkWhole, earliestTime, invalid } from "../internal/checks.ts"
+import {
+  checkDuration,
+  checkPattern,
+  checkStreamName,
+  checkText,
+  checkWhole,
+  earliestTime,
+  invalid
+} from "../internal/checks.ts"
 import * as Moment from "../internal/moment.ts"
 import { maximumTags } from "../internal/tags.ts"
 import type { EncodedStoredMessage, OperatorStorage, SearchQuery } from "../Storage.ts"
@@ -61,16 +69,12 @@ const mostScan = 50_000
 /** How long one look should take, in milliseconds. */
 const wanted = 200
 
-const longestSearch = Duration.minutes(1)
-
+/** In milliseconds. */
 export const checkTimeLimit = (
   timeLimit: Duration.Input = "2 seconds"
 ): Result.Result<number, InvalidArgumentError> => {
-  const duration = Option.getOrUndefined(Duration.fromInput(timeLimit))
-  return duration !== undefined && Duration.isLessThanOrEqualTo(duration, longestSearch) &&
-      !Duration.isNegative(duration)
-    ? Result.succeed(Duration.toMillis(duration))
-    : invalid("timeLimit", "must be a time of at most a minute")
+  const bounds = { minimum: 0, maximum: 60_000, reason: "must be a time of at most a minute" }
+  return Result.map(checkDuration("timeLimit", timeLimit, bounds), Duration.toMillis)
 }
 
 const optional = <A, B>(

@@ -24,6 +24,10 @@ export const checking: Part = (it) => {
       yield* write(1, 1)
       const both = [stream.name, name]
       assert.deepStrictEqual(yield* kindsOf(operator, both), [[], []])
+      yield* Effect.sleep("5 millis")
+      // With nothing that waits for it, a projector may have been stopped on purpose.
+      const stopped = (yield* operator.health({ projector: 0 })).problems.find(({ of }) => of === stream.name)
+      assert.deepInclude(stopped, { kind: "projectorDown", severity: "warning" })
       yield* accounts.write(origin(0), deposits(2))
       yield* Effect.sleep("5 millis")
       assert.deepStrictEqual(yield* kindsOf(operator, both, { lag: 4, age: 0 }), [

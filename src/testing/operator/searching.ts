@@ -1,6 +1,6 @@
 /** Operators: what they find, page by page. */
 import { assert } from "@effect/vitest"
-import { DateTime, Effect } from "effect"
+import { DateTime, Effect, Stream } from "effect"
 import type { Found, OperatorService, SearchOptions } from "../../Operator.ts"
 import { Storage } from "../../Storage.ts"
 import { Accounts, deposit, deposits, failsWith, newStream, Noted, type Part } from "../fixture.ts"
@@ -197,6 +197,10 @@ export const searching: Part = (it) => {
       yield* failsWith(operated({ statementTimeout: 0 }), {
         _tag: "InvalidArgumentError",
         argument: "statementTimeout"
+      })
+      yield* failsWith(Stream.runDrain(operator.follow({ pollInterval: 0 })), {
+        _tag: "InvalidArgumentError",
+        argument: "pollInterval"
       })
       for (const name of ["nobody", "__proto__", "\u202e"]) {
         yield* failsWith(operator.partitions(name), { _tag: "InvalidArgumentError", argument: "subscription" })
