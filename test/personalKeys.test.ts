@@ -24,6 +24,7 @@ import {
   Storage,
   SubjectKeys
 } from "effect-message-store"
+import { SubjectKeysContract } from "effect-message-store/testing"
 import { TestClock } from "effect/testing"
 import { inspect } from "node:util"
 import * as MemoryStorage from "../src/memory/storage.ts"
@@ -145,6 +146,13 @@ describe("what a process holds", () => {
     }
   })
 })
+
+SubjectKeysContract.suite(
+  "a service of one's own",
+  Layer.effect(SubjectKeys.SubjectKeys, Effect.map(Storage.Storage, ({ subjectKeys }) => subjectKeys)).pipe(
+    Layer.provide(MemoryStorage.layer)
+  )
+)
 
 describe("keys", () => {
   it.effect("are looked up together, whoever of those who wait is interrupted", () =>

@@ -28,6 +28,7 @@ import { redacting } from "./messageStore/redacting.ts"
 import { rememberedStates } from "./messageStore/rememberedStates.ts"
 import { scheduling } from "./messageStore/scheduling.ts"
 import { snapshots } from "./messageStore/snapshots.ts"
+import { subjectKeys } from "./messageStore/subjectKeys.ts"
 import { synchronizing } from "./messageStore/synchronizing.ts"
 import { taggedPages } from "./messageStore/taggedPages.ts"
 import { taggedSnapshots } from "./messageStore/taggedSnapshots.ts"
@@ -55,6 +56,7 @@ export const suite = makeSuite("message store", {
   pages,
   "personal fields": personal,
   "keys of subjects": personalKeys,
+  "where keys are kept": subjectKeys,
   forgetting,
   transactions,
   snapshots,

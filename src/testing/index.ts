@@ -19,6 +19,9 @@ export * as ProjectionContract from "./ProjectionContract.ts"
 /** The contract of a backend: operators. */
 export * as OperatorContract from "./OperatorContract.ts"
 
+/** The contract of what keeps the keys of subjects. */
+export * as SubjectKeysContract from "./SubjectKeysContract.ts"
+
 /** The laws of a serializer. */
 export * as SerializerLaws from "./SerializerLaws.ts"
 
