@@ -45,8 +45,8 @@ export interface Options<in A, out P extends Path = Path> {
    */
   readonly patterns: string | Arr.NonEmptyReadonlyArray<string>
   /**
-   * Which partition a message belongs to. Another partitioner needs a `rebuild`, and the projector says so. A change
-   * inside a function is not noticed: messages linked from then on follow it.
+   * Which partition a message belongs to. Another partitioner needs a `rebuild`: until then the projector fails with a
+   * `StreamDefinitionError`. A change inside a function is not noticed: messages linked from then on follow it.
    */
   readonly partitioner: Partitioner<A, P>
 }
@@ -91,9 +91,9 @@ export interface AggregatedStream<in out A> extends Subscription.Subscribable<A>
   ) => Stream.Stream<AggregatedMessage<A>, InvalidArgumentError | SerializationError | SqlError>
   /**
    * The messages of all partitions, or of some, as they are linked, until its scope closes: for server-sent events, caches, live
-   * views. It remembers nothing and claims nothing: every follower gets every message, of each partition in its order. It misses
-   * none while it lives, though connections are lost; it reads a page of 100 when the one before was taken, and holds no connection
-   * meanwhile. Not inside a transaction.
+   * views. It stores and claims nothing: every follower gets every message, those of a partition in their order. It misses none
+   * while it lives, even if connections are lost. It reads a page of 100 when the page before was taken, and holds no connection
+   * in between. Not inside a transaction.
    *
    * **Example**
    *
@@ -105,13 +105,13 @@ export interface AggregatedStream<in out A> extends Subscription.Subscribable<A>
   /** The partitions that have messages, in their order, each with its last position. */
   readonly partitions: Effect.Effect<ReadonlyArray<PartitionHead>, SqlError>
   /**
-   * Of each partition the position of the first message that occurred at that time or later; one behind its last
-   * position where none did. This reads all links of the stream.
+   * For each partition, the position of the first message that occurred at that time or later; one past its last position if
+   * none did. This reads all links of the stream.
    */
   readonly positionsAtTime: (time: DateTime.DateTime) => Effect.Effect<ReadonlyMap<number, number>, SqlError>
   /**
-   * Of each partition the last position whose message has this global position or a lower one; -1 where none has. This
-   * reads the links from there to the end, or from the beginning, whichever is less.
+   * For each partition, the last position whose message has this global position or a lower one; -1 if none has. This reads
+   * the links from there to the end, or from the beginning, whichever is less.
    */
   readonly positionsAtGlobalPosition: (
     globalPosition: number
@@ -121,10 +121,9 @@ export interface AggregatedStream<in out A> extends Subscription.Subscribable<A>
   /** Links new messages. */
   readonly projector: Projector.Projector
   /**
-   * Links all messages again, by the patterns and the partitioner that the stream has now. Positions begin
-   * anew: `reset` every subscription of the stream, which fails with `StreamRebuiltError` until then. Meanwhile readers
-   * find the stream empty, and growing; writers are not blocked. If it is interrupted, the next run of a projector goes
-   * on.
+   * Links all messages again, by the patterns and the partitioner that the stream has now. Positions start from 0 again, so
+   * every subscription of the stream fails with `StreamRebuiltError` until it is `reset`. Meanwhile readers see the stream
+   * grow from empty; writers are not blocked. If it is interrupted, the next run of a projector goes on.
    */
   readonly rebuild: Effect.Effect<Projector.Progress, Projector.ProjectionError>
   /** Removes the stream and its database objects. Its messages stay in the store. */

@@ -79,13 +79,13 @@ export const make =
 
 /** How the states of a fold are kept, so that what they were folded of need not be read again. */
 export interface Snapshot<in out S> {
-  /** What the fold is called in the store: 1 to 255 characters. Folds that differ have different names. */
+  /** What the fold is called in the store: 1 to 255 characters. Different folds must have different names. */
   readonly name: string
-  /** Of the state; stored as canonical JSON (`Schema.toCodecJson`), of at most 1 MiB. */
+  /** The schema of the state, which is stored as canonical JSON (`Schema.toCodecJson`) of at most 1 Mi characters. */
   readonly schema: Schema.Codec<S, unknown>
-  /** To be raised when the same messages give another state: a whole number, 1 or more. */
+  /** Raise it when the same messages give another state than before: a whole number, 1 or more. */
   readonly version: number
-  /** How many messages are folded until the next snapshot is written: a whole number, 1 or more. */
+  /** How many messages are folded before the next snapshot is written: a whole number, 1 or more. */
   readonly every: number
 }
 
@@ -96,26 +96,26 @@ export interface WithSnapshot<in out S> {
 
 /** The same as a {@link Snapshot}, with defaults. */
 export interface SnapshotOptions<in out S> extends Pick<Snapshot<S>, "name" | "schema"> {
-  /** To be raised when the same messages give another state. Default 1. */
+  /** Raise it when the same messages give another state than before: a whole number, 1 or more. Default 1. */
   readonly version?: number | undefined
-  /** How many messages are folded until the next snapshot is written. Default 100. */
+  /** How many messages are folded before the next snapshot is written: a whole number, 1 or more. Default 100. */
   readonly every?: number | undefined
 }
 
 /**
  * Keeps the states of a fold in the store: a decision begins with the last snapshot, and reads only what was added since. A
- * decider of the fold has its snapshots too.
+ * decider made of the fold has its snapshots too.
  *
  * **Details**
  *
- * A snapshot is written in the background, after the commit of what it was made of; no decision waits for it, or fails
- * with it. It stands for as long as the last message that it was made of stands where it stood. One that does not
- * decode, or that was made by another `version`, another schema of the state, another `initial` or other cases, is not used: the
- * messages are folded anew. What `evolve` does is not looked at: raise `version` when you change that.
+ * Snapshots are written in the background, after the commit of the messages that they are made of; no decision waits for them,
+ * or fails with them. A snapshot is not used if it does not decode, if the last message that it was made of is no longer where it
+ * was, or if it was made with another `version`, schema, `initial` or set of cases: then all messages are folded again. A change
+ * inside `evolve` cannot be noticed: raise `version` when you make one.
  *
- * The process remembers the last states as well (`cachedStates` of the store).
+ * The process also remembers the last states (`cachedStates` of the store).
  *
- * Throws an `InvalidArgumentError` if the name, the version or `every` are out of their bounds.
+ * Throws an `InvalidArgumentError` if the name, the version or `every` is out of bounds.
  *
  * **Example**
  *

@@ -30,12 +30,12 @@ const nextMessageId = Effect.flatMap(
 )
 
 /**
- * The two fields every message has, filled in by the constructor where they are not given: `messageId` (a UUIDv7,
- * rising within the process) and `occurredAt` (the present).
+ * The two fields that every message has. The constructor fills them in unless they are given: `messageId` (a UUIDv7, rising
+ * within the process) and `occurredAt` (the present time).
  *
  * **Details**
  *
- * `new OrderPlaced({ … })` takes the process's clock and randomness; {@link make} takes those of the fiber.
+ * `new OrderPlaced({ … })` uses the process's clock and randomness; {@link make} uses those of the fiber.
  *
  * **Example**
  *
@@ -61,14 +61,14 @@ interface Makeable<A, Input> {
 }
 
 /**
- * A message whose id and time come from services: the `Clock` of the fiber (`TestClock`, in tests), and its
- * `SecureRandom` where one is given.
+ * Makes a message whose time comes from the fiber's `Clock` (`TestClock`, in tests), and whose id comes from its
+ * `SecureRandom`, if one is provided.
  *
  * **Details**
  *
- * Use it inside of effects, where `new` would take the process's own clock and randomness: with both services given,
+ * Use it inside effects, where `new` would use the process's own clock and randomness: with both services provided,
  * messages are the same in every run. Like `new`, and unlike `makeEffect`, it has no typed failure: input that the schema
- * refuses is a fault of the program, and ends the fiber as a defect.
+ * refuses is a bug, and ends the fiber with a defect.
  *
  * **Example**
  *
@@ -174,26 +174,27 @@ export interface PersonalField<S extends Schema.Constraint> extends
 /** Whose data a personal field has. */
 export interface PersonalOptions {
   /**
-   * The field that names the subject, as it is stored: a string or a number, beside the personal field, or in one of the objects
-   * around it, the innermost of which counts. A store whose schema has no such field there throws a `TypeError` where it is defined. It is stored as it is, with its key: an id that says nothing of the person.
+   * The name, as it is stored, of the field that identifies the subject: a string or a number beside the personal field, or in
+   * one of the objects around it, of which the innermost counts. It is not encrypted, so let it be an id that says nothing
+   * about the person. A store whose schema has no such field throws a `TypeError` where it is defined.
    */
   readonly subject: string
 }
 
 /**
- * Makes a field personal: it is stored encrypted under a key of its subject, and is {@link Personal.forgotten} to everybody once
- * the store has been told to `forget` that subject.
+ * Makes a field personal: it is stored encrypted under a key of its subject, and everybody reads it as
+ * {@link Personal.forgotten} once the store was told to `forget` that subject.
  *
  * **Details**
  *
  * AES-256-GCM (NIST SP 800-38D), with a random nonce for each value, bound to the message's id and to the place of the field. In
  * stored JSON the field is a string, which Python's readers see. A store whose schema has such a field needs a `KeyEncryption`.
- * What was stored before the field was personal, or by somebody who encrypts nothing, is read as known.
+ * Values that were stored unencrypted, before the field was personal or by other writers, are read as known.
  *
  * **Gotchas**
  *
- * How long the value is can be told from what is stored. A partitioner finds it forgotten in any case; it cannot be a tag, nor in
- * a type that refers to itself.
+ * The length of a value shows in what is stored. A partitioner function sees every personal field as forgotten. A personal field
+ * cannot be a tag, and cannot be part of a recursive type.
  *
  * **Example**
  *
@@ -225,8 +226,8 @@ export const personal = <S extends Schema.Constraint>(
 type NoTag<S> = keyof IsTag extends keyof S ? "a tag cannot be personal" : unknown
 
 /**
- * That a subject was forgotten: a message that a store may write when it forgets somebody (`notice` of its options), so that
- * projections delete what they keep.
+ * Says that a subject was forgotten. A store can write this message when it forgets somebody (`notice` in its options), so that
+ * projections delete what they keep of that subject.
  *
  * **Example**
  *
@@ -258,8 +259,8 @@ export interface Tags {
 }
 
 /**
- * The version a stream has to be at for a write to go through: a whole number from 0 (no message yet) to
- * 2147483647, or `"exists"` (any but 0). A write without one is appended whatever the version.
+ * The version that a stream must have for a write to go through: a whole number from 0 (no message yet) to
+ * 2147483647, or `"exists"` (any but 0). A write without one is appended whatever the version is.
  */
 export type ExpectedVersion = number | "exists"
 

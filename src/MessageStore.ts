@@ -8,10 +8,10 @@
  * - An `OptimisticConcurrencyError` or `DuplicateMessageError` inside a transaction leaves it usable.
  * - Every operation runs in the transaction that is open around it, and commits or rolls back with it.
  * - On PostgreSQL, the writes of concurrent fibers leave in one statement; each has the outcome it would have had alone.
- * - What is refused is refused before the database is asked: bad arguments, messages that cannot be stored.
+ * - Bad arguments, and messages that cannot be stored, are refused before the database is asked.
  *
- * A write whose answer is lost (a connection that breaks) may have been stored. To repeat it is safe: `synchronize`
- * stores only what is missing, and `write` of the same messages fails with `DuplicateMessageError`.
+ * A write whose answer is lost (the connection breaks) may have been stored. Repeating it is safe: `synchronize` stores
+ * only what is missing, and `write` of the same messages fails with `DuplicateMessageError`.
  */
 import { Context, Effect, Layer, Result } from "effect"
 import type { Scope, Stream } from "effect"
@@ -103,17 +103,17 @@ export type { ScheduleError, ScheduleOptions, SchedulerOptions } from "./store/s
 export interface MessageStore<in out A, P extends Path = Path>
   extends AggregatedStream.Aggregating<A, P>, Scheduling<A>, Deleting<A>, Forgetting
 {
-  /** The name that its database objects have in theirs. */
+  /** The name of the store, which is part of the names of its database objects. */
   readonly name: string
 
   /**
-   * Appends messages to a stream, together or not at all, and returns the position of the last.
+   * Appends messages to a stream, all or none, and returns the position of the last.
    *
    * **Details**
    *
    * Fails with `OptimisticConcurrencyError` if the stream is not at `expectedVersion`, with `DuplicateMessageError` if a
-   * message of one of the ids is stored already, with `SerializationError` or `InvalidArgumentError` before the database
-   * is asked, and with `SqlError` if the database fails. The messages of a call may have 256 Mi characters of JSON.
+   * message with one of the ids is stored already, with `SerializationError` or `InvalidArgumentError` before the database
+   * is asked, and with `SqlError` if the database fails. A call takes up to 256 Mi characters of JSON.
    *
    * **Example**
    *
@@ -129,10 +129,13 @@ export interface MessageStore<in out A, P extends Path = Path>
 
   /**
    * Appends to several streams, all or nothing, in one round trip. Returns the position of the last message of each
-   * part, in the order given; fails as `write` does, with the error of the first part that is refused. Two calls that
-   * share streams or new messages never deadlock, whatever the order; transactions of several calls can, and one of them
-   * fails with a retryable `SqlError`. A stream may be named more than once: later parts find what the
-   * earlier ones left. The parts of a call may be of 500 streams: each has a lock in the database until the commit.
+   * part, in the order given; fails as `write` does, with the error of the first part that is refused.
+   *
+   * **Details**
+   *
+   * A stream may be named more than once: later parts see what earlier ones wrote. A call writes to at most 500 streams, since
+   * each holds a lock in the database until the commit. Two calls that share streams or message ids never deadlock, whatever
+   * their order; transactions of several calls can, and then one of them fails with a retryable `SqlError`.
    */
   readonly writeAll: (
     writes: ReadonlyArray<StreamWrite<A>>
@@ -144,10 +147,10 @@ export interface MessageStore<in out A, P extends Path = Path>
    *
    * **Details**
    *
-   * `expectedVersion` is the version that the stream has before the append. When nothing is missing, it is not
-   * checked: the call that stored the messages may be repeated as it was. Fewer messages than stored succeed, and
-   * change nothing. An id that differs fails with `MessageIdMismatchError`. Without `expectedVersion`, a stream that
-   * others append to meanwhile is compared anew.
+   * `expectedVersion` is the version of the stream before the append. It is not checked when nothing is missing, so the
+   * call that stored the messages can be repeated as it was. Giving fewer messages than are stored succeeds, and changes
+   * nothing. An id that differs fails with `MessageIdMismatchError`. Without `expectedVersion`, a stream that others
+   * append to meanwhile is compared again.
    */
   readonly synchronize: (
     stream: string,
@@ -156,24 +159,23 @@ export interface MessageStore<in out A, P extends Path = Path>
   ) => Effect.Effect<Appended, WriteError | MessageIdMismatchError>
 
   /**
-   * Reads a stream, decides on what it says, and writes the decision; again, if somebody else wrote in between.
+   * Folds a stream into a state, decides on it, and writes the decision. If somebody else wrote to the stream in between, it
+   * reads what was added and decides again.
    *
    * **Details**
    *
-   * `decide` gets the state and the version of the stream, and answers with a message, several, or an empty array (none is a
-   * decision too), with an error, or with an effect of one of these. It may run several times, and should do nothing but
-   * decide. Updates of one stream in this process are made in turn, so that only writers elsewhere conflict with them; each
-   * conflict means that one of those got through. Within `decide` the same stream cannot be updated: that is an
-   * `InvalidArgumentError`. What else is decided there waits for nobody's turn.
+   * `decide` gets the state and the version of the stream. It answers with a message, several, or an empty array (to write
+   * nothing is a decision too), with an error, or with an effect of one of these. It may run several times, so it should do
+   * nothing but decide. Updating the same stream within `decide` is an `InvalidArgumentError`.
    *
-   * While updates wait for each other, each is made on the state that the ones before it come to, if it gives the same `fold`
-   * object, and they leave together, in one append: keep the fold in a constant, and let `evolve` return new states. What
-   * comes out, be it messages, none, or a failure, was decided on the stream as it is: the append expects the version that
-   * was read, and if it is refused all of them are made again. Where nothing is written, whatever others have added is read
-   * first, and decided on. Of a fold with snapshots (`Fold.withSnapshot`) the state is remembered when nobody waits as well, and
-   * kept in the store.
+   * Updates of one stream take turns in this process, so that only writers in other processes conflict with them. While they
+   * wait for each other, each begins with the state that the one before it left, if it has the same `fold` object, and they
+   * leave together, in one append: keep the fold in a constant, and let `evolve` return new states. Whatever comes out
+   * (messages, none, or a failure) was decided on the stream as it is: the append expects the version that was read, and if
+   * it is refused, all of them decide again. The state of a fold with snapshots (`Fold.withSnapshot`) is also remembered
+   * between updates, and kept in the store.
    *
-   * In a transaction there are no turns, and a second conflict (at REPEATABLE READ, say) is an
+   * Inside a transaction there are no turns, and a second conflict (at REPEATABLE READ, for example) is an
    * `OptimisticConcurrencyError`.
    *
    * **Example**
@@ -193,23 +195,21 @@ export interface MessageStore<in out A, P extends Path = Path>
   ) => Effect.Effect<Appended, WriteError | Effect.Error<Answer>, Effect.Services<Answer>>
 
   /**
-   * Reads several streams, decides on what they say, and writes the decision; again, if somebody else changed one of them
-   * in between. What `update` is for one stream.
+   * Decides on several streams, or on messages of given tags, in one consistent view, and writes the decision. If somebody
+   * else changed one of these sources in between, it decides again. What `update` is for one stream. Returns the position of
+   * the last message of each write, in the order given.
    *
    * **Details**
    *
-   * What comes out was decided on one consistent view. `decide` gets the state of each source by its name, and answers with
-   * what is to be written, to streams that were read or to others, with an error, or with an effect of one of these; the
-   * writes go in together or not at all. A stream that was read and is not written to is a condition as well: the decision goes through only if nobody has
-   * written to it, and nobody can until it is committed.
+   * `decide` gets the state of each source by its name. It answers with writes, to streams that were read or to others, with
+   * an error, or with an effect of one of these; the writes go in together or not at all. A source that is read and not
+   * written to is a condition as well: the decision goes through only if nobody has changed it, and nobody can until it is
+   * committed.
    *
-   * As with `update`, decisions that have a source in common are made in turn in this process and leave together, `decide` may
-   * run several times and cannot decide on the same things itself, and a decision that writes nothing, or fails, was made
-   * on what is so. In
-   * a transaction there are no turns, and a second conflict fails with a `DecisionConflictError` that tells which source
-   * was changed, and by which message. Such a transaction has to be at READ COMMITTED, else it is an `IsolationError`.
-   *
-   * Returns the position of the last message of each write, in the order given.
+   * As with `update`, decisions that share a source take turns in this process and leave together; `decide` may run several
+   * times, and cannot decide on the same sources itself; and a decision that writes nothing, or fails, was made on what is
+   * true. Inside a transaction there are no turns, and a second conflict fails with a `DecisionConflictError` that names the
+   * source and the message that changed it. That transaction has to be at READ COMMITTED, else it is an `IsolationError`.
    *
    * **Example**
    *
@@ -227,8 +227,8 @@ export interface MessageStore<in out A, P extends Path = Path>
   ) => Effect.Effect<ReadonlyArray<MessagePosition>, DecideError | Effect.Error<Answer>, Effect.Services<Answer>>
 
   /**
-   * The messages of a stream, in the order of versions; in pages, with no connection held between them. With `tags: true`
-   * each has its tags.
+   * The messages of a stream, in the order of versions, read in pages with no connection held between them. With
+   * `tags: true` each message has its tags.
    *
    * **Example**
    *
@@ -245,8 +245,8 @@ export interface MessageStore<in out A, P extends Path = Path>
   }
 
   /**
-   * The messages that have all of these tags, or, of several sets of tags, all of any one, in the order of global positions,
-   * whatever streams they are in.
+   * The messages that have all of these tags, whatever streams they are in, in the order of global positions. Given several
+   * sets of tags, those that have all tags of at least one set.
    *
    * **Example**
    *
@@ -263,14 +263,14 @@ export interface MessageStore<in out A, P extends Path = Path>
   readonly reader: Effect.Effect<Reader.Reader<A>, SqlError, Scope.Scope>
 
   /**
-   * Gives messages that were stored before their tags were declared the tags that they would have today, while others write. Ends
-   * when all have them; decisions and reads that ask for these tags fail with `TagsIncompleteError` until then.
+   * Adds tags to messages that were stored before the tags were declared, while others write. Ends when all messages have
+   * them; until then, decisions and reads that ask for these tags fail with `TagsIncompleteError`.
    *
    * **Details**
    *
    * First it waits for the transactions that were open when the tags were declared (a store declares the tags of its schema when
-   * it opens), since they may write messages without them. Then it goes through the store in pages of 2,000. It may be
-   * ended at any time, and goes on where it was; any number of processes may run it. Emits its progress page by page.
+   * it opens), since they may write messages without them. Then it goes through the store in pages of 2,000, and emits its
+   * progress after each. It can be interrupted at any time, and goes on where it was; any number of processes may run it.
    *
    * Fails with a `TaggingError` that names the messages which do not decode, or cannot have the tags that they should, and with
    * an `InvalidArgumentError` in a transaction.
@@ -292,8 +292,8 @@ export interface MessageStore<in out A, P extends Path = Path>
 
   /**
    * Runs an effect in a transaction: committed when it succeeds, rolled back when it fails or is interrupted. Nested, it
-   * is a savepoint. What `sql.withTransaction` does, in memory too. If the connection is lost it fails with an
-   * `SqlError`, where `sql.withTransaction` dies.
+   * is a savepoint. It is `sql.withTransaction` for every backend, memory included; if the connection is lost it fails with
+   * an `SqlError`, where `sql.withTransaction` dies.
    */
   readonly withTransaction: <B, E, R>(effect: Effect.Effect<B, E, R>) => Effect.Effect<B, E | SqlError, R>
 }

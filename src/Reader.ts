@@ -39,11 +39,11 @@ import type {
   TagQuery
 } from "./Storage.ts"
 
-/** What is told of messages that are read. */
+/** Whether messages are read with their tags. */
 export interface TagsOption {
   /**
-   * Whether messages have their tags: those that the schema declares. Default `false`. A message that could not be written
-   * with its tags today (too many, too long) is found by none, and has none.
+   * Whether each message has its `tags`, as the schema declares them. Default `false`. A message that could not be written
+   * with its tags today (too many, or too long) has none, and is not found by any.
    */
   readonly tags?: boolean | undefined
 }
@@ -78,7 +78,7 @@ export interface ReadTaggedOptions<Type extends string = string> extends ReadWil
   readonly types?: Arr.NonEmptyReadonlyArray<Type> | undefined
 }
 
-/** Asks for the tags of messages, as well. */
+/** Asks for messages with their tags. */
 export interface WithTags {
   readonly tags: true
 }
@@ -118,17 +118,17 @@ export interface Reader<out A> {
    *
    * **Gotchas**
    *
-   * This is no way to follow a store: a transaction may commit late, at global positions below the last one that was
-   * read. Aggregated streams are made for that.
+   * Do not follow a store by reading on from the last global position: a transaction may commit late, at positions below it.
+   * Aggregated streams are made for that.
    */
   readonly readWildcard: {
     (pattern: string, options: ReadWildcardOptions & WithTags): Stream.Stream<TaggedMessage<A>, ReadError>
     (pattern: string, options?: ReadWildcardOptions): Stream.Stream<StoredMessage<A>, ReadError>
   }
   /**
-   * The messages that have all of these tags, or, of several sets of tags, all of any one, in the order of global positions.
-   * What there is when it begins is read, in one consistent view. Fails with `TagsIncompleteError` while messages that
-   * were stored before their tags were declared would be missed.
+   * The messages that have all of these tags, in the order of global positions. Given several sets of tags, those that have
+   * all tags of at least one set. It reads what there is when it begins, in one consistent view. Fails with
+   * `TagsIncompleteError` while it would miss messages that were stored before their tags were declared.
    */
   readonly readTagged: {
     <const Type extends string = string>(

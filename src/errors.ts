@@ -28,9 +28,9 @@ export class OptimisticConcurrencyError extends Schema.TaggedError<OptimisticCon
 }
 
 /**
- * Something that a decision was made on was changed by others, once more than it is tried again. Nothing was written; a
- * transaction stays usable. `source` is what the decision calls what has changed; the rest tells the first message that was
- * added to it, where there still is one.
+ * Others changed a source of a decision more often than it is retried. Nothing was written; a transaction stays usable.
+ * `source` is the name of the source in the decision; the other fields tell the first message that was added to it, if there
+ * still is one.
  */
 export class DecisionConflictError extends Schema.TaggedError<DecisionConflictError>(
   "effect-message-store/errors/DecisionConflictError"
@@ -51,8 +51,8 @@ export class DecisionConflictError extends Schema.TaggedError<DecisionConflictEr
 }
 
 /**
- * A decision was to be written in a transaction that does not see what others have committed since it began, so that
- * nobody can tell whether what was read still stands. Nothing was written; the transaction stays usable.
+ * A decision was to be written in a transaction that does not see what others have committed since it began, so that it
+ * cannot tell whether what was read still holds. Nothing was written; the transaction stays usable.
  */
 export class IsolationError extends Schema.TaggedError<IsolationError>("effect-message-store/errors/IsolationError")(
   "IsolationError",
@@ -65,8 +65,8 @@ export class IsolationError extends Schema.TaggedError<IsolationError>("effect-m
 }
 
 /**
- * Tags were asked for that messages which were stored before their declaration do not have yet: what was found would be less than
- * there is. Nothing was read or written. Run the store's `tagging`, or its `layerTagging`, and ask again when it is complete.
+ * Messages that were stored before these tags were declared do not have them yet, so a search by them would miss some. Nothing
+ * was read or written. Run the store's `tagging`, or its `layerTagging`, and try again when it is complete.
  */
 export class TagsIncompleteError extends Schema.TaggedError<TagsIncompleteError>(
   "effect-message-store/errors/TagsIncompleteError"
@@ -171,8 +171,8 @@ export class SerializationError extends Schema.TaggedError<SerializationError>(
 }
 
 /**
- * Personal data that cannot be encrypted or decrypted: the `cause` of a `SerializationError`, of a message; else what `forget` and
- * `rewrapKeys` fail with. Nobody takes it for a `Forgotten`: that is said of keys alone that were forgotten.
+ * Personal data cannot be encrypted or decrypted: the `cause` of a `SerializationError`, and what `forget` and `rewrapKeys` fail
+ * with. Such data is never read as `Forgotten`: only data whose key was forgotten is.
  *
  * - `wrappingKey`: this process does not have the key that wraps the data key, or has another one under its id;
  * - `unavailable`: what wraps data keys, or keeps them, cannot be reached;
@@ -318,8 +318,8 @@ export class PartitionError extends Schema.TaggedError<PartitionError>("effect-m
 }
 
 /**
- * A handler failed for good, and the subscription stops on failures. The message is not acknowledged: it is delivered
- * again when the subscription runs again.
+ * A handler failed for the last time, and `onFailure` is `"stop"`. The message is not acknowledged: it is delivered again when
+ * the subscription runs again.
  */
 export class HandlerError extends Schema.TaggedError<HandlerError>("effect-message-store/errors/HandlerError")(
   "HandlerError",
@@ -339,8 +339,8 @@ export class HandlerError extends Schema.TaggedError<HandlerError>("effect-messa
 }
 
 /**
- * `waitUntilProcessed` has waited for long enough. A message that is not linked is of no stream that matches, was rolled
- * back, or waits for a projector; one that is linked waits for a worker, or for the messages before it.
+ * `waitUntilProcessed` timed out. A message that is not linked belongs to no stream that matches, was rolled back, or waits for
+ * a projector; one that is linked waits for a worker, or for the messages before it.
  */
 export class NotProcessedError extends Schema.TaggedError<NotProcessedError>(
   "effect-message-store/errors/NotProcessedError"

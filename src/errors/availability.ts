@@ -22,7 +22,7 @@ export class UnsupportedEngineError extends Schema.TaggedError<UnsupportedEngine
 }
 
 /**
- * `waitFor` has waited for long enough, and the message at this global position is not visible here. The standby is behind, or not
+ * `waitFor` timed out: the message at this global position is not visible here. The standby is behind, or not
  * replicating; or the write was rolled back, its message was deleted, or was lost with the server that had it.
  */
 export class NotReplicatedError extends Schema.TaggedError<NotReplicatedError>(

@@ -46,8 +46,8 @@ export interface Subscription<in out A> {
    */
   readonly handlers: Handlers.MakeByTag<A>
   /**
-   * Handles messages as they come, until it is interrupted; it ends when the messages in hand are finished, within
-   * `shutdownTimeout`. Transient failures of the database are tried again. Not inside a transaction.
+   * Handles messages as they come, until it is interrupted; then it waits up to `shutdownTimeout` for the messages in hand.
+   * Transient failures of the database are retried. Not inside a transaction.
    *
    * **Example**
    *
@@ -57,17 +57,17 @@ export interface Subscription<in out A> {
    */
   readonly run: <E, R>(handler: Handler<A, E, R>) => Effect.Effect<never, RunError, R>
   /**
-   * The same, a batch at a time: messages of one partition, in their order. A batch whose handler failed is bisected, at
-   * once, until the message that fails is alone: it then follows `retry` and `onFailure`.
+   * The same, a batch at a time: up to `batchSize` messages of one partition, in their order. A batch whose handler fails is
+   * bisected, without a pause, until the failing message is alone; then `retry` and `onFailure` apply to it.
    */
   readonly runBatches: <E, R>(
     handler: (deliveries: Arr.NonEmptyReadonlyArray<Delivery<A>>) => Effect.Effect<unknown, E, R>
   ) => Effect.Effect<never, RunError, R>
   /**
-   * Handles messages until none is left, or the time is over, and answers what was done: for tests, scheduled jobs, and
-   * whatever else does not stay. It waits for what other consumers have in hand, and does not wait for the projector:
-   * messages that are not linked yet do not count. Partitions that are paused or halted, or left to processes that know the
-   * type of their next message, are left as they are. Where nothing is to be done, it ends after one look at the database.
+   * Handles messages until none is left, or the time is over, and returns what was done: for tests, scheduled jobs, and
+   * functions that do not stay. It waits for what other consumers have in hand, but not for the projector: messages that are
+   * not linked yet do not count. Partitions that are paused or halted, or left to processes that know the type of their next
+   * message, stay as they are. If there is nothing to do, it ends after one look at the database.
    *
    * **Example**
    *
@@ -81,8 +81,8 @@ export interface Subscription<in out A> {
     options?: DrainOptions
   ) => Effect.Effect<Drained, RunError, R>
   /**
-   * The messages as a stream, each to be acknowledged by its consumer; of each partition one at a time. They are delivered
-   * at least once, and acknowledged one by one, whatever the options say.
+   * The messages as a stream, each to be acknowledged by its consumer; of each partition, one at a time. They are delivered
+   * at least once and acknowledged one by one, whatever the options say.
    */
   readonly messages: Stream.Stream<Unacknowledged<A>, RunError>
   /**
@@ -126,10 +126,13 @@ export interface Subscription<in out A> {
     options?: ReadParkedOptions
   ) => Stream.Stream<ParkedMessage<A>, InvalidArgumentError | SqlError>
   /**
-   * Has parked messages handled again by whatever process runs the subscription, now or later: all, or those given by place
-   * or message id. They stay parked until they were handled; those that fail again, with all attempts that `retry` gives, stay
-   * parked, whatever `onFailure` says. With `"parkStream"`, all that are parked of the stream of one come with it. Messages of a partition are handled in their order, between the others. Answers how
-   * many were not requeued yet.
+   * Has parked messages handled again by the processes that run the subscription, now or later: all, or those given by place
+   * or message id. Returns how many of them were not requeued before.
+   *
+   * **Details**
+   *
+   * They stay parked until they were handled, and also if all attempts of `retry` fail again, whatever `onFailure` says. Workers handle them between other messages, those of a partition in their order. With `"parkStream"`,
+   * requeueing one message requeues all that are parked of its stream.
    *
    * **Example**
    *
@@ -141,9 +144,9 @@ export interface Subscription<in out A> {
     which?: ReadonlyArray<Place | string>
   ) => Effect.Effect<number, InvalidArgumentError | SqlError>
   /**
-   * Hands parked messages to a handler once more, all or those given. Those that it handles are not parked any more; with
-   * transactional delivery, in one transaction with what it writes. Messages that others have replayed or discarded
-   * meanwhile do not count.
+   * Hands parked messages to a handler once more, here and now: all, or those given. Those that it handles are no longer
+   * parked; with transactional delivery, that is one transaction with what the handler writes. Messages that others have
+   * replayed or discarded meanwhile do not count.
    *
    * **Example**
    *
@@ -156,15 +159,18 @@ export interface Subscription<in out A> {
     places?: ReadonlyArray<Place>
   ) => Effect.Effect<Replayed, SqlError, R>
   /**
-   * Discards a parked message; returns whether it was parked. With `onFailure: "parkStream"`, those that were parked behind
-   * it are requeued, if it was the first of them.
+   * Discards a parked message; returns whether it was parked. With `onFailure: "parkStream"`, discarding the first parked
+   * message of a stream requeues those behind it.
    */
   readonly discard: (place: Place) => Effect.Effect<boolean, SqlError>
   /**
-   * Pauses the subscription, or one of its partitions, in all processes, until it is resumed: restarts do not end it. What
-   * was read of a partition before this returned may still be handled, but nothing more than the handlers that are under
-   * way once a second has gone by, unless a transaction has to end; `claimedBy` of `status` is undefined when that is over.
-   * Pausing again changes reason and name. In an open transaction, it holds from the commit on.
+   * Pauses the subscription, or one of its partitions, in all processes, until it is resumed; a pause survives restarts.
+   *
+   * **Details**
+   *
+   * Messages that were read before this returns may still be handled; a second later, only the handlers that are under way,
+   * and transactional batches, go on. It is over when `claimedBy` in `status` is undefined. Pausing again changes the reason
+   * and the name. In an open transaction, the pause holds from the commit on.
    *
    * **Example**
    *
@@ -174,16 +180,16 @@ export interface Subscription<in out A> {
    */
   readonly pause: (options?: PauseOptions) => Effect.Effect<void, InvalidArgumentError | SqlError>
   /**
-   * Lifts the pause of the subscription, or of a partition; whether it was paused. Partitions that were paused by
-   * themselves stay paused when the subscription is resumed.
+   * Lifts the pause of the subscription, or of a partition; returns whether it was paused. Partitions that were paused one by
+   * one stay paused when the subscription is resumed.
    */
   readonly resume: (
     options?: { readonly partition?: number | undefined }
   ) => Effect.Effect<boolean, InvalidArgumentError | SqlError>
   /**
-   * Begins again, forgetting all checkpoints and parked messages; what is paused stays so. Running workers begin again too: what they handle
-   * meanwhile is not acknowledged, and may be handled twice. In a transactional handler of the subscription itself it is undone,
-   * with all that the handler did: the acknowledgement is refused.
+   * Begins again: forgets all checkpoints and parked messages. Pauses stay. Running workers begin again too: what they have in
+   * hand is not acknowledged, and may be handled twice. Calling it in a transactional handler of the subscription itself has no
+   * effect: the acknowledgement is refused, and the handler's transaction rolls back.
    */
   readonly reset: (start?: Start) => Effect.Effect<void, InvalidArgumentError | SqlError>
   /** Removes the subscription with its database objects. Not while it runs, and not inside a transaction. */

@@ -10,14 +10,14 @@ import type { Start } from "./start.ts"
 /** How messages are parked behind one that failed. */
 export interface ParkStreamOptions<in A = unknown> {
   /**
-   * How many messages of one stream are parked at most, the one that failed included: 1 to 1,000,000. Default 1000. At the
-   * next one the partition is halted, until one of them is handled, requeued or discarded.
+   * How many messages of one stream are parked at most, the one that failed included: 1 to 1,000,000. Default 1000. The next
+   * one halts the partition, until one of them is handled, requeued or discarded.
    */
   readonly limit?: number | undefined
   /**
-   * What messages have in common that are kept in their order, of those in one partition: 1 to 255 characters, none of them
-   * NUL or a lone surrogate. Default: the name of their stream, which also stands for the key of messages for which this
-   * throws, or answers another. Messages that cannot be decoded have none: nothing is parked behind them.
+   * Messages of one partition with the same key are kept in their order. A key has 1 to 255 characters, none of them NUL or a
+   * lone surrogate. Default: the name of the stream, which is also used where this throws or returns something else.
+   * Messages that cannot be decoded have no key: nothing is parked behind them.
    */
   readonly key?: ((message: A, delivery: Delivery<A>) => string) | undefined
 }
@@ -29,63 +29,71 @@ export interface Options<in A = unknown> {
    * schema of the database: it belongs to the aggregated stream whose subscription had it first.
    */
   readonly name: string
-  /** Default `"beginning"`. Ignored when the subscription was made before. */
+  /** Where a new subscription begins; ignored when it exists already. Default `"beginning"`. */
   readonly start?: Start | undefined
   /**
-   * Default `"atLeastOnce"`. With `"transactional"`, each partition that is being handled takes a connection of the pool.
-   * All subscriptions of a process together leave two of them to others. `messages` are always delivered at least once.
+   * `"atLeastOnce"` (default), or `"transactional"`: handler and acknowledgement are one transaction. Then each partition that
+   * is being handled takes a connection of the pool; all subscriptions of a process together leave two to others. `messages`
+   * are always delivered at least once.
    */
   readonly delivery?: "atLeastOnce" | "transactional" | undefined
   /**
-   * Whether each message is acknowledged, or a batch at once (default). A batch that ends early acknowledges its part.
-   * `messages` are always acknowledged one by one.
+   * Whether messages are acknowledged one by one, or a batch at once (default). A batch that ends early acknowledges what was
+   * handled. `messages` are always acknowledged one by one.
    */
   readonly acknowledge?: "message" | "batch" | undefined
   /** How many messages are read, and acknowledged, at once, at most: 1 to 10,000. Default 100. */
   readonly batchSize?: number | undefined
   /**
    * How many partitions a process handles at the same time, at most: 1 to 2,147,483,647. Default 16; with transactional
-   * delivery two less than the pool has connections, if that is less. If more have messages, they take turns every few
-   * seconds; one whose message is being tried again keeps its slot until that ends. While handlers are quick, a process claims
-   * up to 48 partitions more, so that the next ones are at hand.
+   * delivery, two less than the pool has connections, if that is less. If more partitions have messages, they take turns every
+   * few seconds; one that is retrying a message keeps its slot meanwhile. While handlers are quick, a process claims up to 48
+   * partitions more, so that the next ones are at hand.
    */
   readonly concurrency?: number | undefined
   /**
-   * When a failed handler is called again; its input is the handler's error. Default: 5 times, after 0.1, 0.2, 0.4, 0.8 and
-   * 1.6 seconds. A connection that was lost in a handler counts as its failure, unless the subscription has lost its own
-   * to the database as well: then it is called again when the connection is back.
+   * When a failed handler is called again; the schedule's input is the handler's error. Default: 5 times, after 0.1, 0.2, 0.4,
+   * 0.8 and 1.6 seconds. A connection that is lost in a handler counts as its failure, unless the subscription has lost its
+   * own connection as well: then the handler is called again when the connection is back.
    */
   readonly retry?: Schedule.Schedule<unknown, unknown> | undefined
   /**
-   * What is done when it has failed for the last time. `"park"` (default) makes the message a dead letter, with the error, to be
-   * replayed; `"skip"` acknowledges it; `"haltPartition"` leaves its partition alone, until the subscription runs again
-   * or is reset (other processes that run it try the message in their turn, and halt the partition too); `"stop"` makes `run` fail. `"parkStream"` parks it, and what
-   * follows it in its stream behind it, so that a stream's messages are never handled out of order; other streams go on. A
-   * message that cannot be decoded counts as one whose handler failed. Each is logged as an error.
+   * What is done when a handler has failed for the last time, which is logged as an error. A message that cannot be decoded
+   * counts as one whose handler failed.
+   *
+   * - `"park"` (default) makes the message a dead letter, with the error; the partition goes on;
+   * - `"parkStream"` parks it, and whatever follows it in its stream behind it, so that no stream is handled out of order; other
+   *   streams go on;
+   * - `"skip"` acknowledges it;
+   * - `"haltPartition"` leaves its partition alone until the subscription runs again or is reset; other processes that run it try
+   *   the message in their turn, and halt the partition too;
+   * - `"stop"` makes `run` fail with a `HandlerError`.
    */
   readonly onFailure?: OnFailure | undefined
-  /** Of `onFailure: "parkStream"`. */
+  /** How `onFailure: "parkStream"` parks. */
   readonly parkStream?: ParkStreamOptions<A> | undefined
   /**
-   * What is done with a message whose type this build does not know: the name of its type is not one of the schema's.
-   * `"leave"` (default) leaves its partition to processes that know it, as during a rolling deploy; `status` says so, and
-   * the partition waits where there is none. `"skip"` acknowledges it, for subscriptions that want some types only;
-   * `"fail"` does what `onFailure` says. Serializers written by hand know types if they have `types`; else such a message is one
-   * that cannot be decoded.
+   * What is done with a message whose type is not one of the schema's, so that this build does not know it.
+   *
+   * - `"leave"` (default) leaves its partition to processes that know the type, as during a rolling deploy. `status` says so, and
+   *   the partition waits as long as there is none;
+   * - `"skip"` acknowledges it: for subscriptions that want some types only;
+   * - `"fail"` does what `onFailure` says.
+   *
+   * A serializer written by hand knows its types if it has `types`; without them, such a message is one that cannot be decoded.
    */
   readonly onUnknownType?: "leave" | "skip" | "fail" | undefined
   /**
-   * How partitions are claimed: by locks of one database session of this process (default), which are free as soon as it
-   * is gone; or by leases of a second to a day, for processes that reach the database through a pooler such as PgBouncer: by session, `run` fails
-   * there with a `SetupError`.
-   * All processes of a subscription have to do the same.
+   * How partitions are claimed: by locks of one database session of this process (default), which are free as soon as the
+   * process is gone; or by leases of a second to a day, for processes that reach the database through a pooler such as
+   * PgBouncer, where claims by session make `run` fail with a `SetupError`. All processes of a subscription have to do the same.
    */
   readonly claims?: "session" | { readonly lease: Duration.Input } | undefined
   /** How long it waits for a wake-up before it polls; a millisecond or more. Default 5 seconds. */
   readonly pollInterval?: Duration.Input | undefined
   /**
-   * How long a handler may go on when `run` is interrupted, or a layer closes: nothing more is begun, and what is
-   * finished by then is acknowledged. Then it is interrupted. Default 10 seconds; 0 or more. Consumers of `messages` are not
+   * How long a handler may go on when `run` is interrupted or a layer closes, before it is interrupted; 0 or more. Default 10
+   * seconds. Nothing more is begun meanwhile, and what finishes in time is acknowledged. Consumers of `messages` are not
    * waited for.
    */
   readonly shutdownTimeout?: Duration.Input | undefined
