@@ -65,20 +65,28 @@ export const make = Effect.fnUntraced(function*(
   const expiry = "clock_timestamp() + $1::float8 * interval '1 millisecond'"
   const connection = yield* connectionOf(session, () => {})
 
+  type Rows = ReadonlyArray<Readonly<Record<string, unknown>>>
   // Outside of the pool, where handlers may have all connections for as long as they like.
-  const query = (text: string, values: ReadonlyArray<unknown>) =>
-    Effect.suspend((): Effect.Effect<ReadonlyArray<Readonly<Record<string, unknown>>>, SqlError> => {
+  const queryNow = (text: string, values: ReadonlyArray<unknown>): Effect.Effect<Rows | undefined, SqlError> =>
+    Effect.suspend((): Effect.Effect<Rows | undefined, SqlError> => {
       if (!session.isAvailable) return sql.unsafe<Readonly<Record<string, unknown>>>(text, values)
       const opened = connection.current()
       return opened === undefined
-        ? Effect.andThen(Effect.interruptible(connection.connected), query(text, values))
+        ? Effect.undefined
         : Effect.map(opened.query(text, values), ({ rows }) => rows)
     })
+  /** Waits until the session is open. */
+  const query = (text: string, values: ReadonlyArray<unknown>): Effect.Effect<Rows, SqlError> =>
+    Effect.flatMap(queryNow(text, values), (rows) =>
+      rows === undefined
+        ? Effect.andThen(Effect.interruptible(connection.connected), query(text, values))
+        : Effect.succeed(rows))
 
-  // Rows are locked in the order of partitions, by whoever locks several: nobody waits for whom he holds up.
+  // Rows are locked in the order of partitions, by whoever locks several: nobody waits for whom he holds up. Who takes or
+  // releases cannot be interrupted meanwhile: nothing is waited for while the session is lost.
   const takeAll = (wanted: ReadonlyArray<Wanted>): Effect.Effect<ReadonlyArray<Taken | undefined>, SqlError> =>
     Effect.map(
-      query(
+      queryNow(
         `with locked as materialized (${lockedKeys}), wanted as materialized (
           select * from unnest($2::int[], $4::int8[], $5::boolean[], $6::int8[]) w(partition, key, ask, unreleased)
         ), claimed as (
@@ -108,7 +116,7 @@ export const make = Effect.fnUntraced(function*(
           wanted.map(({ unreleased: token }) => int8(token))
         ]
       ),
-      (rows) => {
+      (rows = []) => {
         const taken = new Map(
           rows.map((row) => [row["partition"], { token: Number(row["token"]), run: Number(row["run"]) }])
         )
@@ -116,9 +124,10 @@ export const make = Effect.fnUntraced(function*(
       }
     )
 
-  const releaseAll = (released: ReadonlyArray<Lease>): Effect.Effect<ReadonlyArray<void>, SqlError> =>
+  /** Whether the database was told; else they expire. */
+  const releaseAll = (released: ReadonlyArray<Lease>): Effect.Effect<ReadonlyArray<boolean>, SqlError> =>
     Effect.map(
-      query(
+      queryNow(
         // Each has its row, and conflicts with that: see claims.ts.
         `insert into ${table} as c (partition, token)
           select m.partition, m.token from unnest($1::int[], $2::int8[]) m(partition, token) order by m.partition
@@ -126,7 +135,7 @@ export const make = Effect.fnUntraced(function*(
           where c.held_by = excluded.token`,
         [released.map(({ claim }) => claim.partition), released.map(({ claim }) => int8(claim.token))]
       ),
-      () => released.map(() => undefined)
+      (rows) => released.map(() => rows !== undefined)
     )
 
   const gathered = { statements: 1, maximum: maximumClaims, isPatient: true }
@@ -165,9 +174,7 @@ export const make = Effect.fnUntraced(function*(
       leases.delete(lease)
       const { partition, token } = lease.claim
       unreleased.set(partition, token)
-      return session.isAvailable && connection.current() === undefined
-        ? Effect.void // it expires
-        : Effect.tap(releaseGathered(lease), () => Effect.sync(() => unreleased.delete(partition)))
+      return Effect.map(releaseGathered(lease), (isTold) => isTold && unreleased.delete(partition))
     }).pipe(Effect.ignore({ log: "Debug" }))
 
   const renew = Effect.gen(function*() {

@@ -12,7 +12,7 @@
  * - A fiber that is interrupted waits for nothing; what is on its way for it may still be executed.
  * - When the scope closes, all fibers that wait are interrupted.
  */
-import { Array as Arr, Context, Effect, FiberSet, References, Tracer } from "effect"
+import { Array as Arr, Context, Deferred, Effect, FiberSet, References, Tracer } from "effect"
 import type { Fiber, Scope } from "effect"
 import type { SqlClient } from "effect/sql/SqlClient"
 import type { SqlError } from "effect/sql/SqlError"
@@ -141,40 +141,45 @@ export const make = Effect.fnUntraced(function*(
       wake()
     })
 
-    /** Lets it gather, has it sent, and waits for its answer. */
+    /**
+     * Lets it gather, has it sent, and waits for its answer. It can be interrupted only behind that: others rely on it to have
+     * theirs sent.
+     */
     const gatherIn = (
       question: Question,
       { context }: Fiber.Fiber<unknown, unknown>,
+      restore: <A, E>(waiting: Effect.Effect<A, E>) => Effect.Effect<A, E>,
       sendAll: () => void
-    ): Effect.Effect<Answer, SqlError> =>
-      Effect.callback((resume) => {
-        const one: Waiting<Question, Answer> = {
-          question,
-          span: Context.getOrUndefined(context, Tracer.ParentSpan),
-          isTraced: Context.get(context, References.TracerEnabled),
-          answer: (answer) => {
-            forget()
-            resume(answer)
-          }
+    ): Effect.Effect<Answer, SqlError> => {
+      if (isClosed) return Effect.interrupt
+      const answered = Deferred.makeUnsafe<Answer, SqlError>()
+      const one: Waiting<Question, Answer> = {
+        question,
+        span: Context.getOrUndefined(context, Tracer.ParentSpan),
+        isTraced: Context.get(context, References.TracerEnabled),
+        answer: (answer) => {
+          forget()
+          Deferred.doneUnsafe(answered, answer)
         }
-        const forget = () => {
-          interrupts.delete(interrupt)
-          waiting.delete(one)
-        }
-        const interrupt = () => one.answer(Effect.interrupt)
-        interrupts.add(interrupt)
-        waiting.add(one)
-        hasCompany = isPatient
-        sendAll()
-        return Effect.sync(forget)
-      })
+      }
+      const forget = () => {
+        interrupts.delete(interrupt)
+        waiting.delete(one)
+      }
+      const interrupt = () => one.answer(Effect.interrupt)
+      interrupts.add(interrupt)
+      waiting.add(one)
+      hasCompany = isPatient
+      sendAll()
+      return Effect.onInterrupt(restore(Deferred.await(answered)), () => Effect.sync(forget))
+    }
 
     return (question: Question): Effect.Effect<Answer, SqlError> =>
       Effect.uninterruptibleMask((restore) =>
         Effect.withFiber((fiber) => {
           if (Context.getOrUndefined(fiber.context, transactionService) !== undefined) return restore(putOne(question))
           if (isClosed) return Effect.interrupt
-          if (underWay > 0) return restore(gatherIn(question, fiber, wake))
+          if (underWay > 0) return gatherIn(question, fiber, restore, wake)
           underWay++
           const putAlone = Effect.ensuring(restore(putOne(question)), returned)
           if (!hasCompany) return putAlone
@@ -183,10 +188,10 @@ export const make = Effect.fnUntraced(function*(
             isYielding = false
             hasCompany = waiting.size > 0
             if (!hasCompany) return putAlone
-            return restore(gatherIn(question, fiber, () => {
+            return gatherIn(question, fiber, restore, () => {
               run(Effect.ensuring(sendTaken, returned))
               wake() // others may be too many for one statement
-            }))
+            })
           })
         })
       )
