@@ -4,6 +4,7 @@ import { assert, describe, it } from "@effect/vitest"
 import { Effect, Layer, Redacted, Schema } from "effect"
 import { Message, MessageStore, Operator, type UnsupportedEngineError } from "effect-message-store"
 import { SqlClient } from "effect/sql"
+import { probing } from "../src/postgres/engine.ts"
 import { databaseLayer } from "./support/database.ts"
 import { type Answer, startEngine } from "./support/engine.ts"
 import { clientNamed } from "./support/processes.ts"
@@ -87,6 +88,20 @@ describe("PostgreSQL", () => {
         assert.lengthOf(asked, 1)
       }
     }).pipe(Effect.scoped))
+
+  it.effect("takes PostgreSQL for what it is, whoever has built it, and whatever its version", () =>
+    Effect.forEach([
+      postgres,
+      "PostgreSQL 15.4 (Debian 15.4-2.pgdg120+1) on x86_64-pc-linux-gnu, compiled by gcc (Debian 12.2.0-14) 12.2.0, 64-bit",
+      "PostgreSQL 19beta1 on aarch64-unknown-linux-musl, compiled by clang version 21.0.0, 64-bit",
+      "PostgreSQL 20devel on x86_64-linux, compiled by gcc-15.1.0, 64-bit",
+      "PostgreSQL 17.2 (EnterpriseDB Advanced Server 17.2.0) on x86_64-pc-linux-gnu, compiled by gcc, 64-bit",
+      "PostgreSQL 16.8 on aarch64-unknown-linux-gnu, compiled by aarch64-unknown-linux-gnu-gcc (GCC) 9.5.0, 64-bit", // Aurora
+      "PostgreSQL 17.5 (6bc9ef8) on aarch64-unknown-linux-gnu, compiled by gcc (Debian 12.2.0-14+deb12u1) 12.2.0, 64-bit", // Neon
+      "PostgreSQL 15.7 on x86_64-pc-linux-gnu, compiled by Debian clang version 12.0.1, 64-bit", // AlloyDB, Cloud SQL
+      "PostgreSQL 16.4, compiled by Visual C++ build 1940, 64-bit",
+      "PostgreSQL 17.0 (OrioleDB public beta 12 PGTAG=patches17_12) on x86_64-pc-linux-gnu"
+    ], (engine) => probing(null as never, Effect.succeed([{ engine, ...everything }])))) // nothing else is asked
 
   it.live("tells a failure of PostgreSQL as it is", () =>
     Effect.gen(function*() {
