@@ -17,6 +17,7 @@ import {
   PartitionError,
   type SequenceError,
   type SerializationError,
+  type SetupError,
   type StreamDefinitionError
 } from "./errors.ts"
 import { checkPollInterval, maximumPartition, outsideTransaction } from "./internal/checks.ts"
@@ -42,6 +43,7 @@ export type ProjectionError =
   | SerializationError
   | StreamDefinitionError
   | SequenceError
+  | SetupError
   | InvalidArgumentError
   | SqlError
 

@@ -243,7 +243,8 @@ export class InvalidNameError extends Schema.TaggedError<InvalidNameError>(
 
 /**
  * The database objects of a store, an aggregated stream or a subscription are missing, are of an earlier version, cannot be
- * made or opened by this role, or are not as the library needs them; or a subscription claims by session behind a pooler that shares
+ * made or opened by this role, or are not as the library needs them; row-level security may hide messages from a role that projects or
+ * handles them; or a subscription claims by session behind a pooler that shares
  * sessions out by transaction. The reason says what to do.
  */
 export class SetupError extends Schema.TaggedError<SetupError>("effect-message-store/errors/SetupError")("SetupError", {

@@ -50,7 +50,7 @@ describe("PostgreSQL", () => {
     const field = Partitioner.field("key", 1_000_000)
     const definition = { name: "a", patterns: "%", partitioner: field }
 
-    test("count as they do in memory, and none stops the projection", () =>
+    const counted = () =>
       Effect.gen(function*() {
         const sql = yield* SqlClient.SqlClient
         const transfers: MessageStore.MessageStore<Moved> = yield* Transfers
@@ -69,7 +69,11 @@ describe("PostgreSQL", () => {
         )
         for (const [i, link] of links.entries()) assert.deepStrictEqual(link, expected[i], texts[i])
         assert.isAbove(new Set(links.map(({ partition }) => partition)).size, 15)
-      }))
+      })
+    test("count as they do in memory, and none stops the projection", counted)
+    test("count the same where backslashes in strings are escapes", counted, {
+      startupParameters: { standard_conforming_strings: "off" }
+    })
 
     test("count the same in a jsonb store, which has fewer of them", () =>
       Effect.gen(function*() {

@@ -74,6 +74,8 @@ export interface Store extends Objects {
   readonly schema: string
   /** What the role may do with snapshots. */
   readonly snapshots: { readonly read: boolean; readonly write: boolean }
+  /** Whether row-level security may hide messages from the role. */
+  readonly isPartial: boolean
   /** Whether texts are ordered as their bytes are: then an index finds those that begin alike. */
   readonly ordersBytes: boolean
   /** Changes: the run of the server that has answered last. */

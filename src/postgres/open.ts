@@ -19,6 +19,7 @@ interface Found {
   readonly cache: number
   readonly may_read: boolean
   readonly may_write: boolean
+  readonly is_partial: boolean
   readonly orders_bytes: boolean
   readonly run: Int8
 }
@@ -62,6 +63,15 @@ export const openStore = Effect.fnUntraced(function*(
         select pg_catalog.bool_and(pg_catalog.has_table_privilege(to_regclass(${editionsTable}::text)::oid, p.privilege))
         from pg_catalog.unnest(array['insert', 'update']::text[]) p(privilege)
       ), false) as may_write,
+      (pg_catalog.row_security_active(${table}::text::regclass::oid) and (
+        select pg_catalog.bool_and(p.polpermissive)
+          and pg_catalog.bool_or(pg_catalog.pg_get_expr(p.polqual, p.polrelid) operator(pg_catalog.=) 'true'::text)
+        from pg_catalog.pg_policy p
+        where p.polrelid operator(pg_catalog.=) ${table}::text::regclass::oid and p.polcmd::text in ('r', '*') and exists (
+          select from pg_catalog.unnest(p.polroles) r(id)
+          where case when r.id operator(pg_catalog.=) 0::oid then true else pg_catalog.pg_has_role(r.id, 'usage'::text) end
+        )
+      ) is not true) as is_partial,
       (select d.datlocprovider::text operator(pg_catalog.=) 'b'::text
           or (d.datlocprovider::text operator(pg_catalog.=) 'c'::text and d.datcollate::text in ('C', 'POSIX'))
         from pg_catalog.pg_database d where d.datname operator(pg_catalog.=) pg_catalog.current_database()) as orders_bytes
@@ -86,10 +96,24 @@ export const openStore = Effect.fnUntraced(function*(
     lockPrefix: row.lock_prefix,
     schema: row.schema,
     snapshots: { read: row.may_read, write: row.may_write },
+    isPartial: row.is_partial,
     ordersBytes: row.orders_bytes,
     answered: { run: Number(row.run) }
   }
 })
+
+/** What projects and handles would skip the messages that it is not shown. */
+export const seesAll = (store: Objects.Store, identifier: string): Effect.Effect<void, SetupError> =>
+  store.isPartial
+    ? Effect.fail(
+      new SetupError({
+        identifier,
+        reason:
+          `would skip messages without a word: row-level security may hide rows of ${store.table} from this role. Give it ` +
+          "BYPASSRLS, or a policy for select that is \"using (true)\" (docs/operating.md, Row-level security and triggers)"
+      })
+    )
+    : Effect.void
 
 /** Of two stores that want a stream of one name, the first one has it: its functions link the messages of that one. */
 export const checkStore = Effect.fnUntraced(function*(

@@ -13,7 +13,7 @@ import { forStream, forSubscription, type Migration } from "./migrations/migrati
 import * as Migrations from "./migrations/run.ts"
 import { checkSubscriptionName, type Naming, streamNaming, subscriptionNaming } from "./names.ts"
 import * as Objects from "./objects.ts"
-import { checkOwner, checkStore, openProjection, openSubscription } from "./open.ts"
+import { checkOwner, checkStore, openProjection, openSubscription, seesAll } from "./open.ts"
 import * as Standing from "./standing.ts"
 import * as Aggregated from "./streams.ts"
 import * as Subscription from "./subscriptions.ts"
@@ -107,7 +107,10 @@ export const make = (
       yield* allowed(definition.name)(openStream(definition.name, stream, migrates))
       const subscription: AggregatedStorage["subscription"] = (name) =>
         Effect.map(
-          allowed(name)(openSubscriptionOf(definition.name, name, migrates)),
+          Effect.andThen(
+            isOperator ? Effect.void : seesAll(store, name),
+            allowed(name)(openSubscriptionOf(definition.name, name, migrates))
+          ),
           (subscribed) => Subscription.make(sql, store, stream, subscribed, claims, wakeup, gather)
         ).pipe(provided)
       const projection: AggregatedStorage["projection"] = (name) =>

@@ -43,7 +43,8 @@ import type { AggregatedStorage, OpenedDefinition, ProjectedPage, RoundError, Sc
 import type { Wakeup } from "../storage/listeners.ts"
 import { type Int8, int8, milliseconds } from "./client/values.ts"
 import { type OfStream, toStored } from "./messages.ts"
-import type { Objects, StreamObjects } from "./objects.ts"
+import type { Store, StreamObjects } from "./objects.ts"
+import { seesAll } from "./open.ts"
 import { pageBytes, readable, type Row } from "./pages.ts"
 
 /** What the projection functions answer. */
@@ -76,7 +77,7 @@ interface ScannedRow extends Outcome, Row, OfStream {
 
 export const make = (
   sql: SqlClient,
-  store: Objects,
+  store: Store,
   stream: StreamObjects,
   definition: OpenedDefinition,
   description: string,
@@ -123,24 +124,32 @@ export const make = (
         }))
       )
 
+  const whole = seesAll(store, name)
+
   return {
     project: partitioner && ((limit) =>
-      sql<LinkedOutcome>`select * from ${sql(stream.projectFunction)}(
+      Effect.andThen(
+        whole,
+        sql<LinkedOutcome>`select * from ${sql(stream.projectFunction)}(
         ${description}, ${patterns}::text[], ${partitioner._tag}, ${numberOf(partitioner)}::bigint,
         ${partitioner._tag === "Field" ? partitioner.path : []}::text[], ${timePath}::text[], ${limit}::int
-      )`.pipe(
+      )`
+      ).pipe(
         Effect.flatMap(([outcome]) => checked(outcome)),
         Effect.tap(tell),
         Effect.map(toPage)
       )),
 
     scan: (after, limit) =>
-      sql<ScannedRow>`select state, stored, began, linked, reached, last, token, message_id, stream, version,
+      Effect.andThen(
+        whole,
+        sql<ScannedRow>`select state, stored, began, linked, reached, last, token, message_id, stream, version,
           global_position, ${sql.literal(milliseconds("added_at"))} as added_at, is_timed,
           ${sql.literal(readable(sql, "message"))}, metadata
         from ${sql(stream.scanFunction)}(
           ${description}, ${patterns}::text[], ${after ?? null}::text, ${limit}::int, ${pageBytes}::int8
-        )`.pipe(
+        )`
+      ).pipe(
         Effect.flatMap((rows) => Effect.map(checked(rows.at(-1)), (outcome) => ({ outcome, rows: rows.slice(0, -1) }))),
         Effect.repeat({ until: ({ outcome }) => outcome.state !== "marked" }),
         Effect.map(({ outcome, rows }): ScannedPage | ProjectedPage =>

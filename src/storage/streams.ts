@@ -120,7 +120,7 @@ export interface StreamProgress {
 }
 
 /** Why a round cannot begin. */
-export type RoundError = StreamDefinitionError | SequenceError | SqlError
+export type RoundError = StreamDefinitionError | SequenceError | SetupError | SqlError
 
 /** An aggregated stream, and the projection that fills it. */
 export interface AggregatedStorage {

@@ -15,14 +15,21 @@ type Given = Transfers | SqlClient.SqlClient | PgClient.PgClient | Scope.Scope
 export const test = <E>(
   name: string,
   body: () => Effect.Effect<void, E, Given>,
-  options: { readonly timeout?: number; readonly maxConnections?: number } = {}
+  options: {
+    readonly timeout?: number
+    readonly maxConnections?: number
+    readonly startupParameters?: Readonly<Record<string, string>>
+  } = {}
 ): void =>
   it.live(
     name,
     () =>
       Effect.provide(
         Effect.scoped(body()),
-        Layer.fresh(Layer.provideMerge(Transfers.layer, databaseLayer({ maxConnections: options.maxConnections })))
+        Layer.fresh(Layer.provideMerge(
+          Transfers.layer,
+          databaseLayer({ maxConnections: options.maxConnections, startupParameters: options.startupParameters })
+        ))
       ),
     options.timeout
   )

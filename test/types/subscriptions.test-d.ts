@@ -6,6 +6,7 @@ import type {
   PartitionError,
   SequenceError,
   SerializationError,
+  SetupError,
   StreamDefinitionError
 } from "effect-message-store"
 import { AggregatedStream, Handlers, Message, MessageStore, Partitioner, Subscription } from "effect-message-store"
@@ -44,7 +45,13 @@ is<
 >(true)
 is<
   Effect.Error<typeof stream.projector.runOnce>,
-  PartitionError | SerializationError | SequenceError | StreamDefinitionError | InvalidArgumentError | SqlError
+  | PartitionError
+  | SerializationError
+  | SequenceError
+  | SetupError
+  | StreamDefinitionError
+  | InvalidArgumentError
+  | SqlError
 >(true)
 is<ReturnType<typeof orders.aggregatedStream>, ReturnType<Orders["Service"]["aggregatedStream"]>>(true)
 is<Effect.Success<ReturnType<typeof orders.aggregatedStream>>, AggregatedStream.AggregatedStream<Order>>(true)

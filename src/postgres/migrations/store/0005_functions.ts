@@ -37,6 +37,11 @@ const lockKey = (stream: string): string =>
 const anyVersion = -2
 const existing = -1
 
+/** Nothing is written where rows are left out by a trigger. */
+const keptOut = (objects: Objects): string =>
+  `raise exception 'effect-message-store: a trigger keeps messages out of <schema>.${objects.table}'
+            using errcode = 'triggered_action_exception', hint = 'Triggers must let in every message as it is.'`
+
 /** So many items cost less one by one than the statements that are for all of them. */
 const few = 4
 
@@ -72,7 +77,9 @@ declare
   _accepted int;
   _refused int;       -- the item because of which an atomic append writes nothing; 0: none
   _positions bigint[];
+  _stored bigint;
   _done int := 0;     -- how many positions have been given out
+  _table text;
   _careful boolean := false;
   _tx xid8;
   _added timestamp := pg_catalog.now() at time zone <zone>;
@@ -199,6 +206,7 @@ begin
             returning global_position
           )
           select pg_catalog.array_agg(written.global_position) into _positions from written;
+          _stored := coalesce(pg_catalog.cardinality(_positions), 0);
         else
           with given as materialized (
             select m.item, m.i, m.id, m.occurred, m.data,
@@ -211,12 +219,20 @@ begin
             select g.id, g.position, _added, _streams[g.item], _bases[g.item] + g.i, g.data::<payload>,
               _metadata[g.item], g.occurred, _tx
             from given g order by g.id
+            returning 1
           )
-          select pg_catalog.array_agg(g.position) into _positions from given g;
+          select pg_catalog.array_agg(g.position), (select pg_catalog.count(*) from written) into _positions, _stored
+          from given g;
+        end if;
+        if _stored < _accepted then
+          ${keptOut(objects)};
         end if;
         exit;
-      exception when unique_violation then
-        null; -- as above, a row less
+      exception when unique_violation then -- as above, a row less
+        get stacked diagnostics _table = table_name;
+        if _table operator(pg_catalog.<>) '${objects.table}'::text then
+          raise; -- by a trigger
+        end if;
       end;
     end if;
 
@@ -224,8 +240,8 @@ begin
       raise exception 'could not serialize access: a message was written that this transaction cannot see'
         using errcode = 'serialization_failure';
     elsif _attempt = 10 then
-      raise exception 'effect-message-store: ${objects.sequence} gives positions that <schema>.${objects.table} already has'
-        using hint = 'set the sequence to the highest global_position of the table';
+      raise exception 'effect-message-store: <schema>.${objects.table} takes no message: ${objects.sequence} gives positions that it has, or a trigger or a policy keeps messages out, or hides them'
+        using hint = 'Set the sequence to the highest global_position of the table. Triggers must let in every message as it is, and who writes must see all of them.';
     end if;
     _careful := true;
   end loop;
@@ -305,6 +321,9 @@ begin
     ${objects.writeFunction}.message_id, pg_catalog.nextval(<sequence>::pg_catalog.regclass), _stream,
     ${objects.writeFunction}.version, ${objects.writeFunction}.message::<payload>, _tx
   ) returning m.global_position into global_position;
+  if not found then
+    ${keptOut(objects)};
+  end if;
   if _tags is not null then
     insert into <schema>.${objects.tagsTable} (tag, global_position, type)
     select t.tag, ${objects.writeFunction}.global_position, _types[1] from pg_catalog.unnest(_tags) t(tag);

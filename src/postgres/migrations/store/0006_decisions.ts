@@ -111,6 +111,8 @@ declare
   _accepted int;
   _refused int;       -- the item because of which an atomic append writes nothing; 0: none
   _positions bigint[]; -- of each message; null: its item is refused
+  _stored bigint;
+  _table text;
   _careful boolean := false;
   -- A snapshot that is older than the locks does not see what was added before they were had.
   _stale constant boolean := pg_catalog.current_setting('transaction_isolation') in ('repeatable read', 'serializable');
@@ -309,12 +311,20 @@ begin
           _metadata[m.item], m.occurred, _tx
         from unnest(_ids, _item, _occurred, _data) with ordinality m(id, item, occurred, data, i)
         where _bases[m.item] is not null order by m.id;
+        get diagnostics _stored = row_count;
+        if _stored < _accepted then
+          raise exception 'effect-message-store: a trigger keeps messages out of <schema>.${objects.table}'
+            using errcode = 'triggered_action_exception', hint = 'Triggers must let in every message as it is.';
+        end if;
         insert into <schema>.${objects.tagsTable} (tag, global_position, type)
         select t.tag, _positions[t.message], _types[t.message] from unnest(_tags, _tag_message) t(tag, message)
         where _positions[t.message] is not null order by t.tag;
         exit;
-      exception when unique_violation then
-        null; -- as above, a row less
+      exception when unique_violation then -- as above, a row less
+        get stacked diagnostics _table = table_name;
+        if not _table operator(pg_catalog.=) any(array['${objects.table}', '${objects.tagsTable}']::text[]) then
+          raise; -- by a trigger
+        end if;
       end;
     end if;
 
@@ -322,8 +332,8 @@ begin
       raise exception 'could not serialize access: a message was written that this transaction cannot see'
         using errcode = 'serialization_failure';
     elsif _attempt = 10 then
-      raise exception 'effect-message-store: ${objects.sequence} gives positions that <schema>.${objects.table} already has'
-        using hint = 'set the sequence to the highest global_position of the table';
+      raise exception 'effect-message-store: <schema>.${objects.table} takes no message: ${objects.sequence} gives positions that it has, or a trigger or a policy keeps messages out, or hides them'
+        using hint = 'Set the sequence to the highest global_position of the table. Triggers must let in every message as it is, and who writes must see all of them.';
     end if;
     _careful := true;
   end loop;

@@ -34,7 +34,7 @@ const maximumTagLength = 255
 
 /** Stand for NUL and lone surrogates, which jsonb cannot hold: characters that no text has, let alone one behind the other. */
 const unreadable = [0xfdd0, 0xfdef] as const
-const mended = `\\1${unreadable.map((code) => `\\\\u${code.toString(16)}`).join("")}` // behind what came before it
+const mended = String.raw`\\1${unreadable.map((code) => String.raw`\\\\u${code.toString(16)}`).join("")}` // behind what came before it
 
 /** The values at a path: arrays are stepped into, whether the path says so or not. */
 const valuesFunction = (objects: Objects): string =>
@@ -65,7 +65,8 @@ $function$`
  * must have, or one that cannot be one, is refused: not as P0001, which Python reads as a wrong version.
  */
 const deriveFunction = (objects: Objects): string =>
-  `create or replace function <schema>.${objects.deriveFunction}(_data text) returns table (type text, tag text)
+  String
+    .raw`create or replace function <schema>.${objects.deriveFunction}(_data text) returns table (type text, tag text)
 language plpgsql stable as $function$
 #variable_conflict use_column
 declare
@@ -99,10 +100,10 @@ begin
     _is_mended := true;
     _message := pg_catalog.regexp_replace(
       pg_catalog.regexp_replace(
-        pg_catalog.regexp_replace(_data, '(?<!\\\\)((?:\\\\\\\\)*)\\\\u0000', '${mended}', 'g'),
-        '(?<!\\\\)((?:\\\\\\\\)*)\\\\u[dD][89abAB][0-9a-fA-F]{2}(?!\\\\u[dD][c-fC-F])', '${mended}', 'g'
+        pg_catalog.regexp_replace(_data, E'(?<!\\\\)((?:\\\\\\\\)*)\\\\u0000', E'${mended}', 'g'),
+        E'(?<!\\\\)((?:\\\\\\\\)*)\\\\u[dD][89abAB][0-9a-fA-F]{2}(?!\\\\u[dD][c-fC-F])', E'${mended}', 'g'
       ),
-      '(?<!\\\\u[dD][89abAB][0-9a-fA-F]{2})(?<!\\\\)((?:\\\\\\\\)*)\\\\u[dD][c-fC-F][0-9a-fA-F]{2}', '${mended}', 'g'
+      E'(?<!\\\\u[dD][89abAB][0-9a-fA-F]{2})(?<!\\\\)((?:\\\\\\\\)*)\\\\u[dD][c-fC-F][0-9a-fA-F]{2}', E'${mended}', 'g'
     )::jsonb;
   end;
 

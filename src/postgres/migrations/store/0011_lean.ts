@@ -49,6 +49,11 @@ const decided = (objects: Objects, tagsAreFree: string): string =>
   end if;
   _tx := pg_catalog.pg_current_xact_id(); -- before the positions`
 
+/** Nothing is written where rows are left out by a trigger, or hidden, and with them what others have written. */
+const keptOut = (objects: Objects): string =>
+  `raise exception 'effect-message-store: a trigger or a policy keeps messages out of <schema>.${objects.table}, or hides them'
+      using errcode = 'triggered_action_exception', hint = 'Triggers must let in every message as it is, and who writes must see all of them.'`
+
 /** `_tags` are null if the message has none. */
 const singleFunction = (objects: Objects): string =>
   `create or replace function <schema>.${objects.singleFunction}(
@@ -106,6 +111,7 @@ declare
   _head int;
   _tx xid8;
   _added timestamp;
+  _stored int;
   _position bigint;
   _positions bigint[];
 begin
@@ -127,6 +133,7 @@ begin
       select m.id, pg_catalog.nextval(<sequence>::pg_catalog.regclass), _added, _stream, _head + m.i::int, m.data::<payload>,
         _metadata, m.occurred, _tx
       from unnest(_ids, _occurred, _data) with ordinality m(id, occurred, data, i);
+      get diagnostics _stored = row_count;
     else
       _positions := array(
         select pg_catalog.nextval(<sequence>::pg_catalog.regclass) from pg_catalog.generate_series(1, pg_catalog.cardinality(_ids))
@@ -135,6 +142,7 @@ begin
         (message_id, global_position, added_at, stream, version, message, metadata, occurred_at, tx)
       select m.id, m.position, _added, _stream, _head + m.i::int, m.data::<payload>, _metadata, m.occurred, _tx
       from unnest(_ids, _positions, _occurred, _data) with ordinality m(id, position, occurred, data, i);
+      get diagnostics _stored = row_count;
       insert into <schema>.${objects.tagsTable} (tag, global_position, type)
       select t.tag, _positions[t.message], _types[t.message] from unnest(_tags, _tag_message) t(tag, message);
     end if;
@@ -144,6 +152,9 @@ begin
   _head := _head + pg_catalog.cardinality(_ids);
   select m.global_position into _position from <schema>.${objects.table} m
   where m.stream operator(pg_catalog.=) _stream and m.version = _head;
+  if _position is null or _stored < pg_catalog.cardinality(_ids) then
+    ${keptOut(objects)};
+  end if;
   return _head::text operator(pg_catalog.||) ' '::text operator(pg_catalog.||) _position::text;
 end
 $function$`

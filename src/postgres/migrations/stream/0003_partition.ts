@@ -7,21 +7,21 @@ import type { StreamObjects } from "../../objects.ts"
  * go first, so that every other backslash begins an escape.
  */
 const readable = String.raw`regexp_replace(regexp_replace(replace(replace(
-          m.message::text, '\\', '\u005c'), '\u0000', '\ufffd'),
-          '\\u[dD][89abAB][[:xdigit:]]{2}(?!\\u[dD][c-fC-F])', '\\ufffd', 'g'),
-          '(?<!\\u[dD][89abAB][[:xdigit:]]{2})\\u[dD][c-fC-F][[:xdigit:]]{2}', '\\ufffd', 'g')::json`
+          m.message::text, E'\\\\', E'\\u005c'), E'\\u0000', E'\\ufffd'),
+          E'\\\\u[dD][89abAB][[:xdigit:]]{2}(?!\\\\u[dD][c-fC-F])', E'\\\\ufffd', 'g'),
+          E'(?<!\\\\u[dD][89abAB][[:xdigit:]]{2})\\\\u[dD][c-fC-F][[:xdigit:]]{2}', E'\\\\ufffd', 'g')::json`
 
 /** A field of a message. Only where a page could not be read, `_unreadable` is true, and each message is looked at. */
 const at = (path: string): string =>
   String.raw`(case when _unreadable and pg_typeof(m.message) = 'json'::regtype
-          and m.message::text ~ '\\u(0000|[dD][89a-fA-F])'
+          and m.message::text ~ E'\\\\u(0000|[dD][89a-fA-F])'
         then ${readable} #> ${path} else (m.message #> ${path})::json end)`
 
 /** Numbers as JavaScript reads them: whole ones up to 2^53 by their digits. Most are written so. */
 const key = String.raw`case _kind when 'Field' then coalesce((
         select case json_typeof(v) when 'string' then v #>> '{}' when 'boolean' then v::text when 'number' then
           case when length(v::text) < 16 and translate(v::text, '0123456789', '') = '' then v::text
-          when v::text ~ '^-?\d{1,200}(\.\d{1,200})?([eE][-+]?\d{1,2})?$' then (
+          when v::text ~ E'^-?\\d{1,200}(\\.\\d{1,200})?([eE][-+]?\\d{1,2})?$' then (
             select case when n = trunc(n) and abs(n) <= 9007199254740991 then n::bigint::text end
             from (select v::text::float8 as n) number
           ) end end

@@ -5,10 +5,11 @@ import { searchPath } from "./0003_round.ts"
 
 /** Python's time of a message: null where the text is none. One without a zone is UTC, as Effect reads it. */
 export const timeFunction = (stream: StreamObjects): string =>
-  `create or replace function ${stream.timeFunction}(_text text) returns timestamptz language plpgsql stable ${searchPath} as $function$
+  String
+    .raw`create or replace function ${stream.timeFunction}(_text text) returns timestamptz language plpgsql stable ${searchPath} as $function$
 begin
-  if _text ~ '^\\d{4}-\\d\\d-\\d\\d[T ]\\d\\d:\\d\\d' then
-    return (case when _text ~* '(z|[-+]\\d\\d(:?\\d\\d)?)$' then _text else _text || 'Z' end)::timestamptz;
+  if _text ~ E'^\\d{4}-\\d\\d-\\d\\d[T ]\\d\\d:\\d\\d' then
+    return (case when _text ~* E'(z|[-+]\\d\\d(:?\\d\\d)?)$' then _text else _text || 'Z' end)::timestamptz;
   end if;
   return null;
 exception when data_exception then
