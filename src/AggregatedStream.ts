@@ -23,6 +23,7 @@ import type { MessageCodec } from "./Serializer.ts"
 import {
   type AggregatedStorage,
   type EncodedLinkedMessage,
+  messagesIn,
   type PartitionHead,
   PositionQuery,
   type Storage
@@ -191,7 +192,7 @@ export const make = Effect.fnUntraced(function*<A>(
       const { linked, scanned, scannedAt, stored } = yield* stream.progress
       return {
         partitions: heads.length,
-        messages: heads.reduce((sum, { position }) => sum + position + 1, 0),
+        messages: messagesIn(heads),
         waiting: yield* stream.waiting,
         linkedGlobalPosition: linked,
         scannedGlobalPosition: scanned,

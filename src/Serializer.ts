@@ -12,6 +12,7 @@
  */
 import { type Effect, Predicate, Result, Schema } from "effect"
 import { SerializationError } from "./errors.ts"
+import { attempt } from "./internal/attempt.ts"
 import * as Compile from "./internal/compile.ts"
 import type { Answered } from "./internal/handled.ts"
 import { type PersonalPlaces, personalPlacesOf } from "./internal/personalPaths.ts"
@@ -290,15 +291,6 @@ export const encodeMetadata = (
   if (Result.isFailure(text)) return refuse(`in its metadata: ${tooDeep}`)
   const fault = unstorable(text.success, maximumMetadataSize)
   return fault === undefined ? Result.succeed(text.success) : refuse(`in its metadata: ${fault}`)
-}
-
-/** Foreign code may throw where it should return a failure. */
-const attempt = <A>(evaluate: () => Result.Result<A, unknown>): Result.Result<A, unknown> => {
-  try {
-    return evaluate()
-  } catch (cause) {
-    return Result.fail(cause)
-  }
 }
 
 const refuse = (reason: string, cause?: unknown): Result.Result<never, SerializationError> =>

@@ -113,6 +113,8 @@ export const make = Effect.fnUntraced(function*<A>(
     onUnknownType: options.onUnknownType ?? "leave"
   }
 
+  const replaying = { storage, subscribed, codec, metrics, options: delivery }
+
   const supervised = <R>(
     makeConsumer: (isTraced: boolean) => Consumer<A, R>,
     { drains = false, how = delivery, measured = metrics, within = shutdownTimeout }: {
@@ -129,16 +131,7 @@ export const make = Effect.fnUntraced(function*<A>(
         Effect.gen(function*() {
           const shutdown = new Shutdown()
           const consumer = makeConsumer(isTraced)
-          const delivering = {
-            storage,
-            subscribed,
-            codec,
-            options: how,
-            consumer,
-            parkStream,
-            metrics: measured,
-            shutdown
-          }
+          const delivering = { ...replaying, options: how, consumer, parkStream, metrics: measured, shutdown }
           yield* Supervisor.run(stream, subscribed, {
             name,
             owner: options.owner,
@@ -209,10 +202,7 @@ export const make = Effect.fnUntraced(function*<A>(
     parked: Parked.list(subscribed, codec),
     readParked: (range) => Parked.read(subscribed, codec, range),
     requeue: (which) => Parked.requeue(subscribed, which),
-    replay: (handler, places) =>
-      Effect.annotateLogs(Parked.replay(storage, subscribed, codec, delivery, metrics, handler, places), {
-        subscription: name
-      }),
+    replay: (handler, places) => Effect.annotateLogs(Parked.replay(replaying, handler, places), { subscription: name }),
     discard: (place) => Parked.discard(storage, subscribed, place),
     pause: (pauseOptions) => Control.pause(subscribed, pauseOptions),
     resume: (of) => Control.resume(subscribed, of),

@@ -15,6 +15,12 @@ export const maximumPartition = 2_147_483_647
 
 export const invalid = (argument: string, reason: string) => Result.fail(new InvalidArgumentError({ argument, reason }))
 
+/** Checks what was given, if it was. */
+export const optional = <A, B>(
+  value: A | undefined,
+  check: (value: A) => Result.Result<B, InvalidArgumentError>
+): Result.Result<B | undefined, InvalidArgumentError> => value === undefined ? Result.succeed(undefined) : check(value)
+
 /** Refuses a call while a transaction is open in the fiber's context. */
 export const outsideTransaction = (
   { inTransaction }: { readonly inTransaction: Effect.Effect<boolean> },

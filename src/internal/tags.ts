@@ -114,6 +114,19 @@ export const tagsAt = (
   return Result.succeed(Arr.isReadonlyArrayNonEmpty(tags) ? { type, tags } : undefined)
 }
 
+/** Whether stored data is of the type that a tag is declared of. */
+export const isOfType = ({ type, typeField }: TagPath, data: unknown): boolean =>
+  Predicate.hasProperty(data, typeField) && String(data[typeField]) === type
+
+/** The tags that stored data has where they are declared, by whatever build; those that it cannot have are left out. */
+export const declaredTagsOf = (places: ReadonlyArray<TagPath>, data: Schema.Json): ReadonlyArray<string> =>
+  Arr.dedupe(
+    places.filter((place) => isOfType(place, data)).flatMap((place) => {
+      const found = tagsAt([place], place.type, data)
+      return Result.isSuccess(found) ? found.success?.tags ?? [] : []
+    })
+  )
+
 const textOf = (value: unknown): string | undefined =>
   Predicate.isString(value)
     ? value

@@ -14,7 +14,7 @@ import type {
   PartitionStatus,
   SubscriptionTotals
 } from "../Storage.ts"
-import { subscriptionOf } from "../Storage.ts"
+import { messagesIn, subscriptionOf } from "../Storage.ts"
 import { type Message, toMessage, type TypeOf } from "./messages.ts"
 import { isOutdated, type Opened, type OperatorError } from "./opened.ts"
 import { checkLimit, numberCursor, type Page, pageOf, type PageOptions } from "./page.ts"
@@ -106,7 +106,7 @@ export const streamStatus = (opened: Opened) =>
     const waitingFor = yield* storage.waitingFor
     const progress: StreamProgress = {
       partitions: heads.length,
-      messages: heads.reduce((sum, { position }) => sum + position + 1, 0),
+      messages: messagesIn(heads),
       waiting: yield* storage.waiting,
       waitingFor: waitingFor === undefined ? undefined : Duration.millis(waitingFor),
       linkedGlobalPosition: linked,

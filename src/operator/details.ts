@@ -1,9 +1,9 @@
 /** Everything that is known of one message. */
-import { Effect, Result } from "effect"
+import { Effect } from "effect"
 import type { SqlError } from "effect/sql/SqlError"
 import { checkMessageId } from "../internal/checks.ts"
-import { tagsAt } from "../internal/tags.ts"
-import type { Catalogue, EncodedStoredMessage, LinkedPlace, OperatorStorage, Storage } from "../Storage.ts"
+import { declaredTagsOf } from "../internal/tags.ts"
+import type { Catalogue, LinkedPlace, OperatorStorage, Storage } from "../Storage.ts"
 import { type Message, toMessage, type TypeOf } from "./messages.ts"
 import { isOutdated, type Opened, type OperatorError } from "./opened.ts"
 import { causesOf } from "./trace.ts"
@@ -33,17 +33,6 @@ export interface MessageDetails {
 const mostSubscriptions = 100
 
 export const make = (storage: Storage["Service"], operator: OperatorStorage, opened: Opened, typeOf: TypeOf) => {
-  const tagsOf = Effect.fnUntraced(function*({ data }: EncodedStoredMessage) {
-    const { tags } = yield* storage.declaredTags
-    const places = tags.filter(({ type, typeField }) =>
-      typeof data === "object" && data !== null && Object.hasOwn(data, typeField) &&
-      Reflect.get(data, typeField) === type
-    )
-    const [first] = places
-    const found = first === undefined ? undefined : tagsAt(places, first.type, data)
-    return found !== undefined && Result.isSuccess(found) ? found.success?.tags ?? [] : []
-  })
-
   const handled = Effect.fnUntraced(function*(
     catalogue: Catalogue,
     place: LinkedPlace
@@ -82,7 +71,7 @@ export const make = (storage: Storage["Service"], operator: OperatorStorage, ope
     const places = yield* operator.places(id, streams.map(({ definition }) => definition.name))
     return {
       message: to(stored),
-      tags: yield* tagsOf(stored),
+      tags: declaredTagsOf((yield* storage.declaredTags).tags, stored.data),
       cause: cause && to(cause),
       places: yield* Effect.forEach(places, (place) => handled(catalogue, place))
     }

@@ -12,7 +12,8 @@ import {
   checkText,
   checkWhole,
   earliestTime,
-  invalid
+  invalid,
+  optional
 } from "../internal/checks.ts"
 import * as Moment from "../internal/moment.ts"
 import { maximumTags } from "../internal/tags.ts"
@@ -76,11 +77,6 @@ export const checkTimeLimit = (
   const bounds = { minimum: 0, maximum: 60_000, reason: "must be a time of at most a minute" }
   return Result.map(checkDuration("timeLimit", timeLimit, bounds), Duration.toMillis)
 }
-
-const optional = <A, B>(
-  value: A | undefined,
-  check: (value: A) => Result.Result<B, InvalidArgumentError>
-): Result.Result<B | undefined, InvalidArgumentError> => value === undefined ? Result.succeed(undefined) : check(value)
 
 const text = (argument: string) => (value: string) => checkText(argument, value, 1000)
 

@@ -4,7 +4,7 @@ import type { DateTime } from "effect"
 import type { SqlError } from "effect/sql/SqlError"
 import type { VersionError } from "../errors.ts"
 import * as Moment from "../internal/moment.ts"
-import type { AggregatedStorage, StoredVersion, VersionStorage } from "../Storage.ts"
+import { type AggregatedStorage, messagesIn, type StoredVersion, type VersionStorage } from "../Storage.ts"
 
 /**
  * What a version is: `"building"`, it catches up, and has not been promoted; `"halted"`, the same, but a partition is halted at a
@@ -66,7 +66,7 @@ export const statusOf = (
   projected: VersionStorage
 ): Effect.Effect<ReadonlyArray<VersionStatus>, SqlError> =>
   Effect.zipWith(projected.versions, stream.partitions, (versions, heads) => {
-    const total = heads.reduce((sum, { position }) => sum + position + 1, 0)
+    const total = messagesIn(heads)
     const promoted = versions.find(({ isPromoted }) => isPromoted)?.version
     return versions.map((each): VersionStatus => ({
       version: each.version,

@@ -43,17 +43,22 @@ export interface Decide<in out A> {
   ): Effect.Effect<ReadonlyArray<MessagePosition>, DecideError | Effect.Error<Given>, Effect.Services<Given>>
 }
 
+/** What decisions are made with. */
+interface Means<A> {
+  readonly storage: Storage["Service"]
+  readonly operation: Operations
+  readonly codec: MessageCodec<A>
+  readonly decideOn: DecideOn<A>
+  readonly snapshots: Snapshots
+  readonly requireTags: RequireTags
+  readonly encodeParts: EncodeParts<A>
+}
+
 /**
  * @internal
  */
 export const make = <A>(
-  storage: Storage["Service"],
-  operation: Operations,
-  codec: MessageCodec<A>,
-  decideOn: DecideOn<A>,
-  snapshots: Snapshots,
-  requireTags: RequireTags,
-  encoded: EncodeParts<A>
+  { codec, decideOn, encodeParts, operation, requireTags, snapshots, storage }: Means<A>
 ): Decide<A> => {
   const checked = (name: string, source: Source<unknown, A>): Result.Result<Named<A>, InvalidArgumentError> => {
     if (source._tag === "Stream") return Result.map(checkStreamName(source.stream), () => ({ name, source }))
@@ -137,7 +142,7 @@ export const make = <A>(
             const given = decide(Object.fromEntries(named.map(({ name }, i) => [name, known[i]?.state])) as never)
             return Effect.flatMap(told<Given, Writes<A>>(given), (writes) => {
               const some = writesOf(writes)
-              return sendingParts(sending, Arr.isReadonlyArrayNonEmpty(some) ? encoded(some) : Effect.succeed([]))
+              return sendingParts(sending, Arr.isReadonlyArrayNonEmpty(some) ? encodeParts(some) : Effect.succeed([]))
             })
           }),
         refused: refused(named)

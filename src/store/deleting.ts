@@ -1,5 +1,5 @@
 /** Deletes messages of streams, and redacts them. */
-import { Array as Arr, Clock, DateTime, Effect, Equal, Predicate, Result } from "effect"
+import { Array as Arr, Clock, DateTime, Effect, Equal, Result } from "effect"
 import type { Schema } from "effect"
 import type { SqlError } from "effect/sql/SqlError"
 import {
@@ -19,7 +19,7 @@ import {
   maximumVersion
 } from "../internal/checks.ts"
 import { printable } from "../internal/printable.ts"
-import { tagsAt } from "../internal/tags.ts"
+import { declaredTagsOf, isOfType } from "../internal/tags.ts"
 import type { Operations } from "../internal/telemetry.ts"
 import type { ExpectedVersion, Metadata, StoredMessage, StreamHead } from "../Message.ts"
 import { hasPlain } from "../personal/fields.ts"
@@ -173,9 +173,9 @@ export const make = <A>(
 
       const had = new Set([
         ...Result.getOrElse(codec.tagsOf(before), () => []),
-        ...declaredTags(declarations, row.data)
+        ...declaredTagsOf(declarations.tags, row.data)
       ])
-      const has = new Set([...tagged?.tags ?? [], ...declaredTags(declarations, JSON.parse(data))])
+      const has = new Set([...tagged?.tags ?? [], ...declaredTagsOf(declarations.tags, JSON.parse(data))])
       const gained = Array.from(has).find((tag) => !had.has(tag))
       if (gained !== undefined) {
         return yield* invalid(
@@ -185,9 +185,7 @@ export const make = <A>(
       }
       const lostTags = Array.from(had).filter((tag) => !has.has(tag))
       // Whoever gives it its tags may have read it before.
-      const incomplete = declarations.tags.filter((place) =>
-        !place.isComplete && typeIn(row.data, place) === place.type
-      )
+      const incomplete = declarations.tags.filter((place) => !place.isComplete && isOfType(place, row.data))
       if (lostTags.length > 0 && incomplete.length > 0) {
         const [tags, types] = [incomplete.map(({ tag }) => tag), incomplete.map(({ type }) => type)]
         return yield* Result.fail(
@@ -261,15 +259,3 @@ export const make = <A>(
 }
 
 const unredacted = ({ redactedAt: _, ...metadata }: Schema.JsonObject): Schema.JsonObject => metadata
-
-const typeIn = (data: unknown, { typeField }: Declarations["tags"][number]): string | undefined =>
-  Predicate.hasProperty(data, typeField) ? String(data[typeField]) : undefined
-
-/** The tags that stored data has where they are declared, by whatever build. */
-const declaredTags = ({ tags }: Declarations, data: EncodedStoredMessage["data"]): ReadonlyArray<string> => {
-  const places = tags.filter((place) => typeIn(data, place) === place.type)
-  return places.flatMap((place) => {
-    const found = tagsAt([place], place.type, data)
-    return Result.isSuccess(found) ? found.success?.tags ?? [] : []
-  })
-}

@@ -111,7 +111,7 @@ export const make = <A>(
         writeAll,
         synchronize: makeSynchronize<A>(storage, operation, accessors, appendOne),
         update: makeUpdate<A>(decideOn, operation, snapshots, encodeParts),
-        decide: makeDecide<A>(storage, operation, codec, decideOn, snapshots, requireTags, encodeParts),
+        decide: makeDecide<A>({ storage, operation, codec, decideOn, snapshots, requireTags, encodeParts }),
         read: reader.read,
         readTagged: reader.readTagged,
         head: reader.head,

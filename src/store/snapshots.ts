@@ -7,6 +7,7 @@
 import { Effect, Result, Schema } from "effect"
 import type { Scope } from "effect"
 import { type Fold, type Snapshot, snapshotOf, typesOf } from "../Fold.ts"
+import { attempt } from "../internal/attempt.ts"
 import type { Freshness, Stamp } from "../personal/freshness.ts"
 import type { EncodedSnapshot, SavedSnapshot, SnapshotKey, Storage } from "../Storage.ts"
 import * as Writer from "./snapshotWriter.ts"
@@ -177,12 +178,3 @@ export const digest = (text: string): Effect.Effect<string> =>
     Effect.promise(() => globalThis.crypto.subtle.digest("SHA-256", new TextEncoder().encode(text))),
     (hash) => Array.from(new Uint8Array(hash, 0, 16), (byte) => byte.toString(16).padStart(2, "0")).join("")
   )
-
-/** Foreign code may throw where it should return a failure. */
-const attempt = <A>(evaluate: () => Result.Result<A, unknown>): Result.Result<A, unknown> => {
-  try {
-    return evaluate()
-  } catch (cause) {
-    return Result.fail(cause)
-  }
-}

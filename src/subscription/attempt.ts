@@ -11,7 +11,7 @@ import { annotationsOf, type Consumer, HandlerFailure } from "./consumer.ts"
 import type { Metrics } from "./metrics.ts"
 import type { Shutdown } from "./shutdown.ts"
 
-/** `"park"` makes the message a dead letter, to be replayed or discarded; `"skip"` acknowledges it as if it were handled. */
+/** What is done with a message whose handler has failed for the last time: see `onFailure` of a subscription's options. */
 export type OnFailure = "park" | "skip" | "haltPartition" | "stop" | "parkStream"
 
 /** How `onFailure: "parkStream"` parks. */

@@ -2,7 +2,7 @@
 import { Effect, Result } from "effect"
 import type { SqlError } from "effect/sql/SqlError"
 import type { InvalidArgumentError } from "../errors.ts"
-import { checkPartition, checkText } from "../internal/checks.ts"
+import { checkPartition, checkText, optional } from "../internal/checks.ts"
 import type { SubscriptionStorage } from "../Storage.ts"
 
 /** What is paused, and why. */
@@ -16,11 +16,6 @@ export interface PauseOptions {
 }
 
 const maximumText = 1000
-
-const optional = <A, B>(
-  value: A | undefined,
-  check: (value: A) => Result.Result<B, InvalidArgumentError>
-): Result.Result<B | undefined, InvalidArgumentError> => value === undefined ? Result.succeed(undefined) : check(value)
 
 /** @internal */
 export const pause = (

@@ -12,11 +12,10 @@ import type { Metadata, StoredMessage } from "../Message.ts"
 import { decodeRow } from "../Reader.ts"
 import type { MessageCodec } from "../Serializer.ts"
 import type { EncodedParkedMessage, Failure, Storage, SubscriptionStorage } from "../Storage.ts"
-import type { DeliveryOptions } from "./attempt.ts"
+import type { Delivering } from "./attempt.ts"
 import type { BatchStopped } from "./claimedPartition.ts"
 import { annotationsOf, each, HandlerFailure, typeIn } from "./consumer.ts"
 import { toFailure } from "./failure.ts"
-import type { Metrics } from "./metrics.ts"
 
 /** The place of a message in an aggregated stream, as a {@link ParkedMessage} has it. */
 export interface Place {
@@ -140,13 +139,11 @@ export const requeue = (
     (found) => subscribed.requeue(which === undefined ? undefined : found)
   )
 
+type Replaying<A> = Pick<Delivering<A, never>, "codec" | "metrics" | "options" | "storage" | "subscribed">
+
 /** @internal */
 export const replay = Effect.fnUntraced(function*<A, E, R>(
-  storage: Storage["Service"],
-  subscribed: SubscriptionStorage,
-  codec: MessageCodec<A>,
-  { delivery, name }: Pick<DeliveryOptions, "delivery" | "name">,
-  metrics: Metrics,
+  { codec, metrics, options: { delivery, name }, storage, subscribed }: Replaying<A>,
   handler: Handler<A, E, R>,
   places: ReadonlyArray<Place> | undefined
 ): Effect.fn.Return<Replayed, SqlError, R> {
