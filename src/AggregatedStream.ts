@@ -10,6 +10,7 @@ import type { MigrationError } from "effect/sql/Migrator"
 import type { SqlError } from "effect/sql/SqlError"
 import { follow, type FollowError, type FollowOptions } from "./aggregatedStream/follow.ts"
 import { type InvalidArgumentError, InvalidNameError, type SerializationError, type SetupError } from "./errors.ts"
+import { inBackground } from "./internal/background.ts"
 import { checkPattern, checkWhole, invalid, maximumPartition, outsideTransaction } from "./internal/checks.ts"
 import { checkName } from "./internal/names.ts"
 import * as Pages from "./internal/pages.ts"
@@ -344,13 +345,12 @@ export const Service = <Self = never>() =>
     migrations: options.store.streamMigrations(options.name),
     layer: Layer.effect(Tag, Effect.flatMap(options.store, (store) => store.aggregatedStream(options))),
     layerProjector: ({ restart = Schedule.spaced("30 seconds"), ...runOptions }: Projector.LayerOptions = {}) =>
-      Layer.effectDiscard(Effect.flatMap(Tag, ({ name, projector }) =>
-        projector.run(runOptions).pipe(
-          Effect.tapError((error) => Effect.logError(`The projector of ${name} stopped`, error)),
-          Effect.retry(restart),
-          Effect.ignore, // logged above
-          Effect.forkScoped
-        )))
+      Layer.effectDiscard(
+        Effect.flatMap(
+          Tag,
+          ({ name, projector }) => inBackground(`the projector of ${name}`, projector.run(runOptions), restart)
+        )
+      )
   }
   return Object.assign(Tag, layers) as never // what the return type promises
 }

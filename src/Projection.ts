@@ -42,6 +42,7 @@ import {
   VersionError
 } from "./errors.ts"
 import type { Delivery } from "./Handlers.ts"
+import { inBackground } from "./internal/background.ts"
 import { checkWhole, invalid, outsideTransaction } from "./internal/checks.ts"
 import { checkName, checkTableName, highestVersion } from "./internal/names.ts"
 import { isTransient, retryTransient } from "./internal/transient.ts"
@@ -314,16 +315,10 @@ export const Service = <Self = never>() =>
       handler: Handler<A, M, E2, R2>,
       { restart = defaultRestart }: HandlerLayerOptions = {}
     ) =>
-      Layer.effectDiscard(Effect.flatMap(Tag, (projection) => {
-        const told = (what: string) => (error: RunError) =>
-          Effect.logError(`version ${projection.version} of projection ${projection.name} ${what}`, error)
-        return projection.run(handler).pipe(
-          Effect.tapError(told("failed")),
-          Effect.retry(restart),
-          Effect.catch(told("has ended: it does not run again")),
-          Effect.forkScoped
-        )
-      })),
+      Layer.effectDiscard(
+        Effect.flatMap(Tag, ({ name, run, version }) =>
+          inBackground(`version ${version} of projection ${name}`, run(handler), restart))
+      ),
     migrations: Effect.suspend(() => Effect.fromResult(Migrations.forProjection(options.name))),
     subscriptionMigrations: Effect.suspend(() =>
       Effect.fromResult(Migrations.forSubscription(subscriptionOf(options.name, options.version)))

@@ -145,7 +145,7 @@ export const make = <A>(
           if (!isTransient(error)) return Effect.void
           const level = hasFailed ? "Debug" : "Warn"
           hasFailed = true
-          return Effect.logWithLevel(level)(`The projector of ${name} tries again`, error)
+          return Effect.logWithLevel(level)(`the projector of ${name} tries again`, error)
         })
         while (true) {
           yield* Effect.retry(attempt, { schedule: retryTransient, while: isTransient })

@@ -19,6 +19,7 @@ import type { Array as Arr } from "effect"
 import type { InvalidNameError } from "./errors.ts"
 import * as Handlers from "./Handlers.ts"
 import type { Delivery, Handler } from "./Handlers.ts"
+import { inBackground } from "./internal/background.ts"
 import {
   checkDuration,
   checkPollInterval,
@@ -277,16 +278,12 @@ export const Service = <Self = never>() =>
     use: (subscription: Subscription<A>) => Effect.Effect<never, RunError, R>,
     { restart = defaultRestart }: HandlerLayerOptions = {}
   ) =>
-    Layer.effectDiscard(Effect.flatMap(Tag, (subscription) => {
-      const told = (what: string) => (error: RunError) =>
-        Effect.logError(`subscription ${subscription.name} ${what}`, error)
-      return use(subscription).pipe(
-        Effect.tapError(told("failed")),
-        Effect.retry(restart),
-        Effect.catch(told("has ended: it does not run again")),
-        Effect.forkScoped
+    Layer.effectDiscard(
+      Effect.flatMap(
+        Tag,
+        (subscription) => inBackground(`subscription ${subscription.name}`, use(subscription), restart)
       )
-    }))
+    )
   const handlers = Handlers.make<A>()
   const layerHandler = <E, R>(handler: Handler<A, E, R>, layerOptions?: HandlerLayerOptions) =>
     running((subscription) => subscription.run(handler), layerOptions)

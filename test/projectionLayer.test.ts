@@ -54,7 +54,7 @@ describe("the layer of a projector", () => {
       partitioner.of = (amount) => amount === 13 ? -1 : 0
       yield* transfers.write("s", [moved(1), moved(13), moved(2)])
       yield* Effect.repeat(Effect.yieldNow, { until: () => logged.length > 0 })
-      assert.include(logged[0], "The projector of by_amount stopped")
+      assert.include(logged[0], "the projector of by_amount failed")
       assert.include(logged[0], "PartitionError")
       yield* untilHeads(stream, [0])
       yield* TestClock.adjust("30 seconds")
@@ -80,14 +80,16 @@ describe("the layer of a projector", () => {
       partitioner.of = () => -1
       yield* transfers.write("s", moved(1))
       for (let failures = 1; failures <= 3; failures++) {
-        yield* Effect.repeat(Effect.yieldNow, { until: () => logged.length === failures })
+        yield* Effect.repeat(Effect.yieldNow, { until: () => logged.length >= failures })
         yield* TestClock.adjust("1 second")
       }
       assert.deepStrictEqual(errors, ["PartitionError", "PartitionError", "PartitionError"])
+      yield* Effect.repeat(Effect.yieldNow, { until: () => logged.length === 4 })
+      assert.include(logged[3], "the projector of by_amount has ended: it does not run again")
       partitioner.of = () => 0
       yield* TestClock.adjust("1 hour")
       assert.deepStrictEqual(yield* stream.partitions, [])
-      assert.lengthOf(logged, 3)
+      assert.lengthOf(logged, 4)
     }))
 
   it.effect("ends with its scope", () =>

@@ -249,7 +249,7 @@ describe("PostgreSQL", () => {
         yield* Effect.repeat(stream.partitions, { until: ([head]) => head?.position === 4, schedule: looking })
         assert.isUndefined(running.pollUnsafe())
         assert.lengthOf(logged, 1)
-        assert.match(logged[0] ?? "", /^Warn The projector of a tries again/)
+        assert.match(logged[0] ?? "", /^Warn the projector of a tries again/)
       }))
 
     test("is rebuilt by its new definition, though a projector of the old one is at work", () =>

@@ -13,6 +13,7 @@ import {
 } from "effect"
 import type { SqlError } from "effect/sql/SqlError"
 import type { DuplicateMessageError, InvalidArgumentError, SerializationError } from "../errors.ts"
+import { inBackground } from "../internal/background.ts"
 import { checkKey, checkPollInterval, checkTime, checkWhole, outsideTransaction } from "../internal/checks.ts"
 import { printable } from "../internal/printable.ts"
 import { attributesOf, type Operations, type Sending, sentMessages } from "../internal/telemetry.ts"
@@ -147,13 +148,7 @@ export interface SchedulerLayerOptions extends SchedulerOptions {
 export const scheduleInBackground = (
   { name, scheduler }: { readonly name: string; readonly scheduler: Scheduler },
   { restart = Schedule.spaced("30 seconds"), ...options }: SchedulerLayerOptions = {}
-): Effect.Effect<void, never, Scope.Scope> =>
-  scheduler.run(options).pipe(
-    Effect.tapError((error) => Effect.logError(`The scheduler of ${name} stopped`, error)),
-    Effect.retry(restart),
-    Effect.ignore, // logged above
-    Effect.forkScoped
-  )
+): Effect.Effect<void, never, Scope.Scope> => inBackground(`the scheduler of ${name}`, scheduler.run(options), restart)
 
 /** How soon messages are tried again whose streams others have locked, and how soon another process is followed. */
 const busyMilliseconds = 100
@@ -216,9 +211,9 @@ export const make = <A>(
     Effect.all([
       Metric.update(sent, moved?.moved ?? 0),
       Effect.forEach(moved?.duplicates ?? [], (messageId) =>
-        Effect.logWarning(`The scheduler of ${name} has left out a message that is stored already`, messageId)),
+        Effect.logWarning(`the scheduler of ${name} has left out a message that is stored already`, messageId)),
       Effect.forEach(moved?.refused ?? [], ({ key, reason }) =>
-        Effect.logError(`The scheduler of ${name} cannot write the message "${printable(key)}": ${reason}`))
+        Effect.logError(`the scheduler of ${name} cannot write the message "${printable(key)}": ${reason}`))
     ]))
 
   return {

@@ -10,6 +10,7 @@ import { Effect, Fiber, Option, Result, Schedule, Stream } from "effect"
 import type { Scope } from "effect"
 import type { SqlError } from "effect/sql/SqlError"
 import { type InvalidArgumentError, TaggingError } from "../errors.ts"
+import { inBackground } from "../internal/background.ts"
 import { outsideTransaction } from "../internal/checks.ts"
 import type { MessageCodec } from "../Serializer.ts"
 import type { DeclaredTag, EncodedStoredMessage, Page, Storage, TaggedPage } from "../Storage.ts"
@@ -200,10 +201,4 @@ export const tagInBackground = (
   { name, tagging }: { readonly name: string; readonly tagging: ReturnType<typeof make> },
   { restart = Schedule.spaced("30 seconds"), ...options }: TaggingLayerOptions = {}
 ): Effect.Effect<void, never, Scope.Scope> =>
-  Stream.runDrain(tagging(options)).pipe(
-    Effect.tapError((error) => Effect.logError(`The tagging of ${name} stopped`, error)),
-    Effect.retry(restart),
-    Effect.ignore, // logged above
-    Effect.forkScoped,
-    Effect.asVoid
-  )
+  inBackground(`the tagging of ${name}`, Stream.runDrain(tagging(options)), restart)
