@@ -83,7 +83,7 @@ export type { PauseOptions, Start } from "./Subscription.ts"
 
 /** How an operator looks. */
 export interface OperatorOptions {
-  /** How long a statement may take that looks. Default 5 seconds. What is done may take 30. */
+  /** How long a statement that only looks may take; a millisecond or more. Default 5 seconds. Those that change something have 30. */
   readonly statementTimeout?: Duration.Input | undefined
   /** The field of stored messages that names their type. Default: `_tag`, `__typename__`, or `type`. */
   readonly typeField?: string | undefined
@@ -235,8 +235,8 @@ export const pendingMigrations: (
 ) => Effect.Effect<ReadonlyArray<PendingMigrations>, InvalidNameError | SqlError, SqlClient> = Migrate.pending
 
 /**
- * Runs the migrations of a store, and of all that belongs to it; answers which. Any number of processes may run at the same
- * time, those of other versions of this library included.
+ * Runs the migrations of a store, and of all that belongs to it; returns those that ran. Any number of processes may run at the
+ * same time, those of other versions of this library included.
  */
 export const migrate: (
   store: string

@@ -99,8 +99,8 @@ export interface Projection<in out A, out M> {
    */
   readonly run: <E, R>(handler: Handler<A, M, E, R>) => Effect.Effect<never, RunError, R>
   /**
-   * The version that readers see, and what it is kept in: for readers that do not use views. Inside a transaction it is
-   * what is promoted there, whatever is promoted meanwhile. Fails while no version was promoted yet.
+   * The version that readers see, and what it is kept in: for readers that do not use views. Inside a transaction, it is the version
+   * that is promoted there, whatever is promoted meanwhile. Fails as long as no version was promoted.
    */
   readonly promoted: Effect.Effect<Promoted<M>, VersionError | SqlError>
   /** All versions, in their order. */
@@ -111,14 +111,14 @@ export interface Projection<in out A, out M> {
    */
   readonly progress: Stream.Stream<Progress, VersionError | SqlError>
   /**
-   * Shows readers a version, by default this one; one that is lower than what they see, too. Fails with reason `behind` if
-   * it lacks what they may have seen. Not inside a transaction.
+   * Shows readers a version, by default this one; it may be lower than the one they see. Fails with reason `behind` if it lacks
+   * messages that they may have seen. Not inside a transaction.
    */
   readonly promote: (version?: number, options?: PromoteOptions) => Effect.Effect<void, PromotionError>
   /**
-   * Shows readers the lower version that they saw last; answers which. It has to be level with the present one: so it was
-   * kept up to date by processes of its own, which may have to be started again. What is left behind does not promote
-   * itself again: `promote` does. Going back twice goes back further, or fails with reason `noneBefore`. Not inside a
+   * Shows readers the lower version that they saw last; returns its number. That version has to be level with the present one, so
+   * processes of its own must have kept it up to date; start them again if they have not. The version that is left does not
+   * promote itself again: `promote` does. Rolling back twice goes back further, or fails with reason `noneBefore`. Not inside a
    * transaction.
    */
   readonly rollback: (options?: PromoteOptions) => Effect.Effect<number, PromotionError>
@@ -130,8 +130,8 @@ export interface Projection<in out A, out M> {
   /** Removes the projection: its versions, their tables, and the views of readers. Not while it runs, nor in a transaction. */
   readonly dropAll: Effect.Effect<void, InvalidArgumentError | SqlError>
   /**
-   * Waits until the version that readers see has the message of a global position, such as `write` returns: to read what
-   * one wrote. Fails with a `NotProcessedError` if it takes longer.
+   * Waits until the version that readers see has the message of a global position, such as `write` returns: to read your own
+   * writes. Fails with a `NotProcessedError` when the timeout is over.
    */
   readonly waitUntilProcessed: (
     globalPosition: number,

@@ -51,7 +51,7 @@ export interface Overview {
 export interface OperatorService {
   /** The name of the store. */
   readonly store: string
-  /** What there is. Transactions are told that are open for more than a minute. */
+  /** What there is, and which transactions have been open for more than a minute. */
   readonly overview: Effect.Effect<Overview, OperatorError>
   /**
    * Whether all is well, and if not, why: each problem with what it is of, and since when.
@@ -71,8 +71,8 @@ export interface OperatorService {
    *
    * **Details**
    *
-   * There is no index for ids of correlation and causation, types, times and patterns, since all writers would pay for it: as
-   * many messages are looked at as the `timeLimit` allows, and `next` goes on behind them.
+   * Correlation and causation ids, types, times and patterns have no index, since all writers would pay for it: the search looks at
+   * as many messages as the `timeLimit` allows, and `next` goes on from there.
    *
    * **Example**
    *
@@ -117,15 +117,15 @@ export interface OperatorService {
   /** Messages that are to be written later, in the order in which they leave; or those that could not be written. */
   readonly scheduled: (options?: ScheduledOptions) => Effect.Effect<Page<ScheduledMessage>, OperatorError>
   /**
-   * Has parked messages handled again by the processes of the subscription: all, or those that are meant. Answers how many
-   * were not requeued yet. See `requeue` of a subscription.
+   * Has parked messages handled again by the processes of the subscription: all, or those given. Returns how many of them
+   * were not requeued before. See `requeue` of a subscription.
    */
   readonly requeue: (subscription: string, which?: WhichParked) => Effect.Effect<number, OperatorError>
-  /** Discards parked messages; answers how many. See `discard` of a subscription. */
+  /** Discards parked messages; returns how many. See `discard` of a subscription. */
   readonly discard: (subscription: string, which: WhichParked) => Effect.Effect<number, OperatorError>
   /** Pauses a subscription, or one of its partitions, in all processes. */
   readonly pause: (subscription: string, options?: PauseOptions) => Effect.Effect<void, OperatorError>
-  /** Lifts a pause; whether there was one. */
+  /** Lifts a pause; returns whether there was one. */
   readonly resume: (
     subscription: string,
     options?: { readonly partition?: number | undefined }
@@ -133,8 +133,8 @@ export interface OperatorService {
   /** Begins a subscription again, by default with the first message. See `reset` of a subscription. */
   readonly reset: (subscription: string, start?: Start) => Effect.Effect<void, OperatorError>
   /**
-   * Removes all links of an aggregated stream: the projectors that run link all messages again. Answers the subscriptions of
-   * the stream, each of which has to be `reset` then.
+   * Removes all links of an aggregated stream: the projectors that run link all messages again. Returns the subscriptions of the
+   * stream, each of which then has to be `reset`.
    */
   readonly rebuild: (aggregatedStream: string) => Effect.Effect<ReadonlyArray<string>, OperatorError>
   /** Shows readers a version of a projection. See `promote` of a projection. Not inside a transaction. */
@@ -143,10 +143,10 @@ export interface OperatorService {
     version: number,
     options?: PromoteOptions
   ) => Effect.Effect<void, PromotionError>
-  /** Shows readers the lower version that they saw last; answers which. Not inside a transaction. */
+  /** Shows readers the lower version that they saw last; returns its number. Not inside a transaction. */
   readonly rollback: (projection: string, options?: PromoteOptions) => Effect.Effect<number, PromotionError>
   /** Drops a version of a projection that is not promoted. Not inside a transaction. */
   readonly dropVersion: (projection: string, version: number) => Effect.Effect<void, PromotionError>
-  /** Whether a message was scheduled by this key: now it is not any more. */
+  /** Cancels a scheduled message; returns whether it was still scheduled. */
   readonly cancelScheduled: (key: string) => Effect.Effect<boolean, OperatorError>
 }

@@ -37,15 +37,15 @@ import type { Accessors } from "./encode.ts"
 /** Which messages of a stream are deleted. */
 export interface DeleteOptions {
   /**
-   * The last version that is deleted, included; 0 or more. Default: all of the stream. A version that the stream has not come to:
-   * all, too.
+   * The last version that is deleted, included; 0 or more. Default: the whole stream, as with a version that the stream has not
+   * reached.
    */
   readonly toVersion?: number | undefined
-  /** The version that the stream has to be at: 0 or more, or `"exists"`. Default: any. */
+  /** The version that the stream must have: 0 or more, or `"exists"`. Default: any. */
   readonly expectedVersion?: ExpectedVersion | undefined
 }
 
-/** The head of a stream behind what was deleted of it; version 0: nothing is left. */
+/** The head of a stream after a deletion; version 0 if nothing is left. */
 export interface Deleted extends StreamHead {
   /** How many messages this call deleted. */
   readonly deleted: number
@@ -56,7 +56,7 @@ export type DeleteError = OptimisticConcurrencyError | InvalidArgumentError | Sq
 
 /** How messages are redacted. */
 export interface RedactOptions<in A> {
-  /** The metadata that a message has then, beside the time of its redaction. Default: what it has. */
+  /** The metadata of the redacted message, beside the time of its redaction. Default: what it has. */
   readonly metadata?: ((stored: StoredMessage<A>) => Metadata) | undefined
 }
 
@@ -71,18 +71,18 @@ export type RedactError =
 /** What takes messages, or their content, away. */
 export interface Deleting<in out A> {
   /**
-   * Deletes the messages of a stream, all of them or the first ones: to keep them no longer than they may be kept, or when the
-   * books are closed. In the transaction that is open; answers the head of what is left.
+   * Deletes the first messages of a stream, or all of them, in the transaction that is open: to keep them no longer than they may
+   * be kept, or when the books are closed. Returns the head of what is left.
    *
    * **Details**
    *
-   * Versions go on behind what is left, which keeps its versions and positions, and expected versions mean what they did. Where
-   * nothing is left, the stream does not exist any more: it is at version 0, and the next message begins another one. To delete
-   * what is not there deletes nothing, so that a call may be repeated; with `expectedVersion` it fails with an
-   * `OptimisticConcurrencyError` if somebody else has written meanwhile, and nothing is deleted.
+   * What is left keeps its versions and positions, the next message gets the next version, and expected versions mean what they
+   * did. If nothing is left, the stream no longer exists: it is at version 0, and the next message begins a new one. Deleting what
+   * is not there deletes nothing, so a call may be repeated. With `expectedVersion` it fails with an `OptimisticConcurrencyError`
+   * if somebody else has written meanwhile, and nothing is deleted.
    *
-   * Snapshots of the stream go in the same transaction. Subscriptions, projectors and readers pass over the messages;
-   * what handlers made of them is theirs to delete. It waits for those who write to the stream, and they for it.
+   * Snapshots of the stream go in the same transaction. Subscriptions, projectors and readers pass over the messages; what
+   * handlers made of them is theirs to delete. It waits for those who write to the stream, and they for it.
    *
    * **Example**
    *
@@ -94,16 +94,16 @@ export interface Deleting<in out A> {
   readonly delete: (stream: string, options?: DeleteOptions) => Effect.Effect<Deleted, DeleteError>
 
   /**
-   * Replaces the content of messages at their places: they keep their ids, streams, versions, positions and times, and their
-   * metadata say when that was (`redactedAt`). All of them are changed, or none, in the transaction that is open; answers how many
-   * were. One that comes out as it was is left alone, so that a call may be repeated.
+   * Replaces the content of messages in place: they keep their ids, streams, versions, positions and times, and their metadata
+   * say when it was replaced (`redactedAt`). All of them are changed, or none, in the transaction that is open. Returns how many
+   * were changed. A message that comes out as it was is left alone, so a call may be repeated.
    *
    * **Details**
    *
-   * `change` gets each message as it is stored now, and answers with what is to be there. It must keep the message's id and time,
-   * which is an `InvalidArgumentError` otherwise; it may be of another type. A message may lose tags by it, and gains none, since
-   * what was read by a tag would not be all then: an `InvalidArgumentError` as well. An id that is not stored is a
-   * `MessageNotFoundError`. Nothing is changed then. The messages may be of 500 streams.
+   * `change` gets each message as it is stored now, and returns what takes its place. That must have the same id and time, and may
+   * be of another type of the store. It may have fewer tags, but no new ones, which those who have read by them would have
+   * missed. Otherwise it is an `InvalidArgumentError`, and an id that is not stored is a `MessageNotFoundError`; then nothing is
+   * changed. The messages of a call may be of at most 500 streams.
    *
    * Snapshots of the streams, and of the tags that the messages had, go in the same transaction. What has been delivered is not
    * delivered again: what handlers made of it is theirs to change. It waits for those who write to the streams, and they for it.

@@ -19,23 +19,23 @@ import type { WriteError } from "./update.ts"
 /** How a store deals with personal fields. */
 export interface PersonalOptions<in out A> {
   /**
-   * What becomes of a message that is written for a subject which was forgotten: it is refused with a `SerializationError` (its cause
-   * is a `PersonalDataError` of reason `forgotten`), or gets a new key, under which nothing older can be read. Default `"refuse"`.
-   * With `"newKey"`, a decision or a handler that was under way when the subject was forgotten, and writes a value that it has read
-   * before, makes that readable again.
+   * What becomes of a message that is written for a subject after it was forgotten. `"refuse"` (default) refuses it with a
+   * `SerializationError`, whose cause is a `PersonalDataError` of reason `forgotten`. `"newKey"` gives the subject a new key, under
+   * which nothing older can be read; a decision or a handler that was under way when the subject was forgotten, and writes a value
+   * that it has read before, makes that value readable again.
    */
   readonly whenForgotten?: "refuse" | "newKey" | undefined
   /**
-   * How long after `forget` other processes may still know values of the subject: they hold keys, and states of folds, for that long
-   * at most. The process that forgets does so at once. More than 0; default 1 minute.
+   * How long after `forget` other processes may still read values of the subject, since they hold keys, and states of folds, for
+   * that long at most; more than 0. Default 1 minute. The process that calls `forget` drops them at once.
    */
   readonly cacheTime?: Duration.Input | undefined
   /** How many keys of subjects a process holds: a whole number, 1 or more. Default 10,000. */
   readonly cachedKeys?: number | undefined
   /**
-   * The notice that `forget` writes of a subject, in the same transaction: a message of the store, for projections and others that
-   * keep personal data, to delete it; `Message.SubjectForgotten` is one. Best in a stream, and with a field, that give it the
-   * partition of the subject's messages: there it comes behind them. Default: none.
+   * Makes the message that `forget` writes in the same transaction, such as a `Message.SubjectForgotten`: it tells projections, and
+   * others that keep personal data, to delete it. Write it to a stream, and with the field, that put it into the partition of the
+   * subject's messages, so that it comes after them. Default: none is written.
    */
   readonly notice?: ((subject: string) => StreamWrite<A>) | undefined
 }
@@ -43,22 +43,22 @@ export interface PersonalOptions<in out A> {
 /** What forgets. */
 export interface Forgetting {
   /**
-   * Forgets a subject: removes its key, in the transaction that is open. Once that is committed, every personal field of its messages
-   * is `Forgotten`, wherever a copy of the messages is: in this process at once, elsewhere when `cacheTime` is over. Snapshots
-   * of folds, which may have values in them, are void.
+   * Forgets a subject: removes its key, in the transaction that is open. Once that is committed, every personal field of its
+   * messages reads as `Forgotten`, in every copy of the messages: in this process at once, elsewhere within `cacheTime`. Snapshots of
+   * folds, which may hold values, are void.
    *
    * **Details**
    *
-   * What was encrypted in a transaction that is still open is forgotten too: it is waited for. A subject that has no key, since
-   * nothing personal was written for it yet, is forgotten as well: that is remembered, so that `whenForgotten` decides on
-   * what is written for it from then on. To forget it again changes nothing. The notice is written each time. Messages, tags,
+   * It waits for open transactions that have encrypted values of the subject, and those values are forgotten too. A subject
+   * without a key, for which nothing personal was written yet, is remembered as forgotten as well: `whenForgotten` applies to what
+   * is written for it from then on. Forgetting a subject again changes nothing, but writes the notice again. Messages, tags,
    * metadata and ids stay as they are; `delete` and `redact` are for them. Fails with an `InvalidArgumentError` if the schema has no
-   * personal fields. Who waits for a read model waits for the notice: its position is the `head` of its stream.
+   * personal fields. To wait for a read model, wait for the notice: its position is the `head` of its stream.
    *
    * **Gotchas**
    *
-   * A backup of the database has the keys in it: see docs/forgetting.md. What read models, logs and other systems keep
-   * is theirs to delete, when they see the notice.
+   * A backup of the database contains the keys: see docs/forgetting.md. Read models, logs and other systems have to delete what
+   * they keep themselves, when they see the notice.
    *
    * **Example**
    *
@@ -68,8 +68,8 @@ export interface Forgetting {
    */
   readonly forget: (subject: string) => Effect.Effect<void, ForgetError>
   /**
-   * Wraps all keys anew that another wrapping key has wrapped than the present one, and answers how many; messages are not touched.
-   * While others write and forget; it can be ended at any time, and run again.
+   * Wraps again, with the present wrapping key, all keys that another one has wrapped. Returns how many; messages are not touched.
+   * Others may write and forget meanwhile. It can be interrupted at any time, and run again.
    */
   readonly rewrapKeys: Effect.Effect<number, RewrapError>
 }

@@ -25,14 +25,14 @@ import type { Invalid, Items, StreamWrite } from "./encode.ts"
 
 /** When a message is to be written, and what it is called until then. */
 export interface ScheduleOptions {
-  /** Not before then, by the clock of the database. A time that is past: at once, when a scheduler is running. */
+  /** When it is written, by the clock of the database, and not before. A time in the past means at once. A scheduler has to run. */
   readonly at: DateTime.DateTime
   /**
-   * 1 to 255 characters; by it the message is cancelled, or replaced: a message that is scheduled by the key of one that waits
-   * takes its place. Default: the message's id.
+   * By this key the message is cancelled, and replaced by another message that is scheduled with the same key; 1 to 255
+   * characters. Default: the message's id.
    */
   readonly key?: string | undefined
-  /** Stored with the message, as by `write`: that of who schedules it. */
+  /** Stored with the message, as by `write`: with the trace context and the causation of whoever schedules it. */
   readonly metadata?: Metadata | undefined
 }
 
@@ -81,7 +81,7 @@ export interface SchedulerOptions {
 
 /** Moves scheduled messages into their streams when they are due. */
 export interface Scheduler {
-  /** Moves all that are due now; answers how many. Not inside a transaction. */
+  /** Moves all that are due now; returns how many. Not inside a transaction. */
   readonly runOnce: Effect.Effect<number, InvalidArgumentError | SqlError>
   /**
    * Moves messages as they become due, until it is interrupted, in batches of up to 500. Any number of processes may run it:
@@ -93,8 +93,8 @@ export interface Scheduler {
 /** What writes messages later. */
 export interface Scheduling<in out A> {
   /**
-   * Schedules a message: it is written to its stream at a time, by a scheduler, exactly once, and whatever the version of the
-   * stream is then. In the transaction that is open; it is checked and encoded now. Answers its key.
+   * Schedules a message, in the transaction that is open: a scheduler writes it to its stream at a time, exactly once, whatever
+   * the version of the stream is then. It is checked and encoded now. Returns its key.
    *
    * **Details**
    *
@@ -116,8 +116,8 @@ export interface Scheduling<in out A> {
     options: ScheduleOptions
   ) => Effect.Effect<string, ScheduleError>
   /**
-   * Cancels a scheduled message, in the transaction that is open; whether it was still scheduled. False: it was never, or is
-   * written.
+   * Cancels a scheduled message, in the transaction that is open. Returns whether it was still scheduled; `false` if it never was,
+   * or was written already.
    */
   readonly cancel: (key: string) => Effect.Effect<boolean, InvalidArgumentError | SqlError>
   /**

@@ -101,9 +101,9 @@ export interface Subscription<in out A> {
    */
   readonly age: Effect.Effect<Duration.Duration, SqlError>
   /**
-   * Waits until the message of a global position, such as `write` returns, has been acknowledged or parked. Fails with a
-   * `NotProcessedError` if it takes longer, which says whether the message is linked. What `update` returns has no global
-   * position only where the stream has no message: then there is nothing to wait for.
+   * Waits until the message of a global position, such as `write` returns, has been acknowledged or parked. When the timeout is
+   * over it fails with a `NotProcessedError`, which says whether the message is linked. The head that `update` returns lacks a
+   * global position only if the stream has no message: then there is nothing to wait for.
    *
    * **Example** (read what you wrote)
    *
