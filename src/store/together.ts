@@ -6,7 +6,7 @@
  * database whether that was so. A decision that writes nothing, or fails, stands if all it was made on was read in its turn, in
  * one view; else its batch says whether it does.
  */
-import { Deferred, Effect, Exit, FiberSet, type Scope } from "effect"
+import { type Context, Effect, Exit, FiberSet, type Scope } from "effect"
 import type { SqlError } from "effect/sql/SqlError"
 import type { InvalidArgumentError } from "../errors.ts"
 import { invalid } from "../internal/checks.ts"
@@ -181,82 +181,77 @@ export const make = Effect.fnUntraced(function*<A>(
     }
   })
 
+  // A generator function has a hidden class of its own, in old memory: one that were made for each decision would keep what it
+  // closes over alive until that is swept.
+  const inTurn = Effect.fnUntraced(function*<E, E2, R>(
+    turn: Turn<A, Line.Line<A>>,
+    sources: ReadonlyArray<Sourced<A>>,
+    { decide, refused }: Deciding<A, E, E2, R>,
+    context: Context.Context<never>
+  ): Effect.fn.Return<Decided, E | E2 | ReadError | SqlError, R> {
+    while (true) {
+      if (isClosed) return yield* Effect.interrupt
+      if (turn.state !== "deciding") {
+        yield* readAhead(turn, sources)
+        if (!isClosed) yield* turns.hasTurn(turn)
+        continue
+      }
+      const { isRead, known, line } = prepared(turn, sources) ?? (yield* prepare(turn, sources))
+      const revisions = known.map(({ revision }) => revision)
+      /** What it is made on has changed, or somebody who came earlier decides again. */
+      const isVoid = () =>
+        turn.places.some(({ line: now, waiting: [first] }) =>
+          now !== line || (first !== undefined && first.ticket < turn.ticket)
+        ) || known.some(({ revision }, i) => revision !== revisions[i])
+      const decision = isVoid()
+        ? undefined
+        : yield* Effect.exit(Effect.provideService(
+          Effect.suspend(() => decide(known.map((source) => source.known))),
+          Within,
+          [turn]
+        ))
+      if (isClosed) return yield* Effect.interrupt
+      if (decision === undefined || isVoid()) {
+        turns.wait(turn)
+        continue
+      }
+      const parts = Exit.isSuccess(decision) ? decision.value : []
+      if (parts.length > 0 || !isRead) {
+        const decided = yield* Effect.callback<Decided | undefined, E | SqlError | ReadError>((answer) => {
+          const member: Member<A> = {
+            turn,
+            sources: known,
+            parts,
+            context,
+            answer,
+            refuse: (append, outcomes) => answer(refused(append, outcomes)),
+            evolved: new Set(),
+            undo: [],
+            marks: new Map(),
+            isWithdrawn: false
+          }
+          join(line, member)
+          return Effect.suspend(() => withdraw(line, member))
+        })
+        if (decided === undefined) continue
+        if (Exit.isSuccess(decision)) return decided
+      }
+      if (parts.length === 0 && isRead) { for (const source of known) source.mark()() }
+      if (Exit.isFailure(decision)) return yield* Effect.failCause(decision.cause)
+      return { known: known.map((source) => source.known), positions: [] }
+    }
+  })
+
   const together = <E, E2, R>(
     sources: ReadonlyArray<Sourced<A>>,
-    { decide, refused }: Deciding<A, E, E2, R>
+    deciding: Deciding<A, E, E2, R>,
+    context: Context.Context<never>
   ): Effect.Effect<Decided, E | E2 | ReadError | SqlError, R> =>
-    Effect.suspend(() => {
-      let gathered: { readonly line: Line.Line<A>; readonly member: Member<A> } | undefined
-      const inTurn = Effect.fnUntraced(function*(turn: Turn<A, Line.Line<A>>) {
-        while (true) {
-          if (isClosed) return yield* Effect.interrupt
-          if (turn.state !== "deciding") {
-            yield* readAhead(turn, sources)
-            if (!isClosed) yield* turns.hasTurn(turn)
-            continue
-          }
-          const { isRead, known, line } = prepared(turn, sources) ?? (yield* prepare(turn, sources))
-          const revisions = known.map(({ revision }) => revision)
-          /** What it is made on has changed, or somebody who came earlier decides again. */
-          const isVoid = () =>
-            turn.places.some(({ line: now, waiting: [first] }) =>
-              now !== line || (first !== undefined && first.ticket < turn.ticket)
-            ) || known.some(({ revision }, i) => revision !== revisions[i])
-          const decision = isVoid()
-            ? undefined
-            : yield* Effect.exit(Effect.provideService(
-              Effect.suspend(() => decide(known.map((source) => source.known))),
-              Within,
-              [turn]
-            ))
-          if (isClosed) return yield* Effect.interrupt
-          if (decision === undefined || isVoid()) {
-            turns.wait(turn)
-            continue
-          }
-          const parts = Exit.isSuccess(decision) ? decision.value : []
-          if (parts.length > 0 || !isRead) {
-            const answered = Deferred.makeUnsafe<Decided | undefined, E | SqlError | ReadError>()
-            const context = yield* Effect.context<never>()
-            const member: Member<A> = {
-              turn,
-              sources: known,
-              parts,
-              context,
-              answer: (outcome) => {
-                Deferred.doneUnsafe(answered, outcome)
-              },
-              refuse: (append, outcomes) => {
-                Deferred.doneUnsafe(answered, refused(append, outcomes))
-              },
-              evolved: new Set(),
-              undo: [],
-              marks: new Map(),
-              isWithdrawn: false
-            }
-            gathered = { line, member }
-            join(line, member)
-            const decided = yield* Deferred.await(answered)
-            if (decided === undefined) continue
-            if (Exit.isSuccess(decision)) return decided
-          }
-          if (parts.length === 0 && isRead) { for (const source of known) source.mark()() }
-          if (Exit.isFailure(decision)) return yield* Effect.failCause(decision.cause)
-          return { known: known.map((source) => source.known), positions: [] }
-        }
-      })
-      return Effect.acquireUseRelease(
-        Effect.sync(() => turns.enter(Array.from(new Set(sources.flatMap(({ keys }) => keys))))),
-        inTurn,
-        (turn) =>
-          Effect.suspend(() => {
-            const { line, member } = gathered ?? {}
-            const withdrawn = line === undefined || member === undefined ? Effect.void : withdraw(line, member)
-            turns.leave(turn)
-            return withdrawn
-          })
-      )
-    })
+    Effect.acquireUseRelease(
+      Effect.sync(() => turns.enter(Array.from(new Set(sources.flatMap(({ keys }) => keys))))),
+      (turn) => inTurn(turn, sources, deciding, context),
+      (turn) => Effect.sync(() => turns.leave(turn))
+    )
 
   return (sources, deciding) =>
     Effect.withFiber((fiber) => {
@@ -273,6 +268,6 @@ export const make = Effect.fnUntraced(function*<A>(
       return Effect.flatMap(storage.inTransaction, (inTransaction) =>
         inTransaction || within.length > 0
           ? decideAlone(storage, read, sources, deciding, inTransaction)
-          : together(sources, deciding))
+          : together(sources, deciding, fiber.context))
     })
 })
