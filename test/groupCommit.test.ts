@@ -73,6 +73,13 @@ const Write = Schema.Struct({
   /** Whether the database refuses it, and so the whole statement that it is in. */
   refused: Schema.Literals([false, false, false, false, false, true])
 })
+/** So many of one stream leave in halves, each while the other goes on. */
+const ToOneStream = Schema.Struct({
+  ...Write.fields,
+  stream: Schema.Literals([0, 0, 0, 0, 0, 1]),
+  expectedVersion: Schema.Literals(["any", "any", "any", "any", "exists", 2]),
+  refused: Schema.Literals([...Arr.makeBy(40, () => false), true])
+})
 /** The streams that another transaction holds when the writes begin. */
 const Held = Schema.Array(Schema.Literals([0, 1, 2, 3])).check(Schema.isUnique())
 const Writes = Arbitrary.array(Arbitrary.schema(Write), { minLength: 1, maxLength: 24 })
@@ -101,10 +108,8 @@ describe("PostgreSQL", () => {
         }
       }
 
-      it.effect.prop(
-        "have the outcomes of the same writes one by one, by whichever function",
-        [Writes, Arbitrary.schema(Held)],
-        Effect.fnUntraced(function*([writes, held]) {
+      const agree = Effect.fnUntraced(
+        function*([writes, held]: readonly [ReadonlyArray<typeof Write.Type>, typeof Held.Type]) {
           const coalesced = yield* Coalesced
           const others = [yield* OneByOne, yield* General]
           const streams = Arr.makeBy(4, () => globalThis.crypto.randomUUID())
@@ -162,7 +167,20 @@ describe("PostgreSQL", () => {
             const expected = yield* ids(coalesced)
             for (const other of others) assert.deepStrictEqual(yield* ids(other), expected)
           }
-        })
+        }
+      )
+
+      it.effect.prop(
+        "have the outcomes of the same writes one by one, by whichever function",
+        [Writes, Arbitrary.schema(Held)],
+        agree
+      )
+
+      it.effect.prop(
+        "have the outcomes of the same writes one by one, many of them to one stream",
+        [Arbitrary.array(Arbitrary.schema(ToOneStream), { minLength: 48, maxLength: 80 }), Arbitrary.schema(Held)],
+        agree,
+        { arbitrary: { runs: 12 } }
       )
 
       it.effect("leave in far fewer statements than there are writes", () =>

@@ -2,7 +2,8 @@
  * Group commit, in the application: the writes of many fibers leave in one statement.
  *
  * While one batch is on its way, the items of other fibers gather, and leave together with the next. There is no timer:
- * where nobody else is writing, a fiber sends its item itself, at once.
+ * where nobody else is writing, a fiber sends its item itself, at once. Of fibers that write to one stream, a half is written to
+ * the database while the other half goes on with its answers.
  *
  * **Guarantees**
  *
@@ -33,6 +34,11 @@ const worthALane = 16
 
 /** Unless the first one takes so many milliseconds: it may wait for a transaction that has one of its ids. */
 const patience = 20
+
+/** An item of so many messages leaves by itself, beside the batches: together with others it would cost hardly less. */
+const largeItem = 64
+/** As many of these at once; others gather. */
+const maximumLarge = 4
 
 /**
  * The append of one item, together with those of other fibers. When the scope closes, all fibers that wait are
@@ -65,6 +71,8 @@ export const make = Effect.fnUntraced(function*(
   /** Lanes that are open, and how many of them have a batch on its way: the others are about to take one. */
   let open = 0
   let busy = 0
+  /** Large items that have left by themselves. */
+  let large = 0
   /** How many batches have left. */
   let departed = 0
   let isWatching = false
@@ -99,23 +107,31 @@ export const make = Effect.fnUntraced(function*(
 
   const held = Held.make(run, queues, locks, statements, settled, traced)
 
+  const take = (returned = 0) => queues.take(maximumLanes - busy, worthALane, returned)
+
   /** Sends batches until nothing is ready. */
   const lane = Effect.fnUntraced(function*(isFirst: boolean) {
-    for (let gathers = !isFirst;;) {
-      if (gathers) yield* Effect.yieldNow // fibers that are about to write join the batch
-      const batch = queues.take(maximumLanes - busy, worthALane)
-      if (batch.length === 0) {
-        open--
-        return
-      }
+    if (!isFirst) yield* Effect.yieldNow // fibers that are about to write join the batch
+    let concluded = Statements.nothing
+    for (let batch = take(); batch.length > 0;) {
       busy++
       departed++
+      const returning = statements.send(batch)
       wake() // another lane may take the rest
-      const left = yield* statements.send(batch)
+      concluded.answer()
+      concluded = yield* returning
       busy-- // this lane takes again: no other one opens for items that arrive now
-      settled(batch, left)
-      gathers = batch.length > 1
+      settled(batch, concluded.left)
+      // The database has nothing to do: what waits leaves before fibers go on, and take their time.
+      const ahead = busy === 0 && queues.waiting >= worthALane ? take(batch.length) : []
+      if (ahead.length === 0) {
+        concluded.answer()
+        concluded = Statements.nothing
+        if (batch.length > 1) yield* Effect.yieldNow
+      }
+      batch = ahead.length === 0 ? take() : ahead
     }
+    open--
   })
 
   return (item) =>
@@ -145,27 +161,35 @@ export const make = Effect.fnUntraced(function*(
           return Effect.onInterrupt(restore(Deferred.await(answered)), () => withdraw(entry))
         }
 
-        if (isClosed || open > 0 || !queues.reserve(leaving)) {
+        const isLarge = item.messages.length >= largeItem && large < maximumLarge
+        if (isClosed || (open > 0 && !isLarge) || !queues.reserve(leaving, isLarge)) {
           return gather((entry) => {
             queues.add(entry)
             wake()
           })
         }
-        open++
-        busy++
-        departed++
-        return Effect.matchCauseEffect(restore(append([item])), {
-          onFailure: (cause) => {
+        if (isLarge) large++
+        else {
+          open++
+          busy++
+          departed++
+        }
+        const back = (left: ReadonlyArray<Entry>): void => {
+          if (isLarge) large--
+          else {
             open--
             busy--
-            settled([leaving], [])
+          }
+          settled([leaving], left)
+        }
+        return Effect.matchCauseEffect(restore(append([item])), {
+          onFailure: (cause) => {
+            back([])
             return Effect.failCause(cause)
           },
           onSuccess: ([outcome]) => {
-            open--
-            busy--
-            if (outcome === undefined) return gather((entry) => settled([leaving], [entry]))
-            settled([leaving], [])
+            if (outcome === undefined) return gather((entry) => back([entry]))
+            back([])
             return Effect.succeed(outcome)
           }
         })

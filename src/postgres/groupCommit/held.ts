@@ -180,7 +180,9 @@ export const make = (
     const exit = yield* Fiber.await(fiber)
     inLine = undefined
     if (batch.length === 0) return Exit.asVoid(exit)
-    settled(batch, yield* conclude(batch, exit))
+    const { answer, left } = yield* conclude(batch, exit)
+    answer()
+    settled(batch, left)
     if (!isHeld(queue)) held.delete(queue)
     return Exit.void
   })

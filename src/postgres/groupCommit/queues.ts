@@ -88,21 +88,25 @@ export class Queues {
     else if (queue.state === "ready" && queue.entries.length === 1) this.makeReady(queue)
   }
 
-  /** Marks an item as away without a queue, until it is settled; false if items wait, or what it needs is away. */
-  reserve({ item: { stream }, tagLocks }: Leaving): boolean {
-    if (this.hasReady || this.byStream.has(stream) || !this.tags.areFree(tagLocks)) return false
+  /**
+   * Marks an item as away without a queue, until it is settled; false if what it needs is away, or if items wait. It may overtake
+   * these, unless it has tags, for which they may have waited.
+   */
+  reserve({ item: { stream }, tagLocks }: Leaving, overtakes: boolean): boolean {
+    if (this.hasReady && !(overtakes && tagLocks.size === 0)) return false
+    if (this.byStream.has(stream) || !this.tags.areFree(tagLocks)) return false
     this.queue(stream).state = "away"
     this.tags.leave(tagLocks)
     return true
   }
 
-  /** The next batch: one of so many equal shares of everything ready, or so many items, within the bounds of a batch. */
-  take(shares: number, least: number): ReadonlyArray<Entry> {
-    // A stream is in one batch at a time: there is nothing to share of a single one.
-    const most = this.ready.size === 1
-      ? maximumItems
-      : Math.min(Math.max(Math.ceil(this.items / shares), least), maximumItems)
-    const batch = new Batch(most)
+  /**
+   * The next batch, within its bounds: one of so many equal shares of everything that is ready, and everything if a share is
+   * less than so many items. What has just returned counts as well: those fibers are about to write again.
+   */
+  take(shares: number, least: number, returned: number): ReadonlyArray<Entry> {
+    const share = Math.ceil((this.items + returned) / shares)
+    const batch = new Batch(share < least ? maximumItems : Math.min(share, maximumItems))
     for (const queue of this.ready) {
       const [first] = queue.entries
       if (first === undefined || (batch.entries[0]?.isConditional ?? first.isConditional) !== first.isConditional) {

@@ -25,31 +25,44 @@ export interface Run {
 
 type Outcomes = ReadonlyArray<AppendOutcome | undefined>
 
-export const make = (run: Run, append: Append, traced: Traced) => {
-  /** Sends items, and answers them. Returns those that have no answer, because their streams are held. */
-  const send = (given: ReadonlyArray<Entry>): Effect.Effect<ReadonlyArray<Entry>> =>
-    Effect.suspend(() => {
-      const entries = given.filter((entry) => !entry.isWithdrawn)
-      if (!Arr.isReadonlyArrayNonEmpty(entries)) return Effect.succeed([])
-      const fiber = run(traced(entries, append))
-      setOut(entries, fiber)
-      return Effect.flatMap(Fiber.await(fiber), (exit) => conclude(entries, exit))
-    })
+/** What has become of items. */
+export interface Concluded {
+  /** Those that have no outcome, because their streams are held. */
+  readonly left: ReadonlyArray<Entry>
+  /** Gives the others their outcomes: their fibers go on at once. */
+  readonly answer: () => void
+}
 
-  /** The same, for items whose statement has ended. */
+export const nothing: Concluded = { left: [], answer: () => {} }
+
+export const make = (run: Run, append: Append, traced: Traced) => {
+  /** Sends items at once; what is returned waits for their outcomes. */
+  const send = (given: ReadonlyArray<Entry>): Effect.Effect<Concluded> => {
+    const entries = given.filter((entry) => !entry.isWithdrawn)
+    if (!Arr.isReadonlyArrayNonEmpty(entries)) return Effect.succeed(nothing)
+    const fiber = run(traced(entries, append))
+    setOut(entries, fiber)
+    return Effect.flatMap(Fiber.await(fiber), (exit) => conclude(entries, exit))
+  }
+
+  /** For items whose statement has ended. */
   const conclude = (
     entries: ReadonlyArray<Entry>,
     exit: Exit.Exit<Outcomes, SqlError>
-  ): Effect.Effect<ReadonlyArray<Entry>> =>
+  ): Effect.Effect<Concluded> =>
     Effect.suspend(() => {
       for (const entry of entries) entry.statement = undefined
       if (Exit.isFailure(exit) && entries.length > 1 && wasRefused(exit.cause)) return sendOneByOne(entries)
-      return Effect.succeed(entries.filter((entry, i) => {
-        const outcome = Exit.isFailure(exit) ? Exit.failCause(exit.cause) : exit.value[i]
-        if (outcome === undefined) return !entry.isWithdrawn
-        entry.answer(Exit.isExit(outcome) ? outcome : Exit.succeed(outcome))
-        return false
-      }))
+      const outcomeOf = (i: number) => Exit.isFailure(exit) ? Exit.failCause(exit.cause) : exit.value[i]
+      return Effect.succeed({
+        left: entries.filter((entry, i) => outcomeOf(i) === undefined && !entry.isWithdrawn),
+        answer: () => {
+          for (const [i, entry] of entries.entries()) {
+            const outcome = outcomeOf(i)
+            if (outcome !== undefined) entry.answer(Exit.isExit(outcome) ? outcome : Exit.succeed(outcome))
+          }
+        }
+      })
     })
 
   const sendOneByOne = Effect.fnUntraced(function*(entries: ReadonlyArray<Entry>) {
@@ -57,11 +70,16 @@ export const make = (run: Run, append: Append, traced: Traced) => {
     const held = new Set<string>()
     for (const entry of entries) {
       const { stream } = entry.item
-      const busy = held.has(stream) ? [entry] : yield* send([entry])
+      if (held.has(stream)) {
+        left.push(entry)
+        continue
+      }
+      const { answer, left: busy } = yield* send([entry])
+      answer()
       if (busy.length > 0) held.add(stream)
       left.push(...busy)
     }
-    return left.filter((entry) => !entry.isWithdrawn)
+    return { ...nothing, left: left.filter((entry) => !entry.isWithdrawn) }
   })
 
   return { send, conclude }
