@@ -22,7 +22,7 @@ import {
 } from "./errors.ts"
 import { checkPollInterval, maximumPartition, outsideTransaction } from "./internal/checks.ts"
 import { attribute, attributesOf, counter, metric, system } from "./internal/telemetry.ts"
-import { isTransient, retryTransient } from "./internal/transient.ts"
+import { tryingAgain } from "./internal/transient.ts"
 import type { StoredMessage } from "./Message.ts"
 import { type BuiltIn, type Partitioner, partitionOf as partitionOfBuiltIn } from "./Partitioner.ts"
 import { decodeRow } from "./Reader.ts"
@@ -140,16 +140,9 @@ export const make = <A>(
       Effect.scoped(Effect.gen(function*() {
         const pollInterval = yield* Effect.fromResult(checkPollInterval(runOptions.pollInterval))
         const listener = yield* storage.listen
-        let hasFailed = false
-        const attempt = Effect.tapError(runOnce, (error) => {
-          if (!isTransient(error)) return Effect.void
-          const level = hasFailed ? "Debug" : "Warn"
-          hasFailed = true
-          return Effect.logWithLevel(level)(`the projector of ${name} tries again`, error)
-        })
+        const attempt = tryingAgain(`the projector of ${name}`)(runOnce)
         while (true) {
-          yield* Effect.retry(attempt, { schedule: retryTransient, while: isTransient })
-          hasFailed = false
+          yield* attempt
           yield* listener.wait(pollInterval)
         }
       }))

@@ -1,6 +1,6 @@
 /** Roles with few rights: what each needs, and that what is missing is said. */
 import { assert, describe, it } from "@effect/vitest"
-import { Deferred, Effect, Fiber, Layer, Result, Schedule, Schema, type Scope, Stream } from "effect"
+import { Deferred, Effect, Fiber, Layer, Logger, Result, Schedule, Schema, type Scope, Stream } from "effect"
 import { Decision, Fold, Partitioner, Projection } from "effect-message-store"
 import { SqlClient } from "effect/sql"
 import { moved } from "./support/links.ts"
@@ -228,6 +228,43 @@ describe("PostgreSQL", () => {
         ])
         const handled = yield* as({ role: "esm_worker" }, working)
         assert.strictEqual(Result.isSuccess(handled) ? handled.success : said(handled), 1)
+      }))
+    )
+
+    test(
+      "whose transactions are read-only is told in the log why nothing is projected and handled",
+      Effect.scoped(Effect.gen(function*() {
+        yield* createRole("esm_looking")
+        yield* prepared
+        const linked = Effect.flatMap(
+          Effect.flatMap(Transfers, (transfers) => transfers.aggregatedStream(merged)),
+          (stream) => stream.projector.runOnce
+        )
+        yield* Effect.provide(linked, Layer.fresh(Transfers.layer))
+        yield* statements([
+          "grant all on all tables in schema public to esm_looking",
+          "grant all on all sequences in schema public to esm_looking",
+          "alter role esm_looking set default_transaction_read_only = on"
+        ])
+        const lines: Array<string> = []
+        const told = yield* Deferred.make<void>()
+        const logger = Logger.make<unknown, void>(({ logLevel, message }) => {
+          if (logLevel === "Warn") lines.push(String(Array.isArray(message) ? message[0] : message))
+          if (lines.length === 2) Deferred.doneUnsafe(told, Effect.void)
+        })
+        const working = Effect.gen(function*() {
+          const transfers = yield* Transfers
+          const stream = yield* transfers.aggregatedStream(merged)
+          yield* Effect.forkScoped(stream.projector.run())
+          const subscription = yield* stream.subscription({ name: "consumer" })
+          yield* Effect.forkScoped(subscription.run(() => Effect.void))
+          yield* Deferred.await(told)
+        })
+        yield* Effect.provide(as({ role: "esm_looking" }, working), Logger.layer([logger]))
+        assert.deepStrictEqual(lines.toSorted(), [
+          "subscription consumer tries again",
+          "the projector of merged tries again"
+        ])
       }))
     )
 

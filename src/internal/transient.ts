@@ -1,5 +1,5 @@
 /** Transient failures, which trying again may mend: lost connections, a server that starts or stops, conflicts, locks. */
-import { Cause, Predicate, Schedule } from "effect"
+import { Cause, Effect, Predicate, Schedule } from "effect"
 import type { SqlError } from "effect/sql/SqlError"
 
 /**
@@ -34,6 +34,21 @@ export const isPermanent = (error: { readonly _tag: string }): error is SqlError
 export const retryTransient = Schedule.jittered(
   Schedule.min([Schedule.exponential("50 millis"), Schedule.spaced("5 seconds")])
 )
+
+/** Tries again by that backoff while failures are transient. The first one is logged as a warning, by who it is that tries. */
+export const tryingAgain =
+  (who: string) =>
+  <A, E extends { readonly _tag: string }, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
+    Effect.suspend(() => {
+      let hasFailed = false
+      const logged = Effect.tapError(effect, (error) => {
+        if (!isTransient(error)) return Effect.void
+        const level = hasFailed ? "Debug" : "Warn"
+        hasFailed = true
+        return Effect.logWithLevel(level)(`${who} tries again`, error)
+      })
+      return Effect.retry(logged, { schedule: retryTransient, while: isTransient })
+    })
 
 /** Whether the database itself refused the statement, so that nothing of it was stored. */
 export const wasRefused = (cause: Cause.Cause<unknown>): boolean =>

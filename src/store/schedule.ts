@@ -17,7 +17,7 @@ import { inBackground } from "../internal/background.ts"
 import { checkKey, checkPollInterval, checkTime, checkWhole, outsideTransaction } from "../internal/checks.ts"
 import { printable } from "../internal/printable.ts"
 import { attributesOf, type Operations, type Sending, sentMessages } from "../internal/telemetry.ts"
-import { isTransient, retryTransient } from "../internal/transient.ts"
+import { tryingAgain } from "../internal/transient.ts"
 import type { Metadata } from "../Message.ts"
 import type { MessageCodec } from "../Serializer.ts"
 import type { ListedEntry, Storage } from "../Storage.ts"
@@ -85,7 +85,7 @@ export interface Scheduler {
   readonly runOnce: Effect.Effect<number, InvalidArgumentError | SqlError>
   /**
    * Moves messages as they become due, until it is interrupted, in batches of up to 500. Any number of processes may run it:
-   * one of them moves at a time. Transient failures of the database are tried again. Not inside a transaction.
+   * one of them moves at a time. Transient failures of the database are tried again, and the first in a row is logged as a warning. Not inside a transaction.
    */
   readonly run: (options?: SchedulerOptions) => Effect.Effect<never, InvalidArgumentError | SqlError>
 }
@@ -258,7 +258,7 @@ export const make = <A>(
           yield* outsideTransaction(storage, "scheduler")
           const listener = yield* storage.listenScheduled
           while (true) {
-            const moved = yield* Effect.retry(moveDue, { schedule: retryTransient, while: isTransient })
+            const moved = yield* tryingAgain(`the scheduler of ${name}`)(moveDue)
             if (moved?.more === true) continue
             const next = moved === undefined ? otherMilliseconds : Math.max(busyMilliseconds, moved.next ?? Infinity)
             yield* listener.wait(Math.min(next, longest))

@@ -47,7 +47,7 @@ export interface Subscription<in out A> {
   readonly handlers: Handlers.MakeByTag<A>
   /**
    * Handles messages as they come, until it is interrupted; then it waits up to `shutdownTimeout` for the messages in hand.
-   * Transient failures of the database are retried. Not inside a transaction.
+   * Transient failures of the database are retried, and the first in a row is logged as a warning. Not inside a transaction.
    *
    * **Example**
    *

@@ -9,7 +9,7 @@ import { Duration, Effect, Exit, Fiber, FiberSet, Latch, Random, Scope, Semaphor
 import type { SqlError } from "effect/sql/SqlError"
 import type { HandlerError, SetupError, StreamRebuiltError } from "../errors.ts"
 import * as Moment from "../internal/moment.ts"
-import { isTransient, retryTransient } from "../internal/transient.ts"
+import { tryingAgain } from "../internal/transient.ts"
 import type { AggregatedStorage, Claim, ClaimMode, PendingPartition, SubscriptionStorage } from "../Storage.ts"
 import { BatchStopped } from "./claimedPartition.ts"
 import type { Deliver } from "./delivery.ts"
@@ -322,11 +322,11 @@ export const run = <R>(
       if (mustLook && !(yield* look)) return undefined
       yield* claimWaiting
       return lookAt - (yield* Moment.milliseconds)
-    }).pipe(Effect.tapError(() => Effect.sync(() => waiting.clear())))
+    }).pipe(Effect.tapError(() => Effect.sync(() => waiting.clear())), tryingAgain(`subscription ${name}`))
 
     const supervise = Effect.gen(function*() {
       while (true) {
-        const next = yield* Effect.retry(claimPending, { schedule: retryTransient, while: isTransient })
+        const next = yield* claimPending
         if (next === undefined) return
         const soon = Duration.millis(options.drains ? Math.min(next, drainMilliseconds) : next)
         const signalled = Effect.map(listener.wait(Duration.min(soon, options.pollInterval)), () => {
