@@ -11,6 +11,7 @@ import * as path from "node:path"
 import { stripVTControlCharacters } from "node:util"
 import { inject } from "vitest"
 import { databaseLayer } from "./support/database.ts"
+import { image } from "./support/pglite.ts"
 import * as Release01 from "./support/release01.ts"
 import { createRole, passwordOfRoles, sharedDatabaseLayer } from "./support/sharedDatabase.ts"
 
@@ -381,7 +382,9 @@ describe("effect-message-store", () => {
     Effect.gen(function*() {
       const directory = yield* temporary
       const dataDir = path.join(directory, "data")
-      yield* Effect.provide(Effect.void, Layer.fresh(Layer.provide(Orders.layer, PgliteClient.layer({ dataDir }))))
+      const loadDataDir = yield* image
+      const made = PgliteClient.layer({ dataDir, loadDataDir })
+      yield* Effect.provide(Effect.void, Layer.fresh(Layer.provide(Orders.layer, made)))
       const mistyped = yield* run(undefined, "status", "--url", path.join(directory, "date"))
       assert.deepStrictEqual([mistyped.code, mistyped.errors], [
         1,

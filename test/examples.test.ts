@@ -73,15 +73,15 @@ const run = (
 }
 
 /** Runs a program on the database of the client at hand: on the tests' server it takes a fourth of the time. */
-const runBeside = (program: string) =>
+const runBeside = (program: string, options?: RunOptions) =>
   Effect.flatMap(place, ({ database, url }) => {
     const databaseUrl = new URL(url)
     databaseUrl.pathname = database
-    return Effect.promise(() => run(program, { databaseUrl: databaseUrl.href }))
+    return Effect.promise(() => run(program, { ...options, databaseUrl: databaseUrl.href }))
   })
 
-const runOnServer = (program: string): Promise<Finished> =>
-  Effect.runPromise(Effect.provide(runBeside(program), databaseLayer()))
+const runOnServer = (program: string, options?: RunOptions): Promise<Finished> =>
+  Effect.runPromise(Effect.provide(runBeside(program, options), databaseLayer()))
 
 const assertSucceeded = ({ code, errors }: Finished) =>
   assert.deepStrictEqual({ code, errors }, { code: 0, errors: "" })
@@ -150,7 +150,10 @@ describe("examples", () => {
   })
 
   it("06: works until it is told to stop, and exits with 0", async () => {
-    const finished = await run("06-worker.ts", { interruptAt: /(invoice[^]*){10}pity[^]*pity/, signal: "SIGTERM" })
+    const finished = await runOnServer("06-worker.ts", {
+      interruptAt: /(invoice[^]*){10}pity[^]*pity/,
+      signal: "SIGTERM"
+    })
     assertSucceeded(finished)
     // What the log tells beside its lines is printed in one line, or in several.
     const logged = /.* INFO .*: subscription \w+ is running \{[^}]*\}\n?/g
@@ -204,7 +207,7 @@ describe("examples", () => {
   })
 
   it("25: reads what it has written, from a standby if there is one", async () => {
-    const finished = await run("25-standby.ts")
+    const finished = await runOnServer("25-standby.ts")
     assertSucceeded(finished)
     assert.deepStrictEqual(finished.lines, ["1: 25", "linked: 1"])
   })

@@ -56,6 +56,7 @@ export const pages: Part = (it) => {
         }
         const versions = yield* Stream.runCollect(Stream.map(accounts.read(stream), ({ version }) => version))
         assert.deepStrictEqual(versions, Arr.range(1, count))
+        yield* accounts.delete(stream) // other tests look through all that is stored
       }))
   }
 

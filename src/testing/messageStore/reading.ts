@@ -1,5 +1,5 @@
 import { assert } from "@effect/vitest"
-import { Effect, Equal, Stream } from "effect"
+import { Effect, Stream } from "effect"
 import { Accounts, deposit, deposits, failsWith, newStream, Noted, type Part } from "../fixture.ts"
 import { truncate } from "../truncate.ts"
 
@@ -62,9 +62,13 @@ export const reading: Part = (it) => {
           Stream.runCollect(accounts.read(stream, options)),
           (all) => all.map(({ message }) => message._tag === "Noted" ? message.text : undefined)
         )
-      assert.isTrue(Equal.equals(yield* read({}), texts))
-      assert.isTrue(Equal.equals(yield* read({ direction: "backward", limit: 11 }), texts.toReversed().slice(0, 11)))
-      assert.isTrue(Equal.equals(yield* read({ fromVersion: 3, toVersion: 9 }), texts.slice(2, 9)))
+      const assertSame = (found: ReadonlyArray<unknown>, expected: ReadonlyArray<string>) => {
+        assert.lengthOf(found, expected.length)
+        for (const [i, text] of expected.entries()) assert.isTrue(found[i] === text) // a difference would take long to print
+      }
+      assertSame(yield* read({}), texts)
+      assertSame(yield* read({ direction: "backward", limit: 11 }), texts.toReversed().slice(0, 11))
+      assertSame(yield* read({ fromVersion: 3, toVersion: 9 }), texts.slice(2, 9))
     }))
 
   it.effect("stops reading when the consumer has enough", () =>
