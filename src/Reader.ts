@@ -337,15 +337,13 @@ const whereValid = <A, E>(
 const allPositions: Pages.Range = { from: 0, to: Number.MAX_SAFE_INTEGER, direction: "forward", limit: Infinity }
 
 const checkRead = (stream: string, options: ReadOptions = {}): Result.Result<Pages.Range, InvalidArgumentError> =>
-  Result.gen(function*() {
-    yield* checkStreamName(stream)
-    return {
-      from: yield* checkWhole("fromVersion", options.fromVersion ?? 1, 1, maximumVersion),
-      to: yield* checkWhole("toVersion", options.toVersion ?? maximumVersion, 0, maximumVersion),
-      direction: yield* checkDirection(options.direction),
-      limit: options.limit === undefined ? Infinity : yield* checkWhole("limit", options.limit, 0)
-    }
-  })
+  Result.flatMap(checkStreamName(stream), () =>
+    Result.all({
+      from: checkWhole("fromVersion", options.fromVersion ?? 1, 1, maximumVersion),
+      to: checkWhole("toVersion", options.toVersion ?? maximumVersion, 0, maximumVersion),
+      direction: checkDirection(options.direction),
+      limit: checkLimit(options.limit)
+    }))
 
 const checkReadWildcard = (
   pattern: string,
@@ -354,14 +352,15 @@ const checkReadWildcard = (
   Result.flatMap(checkPattern(pattern), () => checkPositions(options))
 
 const checkPositions = (options: ReadWildcardOptions): Result.Result<Pages.Range, InvalidArgumentError> =>
-  Result.gen(function*() {
-    return {
-      from: yield* checkWhole("fromGlobalPosition", options.fromGlobalPosition ?? 0, 0),
-      to: yield* checkWhole("toGlobalPosition", options.toGlobalPosition ?? Number.MAX_SAFE_INTEGER, 0),
-      direction: yield* checkDirection(options.direction),
-      limit: options.limit === undefined ? Infinity : yield* checkWhole("limit", options.limit, 0)
-    }
+  Result.all({
+    from: checkWhole("fromGlobalPosition", options.fromGlobalPosition ?? 0, 0),
+    to: checkWhole("toGlobalPosition", options.toGlobalPosition ?? Number.MAX_SAFE_INTEGER, 0),
+    direction: checkDirection(options.direction),
+    limit: checkLimit(options.limit)
   })
+
+const checkLimit = (limit: number | undefined): Result.Result<number, InvalidArgumentError> =>
+  limit === undefined ? Result.succeed(Infinity) : checkWhole("limit", limit, 0)
 
 const checkDirection = (direction: Direction = "forward"): Result.Result<Direction, InvalidArgumentError> =>
   direction === "forward" || direction === "backward"

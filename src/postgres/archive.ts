@@ -57,7 +57,7 @@ export const make = (sql: SqlClient, store: Store, wakeup: Wakeup["Service"]): A
   const table = sql(store.table)
   const timeOf = timeParameter(sql)
   const transaction = withTransaction(sql)
-  const page = sized(sql, store)
+  const { page } = sized(sql, store)
 
   const matching = ({ pattern, toPosition, toVersion }: ExportRange) =>
     sql`m.stream operator(pg_catalog.~~) ${pattern}::text and m.version <= ${toVersion}::int

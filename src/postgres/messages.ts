@@ -18,7 +18,7 @@ import type {
 } from "../Storage.ts"
 import { type Int8, milliseconds, toTime } from "./client/values.ts"
 import { editionOf, serverRun, type Store, streamLockKey, tagLockKey, timeAdded } from "./objects.ts"
-import { type PageOptions, readable, type Row, sized } from "./pages.ts"
+import { type PageOptions, readable, type Row, sized, type SmallRow } from "./pages.ts"
 import * as Searches from "./searches.ts"
 import * as Snapshots from "./snapshots.ts"
 
@@ -38,41 +38,71 @@ interface EndRow extends Snapshots.Row {
 }
 
 /** Messages that were written together share their metadata and their time: both are made once. */
+const toMessages = () => {
+  let text: string | null = null
+  let metadata: Schema.JsonObject = {}
+  let time = 0
+  let addedAt = toTime(time)
+  return (
+    stream: string,
+    messageId: string,
+    version: number,
+    position: Int8,
+    added: number,
+    message: string | null,
+    metadataText: string | null,
+    size: number | undefined
+  ): EncodedStoredMessage => {
+    if (metadataText !== text) {
+      text = metadataText
+      metadata = text === null ? {} : JSON.parse(text)
+    }
+    if (added !== time) {
+      time = added
+      addedAt = toTime(time)
+    }
+    return {
+      messageId,
+      stream,
+      version,
+      globalPosition: Number(position),
+      addedAt,
+      data: message === null ? null : JSON.parse(message),
+      metadata,
+      oversize: message === null ? size : undefined
+    }
+  }
+}
+
 export const toStored = <R extends Row>(
   rows: ReadonlyArray<R>,
   streamOf: (row: R) => string
 ): ReadonlyArray<EncodedStoredMessage> => {
-  let text: string | null = null
-  let metadata: Schema.JsonObject = {}
-  let added = 0
-  let addedAt = toTime(added)
-  return rows.map((row) => {
-    if (row.metadata !== text) {
-      text = row.metadata
-      metadata = text === null ? {} : JSON.parse(text)
-    }
-    if (row.added_at !== added) {
-      added = row.added_at
-      addedAt = toTime(added)
-    }
-    return {
-      messageId: row.message_id,
-      stream: streamOf(row),
-      version: row.version,
-      globalPosition: Number(row.global_position),
-      addedAt,
-      data: row.message === null ? null : JSON.parse(row.message),
-      metadata,
-      oversize: row.message === null ? row.size : undefined
-    }
-  })
+  const toMessage = toMessages()
+  return rows.map((row) =>
+    toMessage(
+      streamOf(row),
+      row.message_id,
+      row.version,
+      row.global_position,
+      row.added_at,
+      row.message,
+      row.metadata,
+      row.size
+    )
+  )
+}
+
+const toSmall = (rows: ReadonlyArray<SmallRow>, stream: string): ReadonlyArray<EncodedStoredMessage> => {
+  const toMessage = toMessages()
+  return rows.map((row) => toMessage(stream, row[0], row[1], row[2], row[3], row[4], row[5], undefined))
 }
 
 export const make = (sql: SqlClient, store: Store) => {
   const table = sql(store.table)
   const tags = sql(store.tagsTable)
   const run = sql.literal(serverRun)
-  const page = sized(sql, store)
+  const { page, small } = sized(sql, store)
   const snapshots = Snapshots.make(sql, store)
   const { endsOf, matching, tagged } = Searches.make(sql, store)
 
@@ -90,9 +120,25 @@ export const make = (sql: SqlClient, store: Store) => {
   const toEdition = (beside: string | undefined): number | undefined =>
     beside === undefined ? undefined : Number(beside)
 
+  const ofStream = ` from ${store.table} m
+    where stream operator(pg_catalog.=) $1::text and version >= $2 and version <= $3 order by version`
+  const smallOf = { forward: small(ofStream, 3), backward: small(`${ofStream} desc`, 3) }
+
   const readStream = (query: StreamQuery): Effect.Effect<Page, SqlError> => {
     const { direction, fromVersion, limit, stream, toVersion } = query
     if (query.snapshot !== undefined && store.snapshots.read) return readBehind(query, query.snapshot)
+    if (query.withEdition) return readPage(query)
+    return Effect.flatMap(
+      smallOf[direction]([stream, fromVersion, toVersion], limit),
+      (rows) =>
+        rows === undefined
+          ? readPage(query)
+          : Effect.succeed({ messages: toSmall(rows, stream), more: rows.length === limit })
+    )
+  }
+
+  const readPage = (query: StreamQuery): Effect.Effect<Page, SqlError> => {
+    const { direction, fromVersion, limit, stream, toVersion } = query
     const range = sql` from ${table} m
         where stream operator(pg_catalog.=) ${stream}::text and version >= ${fromVersion} and version <= ${toVersion} order by version`
     return Effect.map(

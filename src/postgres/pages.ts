@@ -14,11 +14,21 @@ export interface Row {
   readonly added_at: number
   /** As text, whose size is known before it is sent; null if that is more than the driver reads at once. */
   readonly message: string | null
-  /** Of message and metadata, in bytes. */
-  readonly size: number
+  /** Of message and metadata, in bytes; it may be absent if the message is not null. */
+  readonly size?: number
   /** As text: rows that were written together share it, and it is parsed once. */
   readonly metadata: string | null
 }
+
+/** The columns of a small row, in their order: as values, which are cheaper than objects. */
+export type SmallRow = readonly [
+  messageId: string,
+  version: number,
+  globalPosition: Int8,
+  addedAt: number,
+  message: string,
+  metadata: string | null
+]
 
 /** A page ends with the row that brings what is sent of it, metadata included, to this size in bytes. */
 export const pageBytes = 4 * 1024 * 1024
@@ -75,8 +85,8 @@ const sizedRows = (sql: SqlClient, store: Store) => {
     const rows = sql`(
           select m.message_id, stream, version, global_position, ${added} as added_at, metadata::text as metadata,
             ${
-      sql.literal(message)
-    } when pg_catalog.pg_column_size(message) <= ${largest}::int then message::text end as message${found}
+      sql.literal(`${message} when pg_catalog.pg_column_size(message) <= ${largest}`)
+    } then message::text end as message${found}
           limit ${limit}
         ) found`
     return {
@@ -85,12 +95,11 @@ const sizedRows = (sql: SqlClient, store: Store) => {
         select *, ${size} as size, sum(${size}) over (rows unbounded preceding) as bytes from ${rows}
       ) sized`,
       /** All of them, but without what is in those of more bytes. */
-      withoutLarger: (bytes: number) =>
+      withoutLarger: (bytes: Statement.Fragment) =>
         sql`select ${sql.literal(shown)}message_id, version, global_position, ${
           sql.literal(milliseconds("added_at"))
-        } as added_at, size, case when size <= ${bytes}::int then metadata end as metadata,
-          case when size <= ${bytes}::int then message end as message
-        from (select *, ${size} as size from ${rows} offset 0) sized`
+        } as added_at, case when ${size} <= ${bytes} then message end as message,
+        case when ${size} <= ${bytes} then metadata end as metadata from ${rows}`
     }
   }
 }
@@ -132,8 +141,10 @@ export const sized = (sql: SqlClient, store: Store) => {
 
   /** How many pages are to be read with the sum of their sizes, which costs the server as much as all the rest. */
   let withSums = 0
+  /** Rows of which as many as are asked for fit into a page have no need of it. */
+  const mostBytes = (limit: number) => Math.min(Math.floor(pageBytes / limit), readableBytes(sql))
 
-  return Effect.fnUntraced(function*<R extends Row>(
+  const page = Effect.fnUntraced(function*<R extends Row>(
     shown: string,
     found: Statement.Fragment,
     limit: number,
@@ -141,28 +152,54 @@ export const sized = (sql: SqlClient, store: Store) => {
   ): Effect.fn.Return<FoundPage<R> & { readonly more: boolean }, SqlError> {
     if (withSums > 0) withSums--
     else if (options.beside === undefined && options.snapshot !== true) {
-      // Rows of which as many as are asked for fit into a page have no need of it.
-      const most = Math.min(Math.floor(pageBytes / limit), readableBytes(sql))
-      const { withoutLarger } = sizing(shown, found, sql`${limit}`, largeRow)
-      const rows = yield* sql<R>`${withoutLarger(most)}`
+      const rows = yield* sql<R>`${
+        sizing(shown, found, sql`${limit}`, largeRow).withoutLarger(sql`${mostBytes(limit)}::int`)
+      }`
       if (rows.every(({ message }) => message !== null)) return { rows, beside: undefined, more: rows.length === limit }
       withSums = pagesWithSums
     }
-    const page = yield* find<R>(shown, found, limit, largeRow, options)
-    const large = page.rows.findIndex((row) => row.message === null)
-    if (large > 0) return { ...page, rows: page.rows.slice(0, large), more: true }
-    if (large < 0) return { ...page, more: isCut(page.rows, limit) }
+    const first = yield* find<R>(shown, found, limit, largeRow, options)
+    const large = first.rows.findIndex((row) => row.message === null)
+    if (large > 0) return { ...first, rows: first.rows.slice(0, large), more: true }
+    if (large < 0) return { ...first, more: isCut(first.rows, limit) }
     const atATime = Math.min(limit, largeRowsAtATime)
     const ofLarge = yield* find<R>(shown, found, atATime, 2 ** 31 - 1, options)
     return { ...ofLarge, more: isCut(ofLarge.rows, atATime) }
   })
+
+  /**
+   * The same of small rows alone, for a query that is asked so often that its text is made once: SQL with so many parameters. Nothing
+   * if a row is larger, or likely to be: then it is a page as above.
+   */
+  const small = (found: string, parameters: number) => {
+    const [limited, bound] = [sql.literal(`$${parameters + 1}`), sql.literal(`$${parameters + 2}::int`)]
+    const [text] = sql`${sizing("", sql.literal(found), limited, largeRow).withoutLarger(bound)}`.compile()
+    const statement = text.replaceAll(/\n */g, " ") // the client looks it up by its text
+    return (
+      given: ReadonlyArray<unknown>,
+      limit: number
+    ): Effect.Effect<ReadonlyArray<SmallRow> | undefined, SqlError> =>
+      withSums > 0 ? Effect.undefined : Effect.map(
+        sql.unsafe(statement, [...given, limit, mostBytes(limit)]).values as Effect.Effect<
+          ReadonlyArray<SmallRow>,
+          SqlError
+        >,
+        (rows) => {
+          if (rows.every((row) => row[4] !== null)) return rows
+          withSums = pagesWithSums + 1 // this page as well
+          return undefined
+        }
+      )
+  }
+
+  return { page, small }
 }
 
 /** After a page that had larger rows, so many pages are read as if they had some: for the next one is likely to. */
 const pagesWithSums = 100
 
 const isCut = (rows: ReadonlyArray<Row>, limit: number, bytes = pageBytes): boolean =>
-  rows.length === limit || rows.reduce((sum, { size }) => sum + size, 0) >= bytes
+  rows.length === limit || rows.reduce((sum, { size = 0 }) => sum + size, 0) >= bytes
 
 /** How many bytes a page has that is read together with others. */
 const smallPageBytes = pageBytes / 64

@@ -40,7 +40,7 @@ interface LinkedRow extends Row, OfStream {
  * statistics, that it reads and sorts all of them for each page; a range is walked in the order of its index.
  */
 export const readPartition = (sql: SqlClient, store: Store, stream: StreamObjects, holds?: Statement.Fragment) => {
-  const page = sized(sql, store)
+  const { page } = sized(sql, store)
   return ({ fromPosition, limit, partition, tellsRun = false }: PartitionQuery): Effect.Effect<LinkedPage, SqlError> =>
     Effect.map(
       page<LinkedRow>(

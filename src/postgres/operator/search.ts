@@ -41,7 +41,7 @@ export const make = (sql: SqlClient, store: Store): Pick<OperatorStorage, "searc
   const tags = sql(store.tagsTable)
   const timeOf = timeParameter(sql)
   const added = sql.literal(timeAdded(store, "m"))
-  const page = sized(sql, store)
+  const { page } = sized(sql, store)
 
   const conditions = (query: SearchQuery): ReadonlyArray<Statement.Fragment> => {
     const { causationId, correlationId, fromTime, mentions, pattern, related, tags: wanted, toTime } = query
