@@ -6,7 +6,7 @@ import type { ErrorKind, OperatorService, PromotionError, Start, WhichParked } f
 import { discardAll } from "../operator/discardAll.ts"
 import { type Query, required } from "./asked.ts"
 
-export type Action = (operator: OperatorService, form: Query) => Effect.Effect<string, PromotionError>
+type Action = (operator: OperatorService, form: Query) => Effect.Effect<string, PromotionError>
 
 const wrong = (argument: string, reason: string) => Effect.fail(new InvalidArgumentError({ argument, reason }))
 

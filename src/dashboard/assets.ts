@@ -3,7 +3,7 @@ import { createHash } from "node:crypto"
 import { readFileSync } from "node:fs"
 import { createRequire } from "node:module"
 
-export interface Asset {
+interface Asset {
   readonly body: Uint8Array
   readonly contentType: string
 }

@@ -5,7 +5,7 @@ import { attributes, type Content, type Html, html } from "./html.ts"
 import type { Snapshot } from "./live.ts"
 
 /** What a page is shown in. */
-export interface Frame {
+interface Frame {
   readonly store: string
   readonly link: Link
   /** Names the assets of this build. */

@@ -22,7 +22,7 @@ import type { Wakeup } from "../storage/listeners.ts"
 import * as MemoryStream from "./streams.ts"
 
 /** A message as it is kept. */
-export interface OperatedMessage extends MemoryStream.SourceMessage {
+interface OperatedMessage extends MemoryStream.SourceMessage {
   readonly data: string
   readonly metadata: string
   readonly addedAt: DateTime.Utc

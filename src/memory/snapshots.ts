@@ -2,7 +2,7 @@
 import type { EditionKey, EncodedSnapshot, SavedSnapshot, SnapshotKey } from "../Storage.ts"
 
 /** The edition that a stream or a tag is in. */
-export interface EditionOf {
+interface EditionOf {
   (key: EditionKey): number
 }
 

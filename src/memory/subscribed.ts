@@ -122,7 +122,7 @@ export class State {
 }
 
 /** Who has a partition: by a claim whose token is not the last one any more, if a reset has fenced it. */
-export interface Holder {
+interface Holder {
   readonly token: number
   readonly owner: string
   readonly since: DateTime.Utc

@@ -141,7 +141,7 @@ export const notLinkedIn = Effect.fnUntraced(function*(opened: Opened, { aggrega
 const oldest = (one: Duration.Duration | undefined, other: Duration.Duration | undefined) =>
   one === undefined || other === undefined ? one ?? other : Duration.max(one, other)
 
-export const subscriptionStatus = (
+const subscriptionStatus = (
   storage: OperatorStorage,
   notLinked: (consumer: CataloguedConsumer) => Effect.Effect<NotLinked, OperatorError>
 ) =>

@@ -117,7 +117,7 @@ const ofPartition = (of: string, each: PartitionStatus, { bounds, now }: Measure
 }
 
 /** What was seen of a subscription. */
-export interface SeenSubscription {
+interface SeenSubscription {
   readonly name: string
   readonly totals: SubscriptionTotals
   /** Messages that are not acknowledged, linked or not. */

@@ -42,7 +42,7 @@ export const isOutdated = ({ known, made }: ObjectsVersion): boolean => made !==
 /** Whether they are of a newer build than this one. */
 export const isNewer = ({ known, made }: ObjectsVersion): boolean => made !== undefined && made > known
 
-export const requireCurrent = (identifier: string, objects: ObjectsVersion) =>
+const requireCurrent = (identifier: string, objects: ObjectsVersion) =>
   isOutdated(objects)
     ? Effect.fail(
       new SetupError({ identifier, reason: "was made by an earlier version: run what `migrations` prints" })

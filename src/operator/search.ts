@@ -116,7 +116,7 @@ const isTimeout = (error: unknown): boolean =>
   Predicate.isTagged(error, "SqlError") && (error as SqlError).reason._tag === "StatementTimeoutError"
 
 /** What is looked for, step by step, until it is enough. */
-export interface Steps {
+interface Steps {
   readonly query: Omit<SearchQuery, "after" | "limit" | "scan">
   readonly after: number | undefined
   readonly limit: number

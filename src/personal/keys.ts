@@ -23,7 +23,7 @@ import { gathering } from "./gathering.ts"
 export type Found = Key | "forgotten" | PersonalDataError
 
 /** How keys are found, and held. */
-export interface KeysOptions {
+interface KeysOptions {
   /** How many are held at most. */
   readonly capacity: number
   /** Whether a subject that was forgotten gets a new key when something is written for it. */

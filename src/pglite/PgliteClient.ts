@@ -51,6 +51,7 @@ export interface ClientOptions extends
   readonly maxConnections?: number | undefined
 }
 
+/** The settings of the client, and of the database that {@link layer} opens. */
 export interface PgliteClientOptions extends ClientOptions {
   /**
    * The path of the directory that keeps the database; created with its parents if it is absent. Without it the database

@@ -23,7 +23,7 @@ export interface Lock {
 }
 
 /** The process that has the lock. */
-export interface Owner {
+interface Owner {
   readonly processId: string
 }
 

@@ -53,7 +53,7 @@ const naming = (
   }
 })
 
-export const storeNaming = ({ name, sequence, table }: Objects.Objects): Naming =>
+const storeNaming = ({ name, sequence, table }: Objects.Objects): Naming =>
   naming("store", name, [[table, "r", "message"], [sequence, "S", "last_value"]], {
     table: `depeche_stream_${name}`,
     owner: "an aggregated stream"

@@ -8,7 +8,7 @@ import type { SqlError } from "effect/sql/SqlError"
 import type { Gather } from "./client/gathered.ts"
 
 /** A table or a sequence, and whether it has the column that was asked for. */
-export interface Relation {
+interface Relation {
   readonly kind: string
   readonly hasColumn: boolean
 }

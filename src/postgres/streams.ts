@@ -60,7 +60,7 @@ export const readPartition = (sql: SqlClient, store: Store, stream: StreamObject
 }
 
 /** Asks for a page behind a checkpoint, or, where that is not known, behind the one that is stored. */
-export interface BehindQuery extends Pick<PartitionQuery, "partition" | "limit"> {
+interface BehindQuery extends Pick<PartitionQuery, "partition" | "limit"> {
   readonly checkpoint: number | undefined
 }
 

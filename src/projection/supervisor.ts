@@ -41,8 +41,7 @@ const linkedSinceAsked = ({ stream }: Supervised) => {
   })
 }
 
-/** @internal */
-export interface SuperviseOptions {
+interface SuperviseOptions {
   /** Undefined: it is not promoted by itself. */
   readonly promotion: { readonly lag: number | undefined } | undefined
   readonly keep: Duration.Duration | undefined

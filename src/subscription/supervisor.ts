@@ -20,7 +20,7 @@ import type { Redeliver } from "./redelivery.ts"
 import type { Shutdown } from "./shutdown.ts"
 
 /** How a subscription is run. */
-export interface SupervisorOptions<R> {
+interface SupervisorOptions<R> {
   readonly name: string
   /** The label that `claimedBy` shows. */
   readonly owner: string | undefined
