@@ -1,6 +1,6 @@
 /** Triggers and policies of the application's on the table of messages: what they refuse is told, nothing is lost in silence. */
 import { assert, describe, it, layer } from "@effect/vitest"
-import { Effect, Layer, Predicate } from "effect"
+import { Effect, Exit, Layer, Predicate } from "effect"
 import type { Array as Arr } from "effect"
 import { Partitioner } from "effect-message-store"
 import { SqlClient, type SqlError } from "effect/sql"
@@ -65,6 +65,9 @@ const causeOf = ({ reason: { cause } }: SqlError.SqlError) => ({
   message: Predicate.hasProperty(cause, "message") ? String(cause.message) : ""
 })
 
+const itemsOfMany = (): ReadonlyArray<Items> =>
+  Array.from({ length: 8 }, () => [itemOf(unique(), [], { messages: messages([kept]) })] as const)
+
 const kept = "{\"keep\":1}"
 const dropped = "{\"drop\":1}"
 
@@ -119,6 +122,34 @@ describe("PostgreSQL", () => {
             assert.strictEqual(yield* storedOf(items), 0, way)
           }
           yield* statements([`drop trigger takes_names on ${table}`])
+        }))
+
+      it.effect("tells what they refuse at the commit", () =>
+        Effect.gen(function*() {
+          yield* statements([
+            `create function refuse() returns trigger language plpgsql as $$ begin
+              raise exception 'not today' using errcode = 'check_violation';
+            end $$`,
+            `create constraint trigger refuses after insert on ${table} deferrable initially deferred
+              for each row execute function refuse()`
+          ])
+          const storage = yield* Storage
+          for (const [way, itemsOf] of ways) {
+            const items = itemsOf(unique(), [kept, kept])
+            assert.strictEqual(causeOf(yield* Effect.flip(append(items))).message, "not today", way)
+            assert.strictEqual(yield* storedOf(items), 0, way)
+          }
+          // Those that leave together fail each for itself, and so does a transaction.
+          const together = itemsOfMany()
+          for (
+            const error of yield* Effect.forEach(together, (items) => Effect.flip(append(items)), { concurrency: 8 })
+          ) {
+            assert.strictEqual(causeOf(error).message, "not today")
+          }
+          const items = [itemOf(unique(), [])] as const
+          assert.isTrue(Exit.isFailure(yield* Effect.exit(storage.withTransaction(append(items)))))
+          assert.strictEqual(yield* storedOf([...items, ...together.flat()] as unknown as Items), 0)
+          yield* statements([`drop trigger refuses on ${table}`])
         }))
     }
   )
