@@ -41,46 +41,47 @@ export type { DeleteError, DeleteProgress, ExportError, ExportOptions, ImportErr
 /** What is done with archives on a store. */
 export interface Archive {
   /**
-   * The text of an archive: whole lines, up to 1000 messages at a time, in the order of global positions. Not inside a transaction.
+   * Emits the text of an archive: whole lines, up to 1000 messages at a time, in the order of global positions. Not inside a
+   * transaction.
    *
    * **Details**
    *
-   * It is one snapshot of the store, which holds a connection until the end (on PGlite it keeps writers waiting). The first line
-   * says what the archive is of and how many messages it has; checks are between them, and the last line is one.
+   * It reads one snapshot of the store, which holds a connection until the end (on PGlite it keeps writers waiting). The first line
+   * says what the archive is of and how many messages it has; there is a check after each thousand messages, and at the end.
    */
   readonly export: (options?: ExportOptions) => Stream.Stream<string, ExportError>
   /**
-   * Puts the messages of an archive into the store, and tells how far it has come. Not inside a transaction.
+   * Writes the messages of an archive into the store, and emits its progress after each transaction. Not inside a transaction.
    *
    * **Details**
    *
-   * What is there already, the same ids at the same versions, is left out. The next messages are read and checked while others go
-   * in, up to four thousand in a transaction. Fails with an `ArchiveError` where the archive is not what was written, and with an `ArchiveConflictError`
-   * where a message has no place: its stream has other messages, or lacks those before it. A stream without messages may begin
-   * with any version.
+   * Messages that the store has already, with the same ids at the same versions, are left out. Up to four thousand go in with one
+   * transaction, while the next ones are read and checked. Fails with an `ArchiveError` where the archive is not what was
+   * written, and with an `ArchiveConflictError` where a message has no place: its stream has other messages, or lacks those
+   * before it. A stream without messages may begin with any version.
    */
   readonly import: <E, R>(archive: Source<E, R>) => Stream.Stream<ImportProgress, ImportError | E, R>
   /**
-   * Deletes from the store the messages that an archive has, and tells how far it has come. Not inside a transaction. The archive
-   * is read twice: it has to be whole before anything is deleted.
+   * Deletes from the store the messages that an archive has, and emits its progress after each thousand. Not inside a transaction.
+   * The archive is read twice: it has to be whole before anything is deleted.
    *
    * **Details**
    *
-   * What was written since is kept. It works as `delete` of the store, for up to 1000 messages of up to 500 streams in one transaction,
-   * and goes on when it is made again. Fails with an `ArchiveConflictError` where a stream has a message up to there that the archive
-   * does not have.
+   * What was written since the export is kept. It works as `delete` of the store, for up to 1000 messages of up to 500 streams in one
+   * transaction; a call that was interrupted may be repeated. Fails with an `ArchiveConflictError` where a stream has an older
+   * message that the archive does not have.
    */
   readonly delete: <E, R>(archive: Source<E, R>) => Stream.Stream<DeleteProgress, DeleteError | E, R>
 }
 
-/** The archives of a store that a layer made, on whatever backend. */
+/** Exports and imports archives of a store that a layer made, on any backend. */
 export const of = <A>(store: MessageStore<A>): Archive => {
   const storage = backendOf(store)
   if (storage === undefined) throw new TypeError("only a store that a layer made has archives")
   return make(storage, store.name)
 }
 
-/** The archives of a store on PostgreSQL that exists, by its name: no schema is needed. */
+/** The same for a store on PostgreSQL that exists, by its name: no schema is needed. */
 export const open = (
   name: string
 ): Effect.Effect<Archive, InvalidNameError | SetupError | UnsupportedEngineError | SqlError, SqlClient | Scope.Scope> =>
@@ -95,7 +96,7 @@ const make = (storage: Storage["Service"], name: string): Archive => ({
   delete: makeDelete(storage)
 })
 
-/** Reads a whole archive, and tells what it is of, or where it is not what was written. Needs no store. */
+/** Reads a whole archive, and returns what it is of; fails where it is not what was written. Needs no store. */
 export const verify = <E, R>(archive: Source<E, R>): Effect.Effect<Manifest, ArchiveError | E, R> =>
   // The end comes last, if the archive has one.
   Effect.map(Stream.runLast(read(archive)), (end) => Option.getOrThrow(end).manifest)

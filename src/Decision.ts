@@ -28,7 +28,7 @@ export interface TaggedSource<in out S, in A> {
 /** What a decision is made on. */
 export type Source<S, A> = StreamSource<S, A> | TaggedSource<S, A>
 
-/** The state that a stream comes to. Nobody may write to the stream until the decision is written. */
+/** A source: a stream, folded. The decision is written only if nobody else has written to the stream. */
 export const stream = <S, A>(name: string, fold: Fold<S, A>): StreamSource<S, A> => ({
   _tag: "Stream",
   stream: name,
@@ -36,14 +36,14 @@ export const stream = <S, A>(name: string, fold: Fold<S, A>): StreamSource<S, A>
 })
 
 /**
- * The state that the messages of these tags come to: those that have all of them, or, of several sets of tags, all of any
- * one. Nobody may add one until the decision is written.
+ * A source: the messages that have all of these tags, folded; given several sets of tags, those that have all tags of at least
+ * one set. The decision is written only if nobody has added such a message.
  *
  * **Details**
  *
- * A fold by message types (`Fold.make`) reads the types that it has cases for, and only those count as changes; `types`
- * says which do for other folds, or fewer. Decisions on different tags do not wait for each other. Of each set the first tag
- * is locked: name first the one that the fewest messages have.
+ * A fold by message types (`Fold.make`) reads the types that it has cases for, and only those count as changes; `types` names
+ * them for other folds, or fewer of them. Decisions on different tags do not wait for each other. The first tag of each set is
+ * locked: name first the one that the fewest messages have.
  *
  * **Example**
  *
@@ -58,14 +58,14 @@ export const tagged = <S, A>(
   options?: { readonly types?: Arr.NonEmptyReadonlyArray<string> | undefined }
 ): TaggedSource<S, A> => ({ _tag: "Tagged", tags, types: options?.types, fold })
 
-/** What a decision writes to a stream; to one that it has read, only if that is at the version that was read. */
+/** What a decision writes to a stream; a stream that it has read must still be as it was read. */
 export interface Write<out A> {
   readonly stream: string
-  /** None: nothing is written. */
+  /** An empty array writes nothing. */
   readonly messages: A | ReadonlyArray<A>
   /** Stored with each of the messages. A `traceparent` given here replaces that of the deciding span. */
   readonly metadata?: Metadata | undefined
-  /** What is expected of streams is that they are as they were read. */
+  /** Not to be given: a stream is expected to be as it was read. */
   readonly expectedVersion?: undefined
 }
 

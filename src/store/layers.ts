@@ -17,8 +17,8 @@ export type OpenError = InvalidNameError | SetupError | UnsupportedEngineError |
 /** What the class of a store has beside its key. */
 export interface StoreLayers<in out Self, in out A, P extends Path = Path, out R = never> {
   /**
-   * The store on PostgreSQL: runs the migrations that have not run yet, then serves. Stores whose schemas have personal fields need
-   * a `KeyEncryption` as well (`R`), and keep their keys where a `SubjectKeys` service says, if one is provided.
+   * The store on PostgreSQL; runs the migrations that have not run yet first. A store whose schema has personal fields needs a
+   * `KeyEncryption` as well (`R`), and keeps its keys in a `SubjectKeys` service, if one is provided.
    */
   readonly layer: Layer.Layer<Self, OpenError | MigrationError, SqlClient | R>
   /**
@@ -31,7 +31,7 @@ export interface StoreLayers<in out Self, in out A, P extends Path = Path, out R
   /** The store on any backend that provides the port. */
   readonly layerStorage: Layer.Layer<Self, InvalidNameError | SqlError, Storage | R>
   /**
-   * The key of the store that is read: a service of its own, which may be on another server than the one that is written to.
+   * The read-only store: a service of its own, which may read another server than the one that is written to.
    *
    * **Example**
    *
@@ -42,15 +42,15 @@ export interface StoreLayers<in out Self, in out A, P extends Path = Path, out R
    */
   readonly ReadOnly: Context.Service<ReadOnly<Self>, ReadOnlyStore<A, P>>
   /**
-   * The store that is read, on a standby, or by a role that may not write: makes and changes nothing, and runs no migrations, but
-   * looks whether the database objects are of this version. Reads that recovery cancels are tried again.
+   * The read-only store on a standby, or for a role that may not write. It makes and changes nothing, and runs no migrations, but
+   * checks that the database objects are of this version. Reads that recovery cancels are retried.
    */
   readonly layerReadOnly: Layer.Layer<ReadOnly<Self>, OpenError, SqlClient | R>
-  /** The store that is read, where there is no standby, and in tests: it reads the one that is written to, on whatever backend. */
+  /** The read-only store where there is no standby, and in tests: it reads the store that is written to, on any backend. */
   readonly layerReadOnlyOnPrimary: Layer.Layer<ReadOnly<Self>, SqlError, Self>
   /**
-   * Runs the store's `tagging` in the background, when the layer is built. Failures are logged; `restart` says when it runs again
-   * (default: every 30 seconds).
+   * Runs the store's `tagging` in the background when the layer is built. Failures are logged; `restart` says when it runs again
+   * after one (default: after 30 seconds).
    */
   readonly layerTagging: (options?: TaggingLayerOptions) => Layer.Layer<never, never, Self>
   /** Moves scheduled messages into their streams when they are due, for as long as the layer lives. */

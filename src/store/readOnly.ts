@@ -42,20 +42,19 @@ export interface ReadOnlyStore<in out A, P extends Path = Path> extends Reader.R
   readonly reader: Effect.Effect<Reader.Reader<A>, SqlError, Scope.Scope>
 
   /**
-   * Waits until the message at a global position can be read here: to read what one has written, with the position that `write`
-   * has returned.
+   * Waits until the message at a global position, such as `write` returns, can be read here: to read your own writes. Fails with a
+   * `NotReplicatedError` when the timeout is over.
    *
    * **Details**
    *
-   * When it ends, everything can be read here that was written with that message, and everything that was committed before it: all
-   * that its writer has seen. Nothing is said of other messages at lower positions: a transaction that took one may commit later,
-   * here as on the primary. Looks every few milliseconds, since a standby wakes nobody. Fails with `NotReplicatedError` when the
-   * time is over.
+   * When it ends, everything that was written with that message, or committed before it, can be read here: all that its writer has
+   * seen. It says nothing of other messages at lower positions: a transaction that took one may commit later, here as on the
+   * primary. It looks every few milliseconds, since a standby wakes nobody.
    *
    * **Gotchas**
    *
-   * The position has to be one of a committed write. A message that is deleted meanwhile, or that was lost with a server, is waited
-   * for in vain. Inside a transaction at REPEATABLE READ nothing new is seen: wait before it, or before `reader`.
+   * The position has to be that of a committed write: a message that is deleted meanwhile, or was lost with a server, never comes.
+   * A transaction at REPEATABLE READ sees nothing new: wait before it, or before `reader`.
    *
    * **Example**
    *
