@@ -1,11 +1,11 @@
-/** Appends of one item have functions of their own: when they are called, and that they agree with those that append anything. */
+/** Appends to one stream have functions of their own: when they are called, and that they agree with those that append anything. */
 import { assert, describe, layer } from "@effect/vitest"
 import { Array as Arr, Context, Deferred, Effect, Fiber, Layer, Tracer } from "effect"
 import { SqlClient } from "effect/sql"
 import * as Migrations from "../src/postgres/migrations/run.ts"
 import * as PostgresStorage from "../src/postgres/storage.ts"
 import { type AppendItem, type AppendOutcome, type EncodedMessage, Storage } from "../src/Storage.ts"
-import { hold, itemOf, message, name, nobodyWrote, storageLayer, unique } from "./support/appending.ts"
+import { hold, itemOf, message, name, nobodyWrote, standsInLine, storageLayer, unique } from "./support/appending.ts"
 import { databaseLayer } from "./support/database.ts"
 
 /** What an effect does, and the functions of the store that its statements call, in their order. */
@@ -55,7 +55,7 @@ const rising = (
 
 describe("PostgreSQL", () => {
   layer(Layer.provideMerge(storageLayer, databaseLayer()), { excludeTestServices: true })(
-    "appends of one item",
+    "appends to one stream",
     (it) => {
       it.effect("are one statement, in a transaction as well", () =>
         Effect.gen(function*() {
@@ -89,6 +89,63 @@ describe("PostgreSQL", () => {
           } m using (global_position)
           where m.stream = 's' group by m.version order by m.version`
           assert.deepStrictEqual(tags.map((row) => row.tags), ["7 a:0 b:1", "8 a:1 b:1", "9 a:1 c:1"])
+        }))
+
+      it.effect("of several items of one stream that ask nothing are one statement, with the answer of each", () =>
+        Effect.gen(function*() {
+          const [storage, sql] = [yield* Storage, yield* SqlClient.SqlClient]
+          const itemsOf = (stream: string, messages: ReadonlyArray<EncodedMessage>) =>
+            [
+              itemOf(stream, [], { messages: messages.slice(0, 2), metadata: "{\"item\":1}" }),
+              itemOf(stream, [], { messages: messages.slice(2, 3), metadata: "{\"item\":2}" }),
+              itemOf(stream, [], { messages: messages.slice(3), metadata: "{\"item\":3}" })
+            ] as const
+          const appendedAll = (items: Arr.NonEmptyReadonlyArray<AppendItem>) =>
+            called(storage.append(items, { atomic: true }))
+          const stored = (stream: string) =>
+            sql<{ readonly message_id: string; readonly version: number; readonly item: number; readonly at: number }>`
+            select message_id, version, (metadata->>'item')::int as item, global_position::int as at
+            from ${sql(`depeche_msgs_${name}`)} where stream = ${stream} order by version`
+
+          yield* appended(itemOf("items", [], { messages: rising(1), metadata: "{\"item\":0}" }))
+          const messages = rising(6)
+          const [outcomes, functions] = yield* appendedAll(itemsOf("items", messages))
+          assert.deepStrictEqual(functions, ["batch"])
+          const rows = yield* stored("items")
+          assert.deepStrictEqual(rows.map(({ item }) => item), [0, 1, 1, 2, 3, 3, 3])
+          assert.deepStrictEqual(
+            rows.slice(1).map(({ message_id }) => message_id),
+            messages.map((one) => one.messageId)
+          )
+          assert.deepStrictEqual(
+            outcomes.map((outcome) => outcome._tag === "Written" ? [outcome.version, outcome.globalPosition] : []),
+            [3, 4, 7].map((version) => [version, rows[version - 1]?.at ?? 0])
+          )
+          // An id that exists, ids that do not rise, what is asked, tags and another stream are for the other functions.
+          const [duplicates, ofDuplicates] = yield* appendedAll(itemsOf("items", messages))
+          assert.strictEqual(show(duplicates[0]), `duplicate ${messages[0]?.messageId}`)
+          assert.deepStrictEqual(ofDuplicates, ["batch", "append"])
+          type Pair = readonly [AppendItem, AppendItem]
+          const others: ReadonlyArray<readonly [string, (...pair: Pair) => Pair]> = [
+            ["append", (one, two) => [two, one]],
+            ["append", (one, two) => [one, { ...two, expectedVersion: 9 }]],
+            ["append", (one, two) => [one, { ...two, stream: "others" }]],
+            ["decide", (one) => [one, itemOf("items", ["items:1"])]]
+          ]
+          for (const [by, items] of others) {
+            const [one, two] = itemsOf("items", rising(6))
+            assert.deepStrictEqual((yield* appendedAll(items(one, two)))[1], [by])
+          }
+          // Where the stream is held, they wait.
+          const release = yield* hold([itemOf("items", [])])
+          const waiting = yield* Effect.forkChild(appendedAll(itemsOf("items", rising(6))), { startImmediately: true })
+          yield* standsInLine
+          assert.isUndefined(waiting.pollUnsafe())
+          yield* release
+          const [, ofWaiting] = yield* Fiber.join(waiting)
+          assert.deepStrictEqual(ofWaiting, ["batch", "append"])
+          const versions = (yield* stored("items")).map(({ version }) => version)
+          assert.deepStrictEqual(versions, versions.map((_, i) => i + 1))
         }))
 
       it.effect("that are refused by the stream's version are one statement", () =>

@@ -30,7 +30,10 @@ export const make = (database: Database) =>
     const objects = yield* Effect.fromResult(Objects.forStore(storeName))
     const [single, any] = [lean(sql, objects), append(sql, objects)]
     const call = (item: AppendItem) =>
-      single(item, true, () => Effect.map(any([item], { atomic: true, wait: true }), ([outcome]) => outcome))
+      Effect.map(
+        single([item], true, () => any([item], { atomic: true, wait: true })),
+        ([outcome]) => outcome
+      )
 
     const write = Effect.fnUntraced(function*(stream: string, orders: Orders) {
       const outcome = yield* call(toItem(stream, orders))

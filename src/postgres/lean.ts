@@ -1,6 +1,7 @@
 /**
- * Appends of one item without conditions, by functions that are made for one message, and for the messages of one stream
- * (migration 11): with every guarantee of those that append any items (`append.ts`, `decide.ts`), at half of their cost.
+ * Appends to one stream, by functions that are made for one message, and for several (migration 11): of one item without
+ * conditions, or of several that have neither tags nor expectations. With every guarantee of those that append any items
+ * (`append.ts`, `decide.ts`), at half of their cost.
  *
  * What these functions leave undecided goes to the others, in another statement: items with an id that exists, those of a writer
  * that does not know all tags, and, if the append has to wait, those whose stream is not free. Others go there at once: items that
@@ -8,10 +9,11 @@
  * must take its locks in one order with all others, and a transaction that has tried some would have them already.
  */
 import { Effect } from "effect"
+import type { Array as Arr } from "effect"
 import type { SqlClient } from "effect/sql/SqlClient"
 import type { SqlError } from "effect/sql/SqlError"
 import { type AppendItem, AppendOutcome, type EncodedMessage } from "../Storage.ts"
-import { expectation } from "./append.ts"
+import { expectation, knownTags as knownTagsOf } from "./append.ts"
 import { int8, timeParameter } from "./client/values.ts"
 import { isConditional } from "./locks.ts"
 import type { Objects } from "./objects.ts"
@@ -20,28 +22,30 @@ interface Row {
   readonly outcome: string | null
 }
 
-/** Appends an item by one of these functions, or else by `general`. Without `wait` there is no outcome if a lock is not free. */
+type Items = Arr.NonEmptyReadonlyArray<AppendItem>
+type Outcomes = Effect.Effect<ReadonlyArray<AppendOutcome | undefined>, SqlError>
+
+/** Appends items by one of these functions, or else by `general`. Without `wait` there is no outcome if a lock is not free. */
 export const lean = (sql: SqlClient, objects: Objects) => {
   const timeOf = timeParameter(sql)
   const single =
     `select ${objects.singleFunction}($1::text, $2::int, $3::jsonb, $4::uuid, $5::timestamptz, $6::text, ` +
     "$7::int8, $8::text, $9::text[]) as outcome"
   const batch =
-    `select ${objects.batchFunction}($1::text, $2::int, $3::jsonb, $4::uuid[], $5::timestamptz[], $6::text[], ` +
+    `select ${objects.batchFunction}($1::text, $2::int, $3::jsonb[], $4::uuid[], $5::timestamptz[], $6::text[], ` +
     "$7::int8, $8::text[], $9::text[], $10::int[]) as outcome"
   /** The last declaration of tags that was seen not to be the last. */
   let outdated = 0
 
-  const call = (item: AppendItem, isTagged: boolean, knownTags: number) => {
-    const { messages, metadata, stream } = item
-    const [first] = messages
-    const known = int8(knownTags)
-    if (messages.length === 1 && first !== undefined) {
-      const { data, messageId, occurredAt, tagged } = first
-      const time = timeOf(occurredAt)
-      const ofTags = tagged === undefined ? [null, null] : [tagged.type, tagged.tags.toSorted()]
-      return sql.unsafe<Row>(single, [stream, expectation(item), metadata, messageId, time, data, known, ...ofTags])
-    }
+  const callSingle = (item: AppendItem, { data, messageId, occurredAt, tagged }: EncodedMessage, known: string) => {
+    const { metadata, stream } = item
+    const time = timeOf(occurredAt)
+    const ofTags = tagged === undefined ? [null, null] : [tagged.type, tagged.tags.toSorted()]
+    return sql.unsafe<Row>(single, [stream, expectation(item), metadata, messageId, time, data, known, ...ofTags])
+  }
+
+  const callBatch = (items: Items, messages: ReadonlyArray<EncodedMessage>, isTagged: boolean, known: string) => {
+    const [first] = items
     const ids: Array<string> = []
     const times: Array<Date | string> = []
     const texts: Array<string> = []
@@ -50,30 +54,44 @@ export const lean = (sql: SqlClient, objects: Objects) => {
       times.push(timeOf(occurredAt))
       texts.push(data)
     }
+    const metadata = items.length === 1
+      ? [first.metadata]
+      : items.flatMap((item) => item.messages.map(() => item.metadata))
     const ofTags = isTagged ? [typesOf(messages), ...tagsOf(messages)] : [null, null, null]
-    return sql.unsafe<Row>(batch, [stream, expectation(item), metadata, ids, times, texts, known, ...ofTags])
+    return sql.unsafe<Row>(batch, [first.stream, expectation(first), metadata, ids, times, texts, known, ...ofTags])
   }
 
-  return (
-    item: AppendItem,
-    wait: boolean,
-    general: () => Effect.Effect<AppendOutcome | undefined, SqlError>
-  ): Effect.Effect<AppendOutcome | undefined, SqlError> => {
-    const { conditions, expectedPosition = 0, knownTags = 1, messages } = item
-    if (knownTags <= outdated || expectedPosition > 0 || (conditions?.length ?? 0) > 0 || !rise(messages)) {
+  return (items: Items, wait: boolean, general: () => Outcomes): Outcomes => {
+    const [first] = items
+    const knownTags = items.length === 1 ? first.knownTags ?? 1 : knownTagsOf(items)
+    const isTagged = isConditional(first)
+    if (knownTags <= outdated || (wait && isTagged) || !(items.length === 1 ? isPlain(first) : areOfOneStream(items))) {
       return general()
     }
-    const isTagged = isConditional(item)
-    if (wait && isTagged) return general()
-    return Effect.flatMap(call(item, isTagged, knownTags), ([row]) => {
+    const messages = items.length === 1 ? first.messages : items.flatMap((item) => item.messages)
+    const [message] = messages
+    if (message === undefined || !rise(messages)) return general()
+    const known = int8(knownTags)
+    const called = messages.length === 1
+      ? callSingle(first, message, known)
+      : callBatch(items, messages, isTagged, known)
+    return Effect.flatMap(called, ([row]) => {
       const outcome = row?.outcome ?? null
       if (outcome === "outdated") outdated = knownTags
       return outcome === null || outcome === "outdated" || (outcome === "busy" && wait)
         ? general()
-        : Effect.succeed(toOutcome(outcome))
+        : Effect.succeed(toOutcomes(items, outcome))
     })
   }
 }
+
+/** Whether it asks nothing but a version of its stream. */
+const isPlain = ({ conditions, expectedPosition = 0 }: AppendItem): boolean =>
+  expectedPosition === 0 && (conditions?.length ?? 0) === 0
+
+/** Whether they ask nothing, have no tags, and go to one stream. */
+const areOfOneStream = (items: Items): boolean =>
+  items.every((item) => item.stream === items[0].stream && item.expectedVersion === undefined && !isConditional(item))
 
 /** Whether there are messages, and each id is above the one before it. */
 const rise = (messages: ReadonlyArray<EncodedMessage>): boolean => {
@@ -97,11 +115,19 @@ const tagsOf = (messages: ReadonlyArray<EncodedMessage>): [tags: Array<string>, 
   return [found.map(({ tag }) => tag), found.map(({ message }) => message)]
 }
 
-/** Nothing if it is busy, else a version, or a version and a position. */
-const toOutcome = (text: string): AppendOutcome | undefined => {
-  if (text === "busy") return undefined
-  const space = text.indexOf(" ")
-  return space < 0
-    ? AppendOutcome.WrongVersion({ actualVersion: Number(text) })
-    : AppendOutcome.Written({ version: Number(text.slice(0, space)), globalPosition: Number(text.slice(space + 1)) })
+/** Nothing if it is busy, else a version, or a version and a position, or a version and the positions of all messages. */
+const toOutcomes = (items: Items, text: string): ReadonlyArray<AppendOutcome | undefined> => {
+  if (text === "busy") return items.map(() => undefined)
+  const [version = 0, ...positions] = text.split(" ").map(Number)
+  const [position] = positions
+  if (position === undefined) return [AppendOutcome.WrongVersion({ actualVersion: version })]
+  if (items.length === 1) return [AppendOutcome.Written({ version, globalPosition: position })]
+  let written = 0
+  return items.map(({ messages }) => {
+    written += messages.length
+    return AppendOutcome.Written({
+      version: version - positions.length + written,
+      globalPosition: positions[written - 1] ?? 0 // one for each
+    })
+  })
 }

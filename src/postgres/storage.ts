@@ -57,16 +57,11 @@ export const layer = (
       const claims = yield* Claims.ClaimHolder
       const { bound } = yield* SpareConnections.SpareConnections
       /** Appends by the function that is made for what the items are. */
-      const writer = (client: SqlClient.SqlClient) => {
-        const [plain, conditional, single] = [append(client, store), decide(client, store), lean(client, store)]
+      const writer = (client: SqlClient.SqlClient): ReturnType<typeof append> => {
+        const [plain, conditional, ofOneStream] = [append(client, store), decide(client, store), lean(client, store)]
         const general: typeof plain = (items, how) => (items.some(isConditional) ? conditional : plain)(items, how)
         if (options?.lean === false) return general
-        const write: typeof plain = (items, how) => {
-          if (items.length > 1) return general(items, how)
-          const outcome = single(items[0], how.wait, () => Effect.map(general(items, how), ([decided]) => decided))
-          return Effect.map(outcome, Arr.of)
-        }
-        return write
+        return (items, how) => ofOneStream(items, how.wait, () => general(items, how))
       }
       const write = writer(sql)
       /** Writes, and tells listeners once that is committed. */

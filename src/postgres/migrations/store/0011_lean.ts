@@ -1,5 +1,5 @@
 /**
- * Appends of one item, by functions that do for one message, and for the messages of one stream, what those of migrations 5 and 6 do
+ * Appends to one stream, by functions that do for one message, and for several, what those of migrations 5 and 6 do
  * for any (`lean.ts` tells when they are called). They decide nothing that is rare: where an id exists, nothing goes in.
  *
  * They answer with one text, since a row costs more: the version and the position of the last message, or the version alone, if
@@ -97,13 +97,13 @@ end
 $function$`
 
 /**
- * The ids rise from each message to the next: two calls that have the same new ids wait for each other in one order. If messages have
- * tags, `_tags` are all of these, in the order in which their locks are taken, and `_tag_message` has of each the index of its message;
+ * `_metadata` has that of all messages, or, of several items, that of each; then the answer has the positions of all of them. The
+ * ids rise from each message to the next: two calls that have the same new ids wait for each other in one order. If messages have tags, `_tags` are all of these, in the order in which their locks are taken, and `_tag_message` has of each the index of its message;
  * else these are null.
  */
 const batchFunction = (objects: Objects): string =>
   `create or replace function <schema>.${objects.batchFunction}(
-  _stream text, _expected int, _metadata jsonb, _ids uuid[], _occurred timestamptz[], _data text[], _known bigint,
+  _stream text, _expected int, _metadata jsonb[], _ids uuid[], _occurred timestamptz[], _data text[], _known bigint,
   _types text[], _tags text[], _tag_message int[]
 ) returns text
 language plpgsql set enable_seqscan to off set jit to off as $function$
@@ -127,11 +127,11 @@ begin
   }
   _added := pg_catalog.now() at time zone <zone>;
   begin
-    if _tags is null then
+    if _tags is null and pg_catalog.cardinality(_metadata) = 1 then
       insert into <schema>.${objects.table}
         (message_id, global_position, added_at, stream, version, message, metadata, occurred_at, tx)
       select m.id, pg_catalog.nextval(<sequence>::pg_catalog.regclass), _added, _stream, _head + m.i::int, m.data::<payload>,
-        _metadata, m.occurred, _tx
+        _metadata[1], m.occurred, _tx
       from unnest(_ids, _occurred, _data) with ordinality m(id, occurred, data, i);
       get diagnostics _stored = row_count;
     else
@@ -140,11 +140,14 @@ begin
       );
       insert into <schema>.${objects.table}
         (message_id, global_position, added_at, stream, version, message, metadata, occurred_at, tx)
-      select m.id, m.position, _added, _stream, _head + m.i::int, m.data::<payload>, _metadata, m.occurred, _tx
-      from unnest(_ids, _positions, _occurred, _data) with ordinality m(id, position, occurred, data, i);
+      select m.id, m.position, _added, _stream, _head + m.i::int, m.data::<payload>,
+        coalesce(m.metadata, _metadata[1]), m.occurred, _tx
+      from unnest(_ids, _positions, _occurred, _data, _metadata) with ordinality m(id, position, occurred, data, metadata, i);
       get diagnostics _stored = row_count;
-      insert into <schema>.${objects.tagsTable} (tag, global_position, type)
-      select t.tag, _positions[t.message], _types[t.message] from unnest(_tags, _tag_message) t(tag, message);
+      if _tags is not null then
+        insert into <schema>.${objects.tagsTable} (tag, global_position, type)
+        select t.tag, _positions[t.message], _types[t.message] from unnest(_tags, _tag_message) t(tag, message);
+      end if;
     end if;
   exception when unique_violation then
     return null;
@@ -155,6 +158,7 @@ begin
   if _position is null or _stored < pg_catalog.cardinality(_ids) then
     ${keptOut(objects)};
   end if;
-  return _head::text operator(pg_catalog.||) ' '::text operator(pg_catalog.||) _position::text;
+  return _head::text operator(pg_catalog.||) ' '::text operator(pg_catalog.||)
+    case when pg_catalog.cardinality(_metadata) = 1 then _position::text else pg_catalog.array_to_string(_positions, ' '::text) end;
 end
 $function$`
