@@ -336,7 +336,7 @@ describe("PostgreSQL subscriptions", () => {
           return yield* subscription.run((_, { partition, position }) =>
             Effect.suspend(() => {
               calls.push(partition)
-              return position === 0 ? Effect.sleep("2500 millis") : Effect.void // longer than the lease
+              return position === 0 ? Effect.sleep("1500 millis") : Effect.void // longer than the lease
             })
           )
         }).pipe(Effect.provide(Layer.fresh(Layer.provideMerge(Work.layer, clientNamed("crowded", {}, 2)))))
