@@ -207,5 +207,7 @@ describe("PostgreSQL", () => {
       for (const told of yield* failures) assert.include(told, "row-level security may hide rows")
       yield* statements([`alter table ${table} disable row level security`])
       assert.deepStrictEqual(yield* failures, none)
+      yield* statements([`alter table effect_message_store_settings_${name} enable row level security`])
+      assert.include(String(yield* Effect.flip(failures)), "row-level security hides the row of")
     }).pipe(Effect.scoped, Effect.provide(Layer.fresh(sharedDatabaseLayer))))
 })

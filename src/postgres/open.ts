@@ -76,7 +76,14 @@ export const openStore = Effect.fnUntraced(function*(
           or (d.datlocprovider::text operator(pg_catalog.=) 'c'::text and d.datcollate::text in ('C', 'POSIX'))
         from pg_catalog.pg_database d where d.datname operator(pg_catalog.=) pg_catalog.current_database()) as orders_bytes
     from ${sql(settingsTable)}`
-  if (row === undefined || row.version < currentVersion) {
+  if (row === undefined) {
+    return yield* new SetupError({
+      identifier: name,
+      reason: `has no settings that this role is shown: row-level security hides the row of ${settingsTable} ` +
+        "(docs/operating.md, Row-level security and triggers)"
+    })
+  }
+  if (row.version < currentVersion) {
     return yield* new SetupError({
       identifier: name,
       reason: "was made by an earlier version: run what `migrations` prints"
