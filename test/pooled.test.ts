@@ -8,6 +8,15 @@ import { databaseLayer } from "./support/database.ts"
 import { bounced, isInstalled } from "./support/pgbouncer.ts"
 import { Done, stream, Work } from "./support/work.ts"
 
+/** How many locks of claims there are, in whichever session. */
+const locksOf = (sql: SqlClient.SqlClient) =>
+  Effect.map(
+    sql<{ readonly count: number }>`
+      select count(*)::int as count from pg_locks l join pg_database d on d.oid = l.database
+      where l.locktype = 'advisory' and l.mode = 'ExclusiveLock' and d.datname = current_database()`,
+    ([row]) => row?.count
+  )
+
 /** Runs a subscription until it has handled a message; what it failed with, else the message's number. */
 const consume = Effect.gen(function*() {
   const work = yield* Work
@@ -21,14 +30,12 @@ const consume = Effect.gen(function*() {
     Effect.flip(subscription.run(({ number }) => Deferred.succeed(handled, number))),
     Deferred.await(handled)
   )
-  const [locks] = yield* sql<{ readonly count: number }>`
-    select count(*)::int as count from pg_locks l join pg_database d on d.oid = l.database
-    where l.locktype = 'advisory' and l.mode = 'ExclusiveLock' and d.datname = current_database()`
+  const locks = yield* locksOf(sql)
   const { claimed } = yield* Effect.map(
     subscription.status,
     (partitions) => ({ claimed: partitions.filter(({ claimedBy }) => claimedBy !== undefined).length })
   )
-  return { ended, locks: locks?.count, claimed }
+  return { ended, locks, claimed }
 }).pipe(Effect.provide(Layer.fresh(Work.layer)))
 
 describe.skipIf(!isInstalled)("Claims by session behind PgBouncer", () => {
@@ -44,7 +51,7 @@ describe.skipIf(!isInstalled)("Claims by session behind PgBouncer", () => {
       }).pipe(Effect.provide(bounced({ inTurn }))))
   }
 
-  it.live("by transaction are refused as soon as a statement is found in another session, where nobody has looked before", () =>
+  it.live("by transaction are refused as soon as a statement is found in another session, where nobody has looked before, and leave no lock", () =>
     Effect.gen(function*() {
       const work = yield* Work
       const worked = yield* stream(64)
@@ -56,6 +63,7 @@ describe.skipIf(!isInstalled)("Claims by session behind PgBouncer", () => {
       )
       const ended = yield* Effect.raceFirst(Effect.flip(subscription.run(() => Effect.void)), write)
       assert.strictEqual(ended._tag, "SetupError")
+      assert.strictEqual(yield* locksOf(yield* SqlClient.SqlClient), 0)
     }).pipe(Effect.provide(Layer.provideMerge(Layer.fresh(Work.layer), bounced({ ownSockets: true })))))
 
   it.live("by session are made", () =>

@@ -89,8 +89,25 @@ export const layer = perClient(() =>
 export const isOfRun = (sql: SqlClient.SqlClient, { run }: ClaimToken): Statement.Fragment =>
   run === undefined ? sql`` : sql` and ${sql.literal(serverRun)} = ${int8(run)}::int8`
 
-const unlock = (session: PgConnection.PgConnection, key: bigint) =>
-  session.query("select pg_advisory_unlock($1::int8)", [int8(key)])
+/** How often locks behind a pooler are looked for: each statement may meet another of its sessions. */
+const maximumTries = 50
+
+/** Gives locks back that this session may have; behind a pooler, in whichever of its sessions they are, if that is met. */
+const unlock = Effect.fnUntraced(function*(
+  pooled: Pooled.Pooled,
+  session: PgConnection.PgConnection,
+  keys: ReadonlyArray<bigint>
+): Effect.fn.Return<void, SqlError> {
+  let left = keys.map(int8)
+  for (let tries = 0; left.length > 0 && tries < (pooled.has(session) ? maximumTries : 1); tries++) {
+    if (tries > 0) yield* Effect.sleep(tries) // what others do there has its own rhythm
+    const { rows } = yield* session.query(
+      "select k.key::text as key from unnest($1::int8[]) k(key) where not pg_advisory_unlock(k.key)",
+      [left]
+    )
+    left = rows.map(({ key }) => String(key))
+  }
+})
 
 /** How many claims are made, or released, in one statement. */
 const maximumClaims = 64
@@ -182,11 +199,8 @@ const bySession = Effect.fnUntraced(function*(
         const claimed = new Set(rows.filter((row) => row["token"] !== null).map((row) => row["partition"]))
         const stands = connection.current() === opened && !pooled.has(opened)
         // What fails after it got the lock (a time limit, say) has it still, and so has what met a lease.
-        return Effect.forEach(
-          wanted.filter(({ partition }) => !refused.has(partition) && !(stands && claimed.has(partition))),
-          ({ key }) => Effect.ignore(unlock(opened, key)),
-          { discard: true }
-        )
+        const kept = wanted.filter(({ partition }) => !refused.has(partition) && !(stands && claimed.has(partition)))
+        return Effect.ignore(unlock(pooled, opened, kept.map(({ key }) => key)))
       }
     )
     if (pooled.has(opened)) return []
@@ -203,7 +217,7 @@ const bySession = Effect.fnUntraced(function*(
     return Effect.as(
       opened === undefined || held.length === 0
         ? Effect.void
-        : Effect.map(
+        : Effect.flatMap(
           opened.query(
             // Each has its row, and conflicts with that: so it is found in the index, whatever the planner took the table for.
             `with mine as materialized (
@@ -212,14 +226,18 @@ const bySession = Effect.fnUntraced(function*(
             insert into ${table} as c (partition, token) select m.partition, m.token from mine m order by m.partition
             on conflict (partition) do update set held_by = null, owner = null, claimed_at = null
             where c.held_by = excluded.token
-          ) select pg_advisory_unlock(m.key), ${Pooled.inSession} from mine m`,
+          ) select m.key::text as key, pg_advisory_unlock(m.key) as is_free, ${Pooled.inSession} from mine m`,
             [
               held.map(({ key }) => int8(key)),
               held.map(({ claim }) => claim.partition),
               held.map(({ claim }) => int8(claim.token))
             ]
           ),
-          ({ rows }) => pooled.note(opened, rows)
+          ({ rows }) => {
+            pooled.note(opened, rows)
+            const left = rows.filter((row) => row["is_free"] !== true).map(({ key }) => BigInt(String(key)))
+            return pooled.has(opened) ? unlock(pooled, opened, left) : Effect.void
+          }
         ),
       released.map(() => undefined)
     )
