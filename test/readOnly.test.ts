@@ -1,12 +1,13 @@
 /** A store that is read: it writes nothing, waits for what others have written, and tries again what recovery has cancelled. */
 import { assert, describe, it } from "@effect/vitest"
-import { Deferred, Effect, Fiber, Layer, Schema, Stream } from "effect"
+import { Deferred, Effect, Fiber, Layer, Metric, Schema, Stream, Tracer } from "effect"
 import { Message, MessageStore, Partitioner } from "effect-message-store"
 import { SqlClient } from "effect/sql"
 import { SerializationError, SqlError, UnknownError } from "effect/sql/SqlError"
 import { TestClock } from "effect/testing"
 import * as MemoryStorage from "../src/memory/storage.ts"
 import { Storage } from "../src/Storage.ts"
+import { metricsOf, recordingTracer } from "../src/testing/fixture.ts"
 import { databaseLayer } from "./support/database.ts"
 import { clientNamed } from "./support/processes.ts"
 
@@ -82,16 +83,28 @@ describe("memory", () => {
       yield* TestClock.adjust("1 millis")
       const waited = yield* Fiber.join(waiting)
       assert.strictEqual(waited._tag === "Failure" ? waited.failure._tag : "", "NotReplicatedError")
-      const found = yield* Effect.forkChild(orders.waitFor(1))
+      const { spans, tracer } = recordingTracer()
+      const found = yield* Effect.forkChild(Effect.provideService(orders.waitFor(1), Tracer.Tracer, tracer))
       yield* TestClock.adjust("1 seconds")
       yield* Orders.use((store) => store.write("order-1", placed(1)))
       yield* TestClock.adjust("50 millis")
       yield* Fiber.join(found)
+      assert.deepStrictEqual(spans.map(({ kind, name }) => ({ kind, name })), [{
+        kind: "client",
+        name: "waitFor read_orders"
+      }])
+      assert.deepStrictEqual(yield* metricsOf("waitFor"), {
+        "messaging.client.operation.duration": 1,
+        "messaging.client.operation.duration NotReplicatedError": 1
+      })
       for (const position of [-1, 0.5, Number.NaN]) {
         assert.strictEqual((yield* Effect.flip(orders.waitFor(position)))._tag, "InvalidArgumentError")
       }
       assert.strictEqual((yield* Effect.flip(orders.waitFor(1, { timeout: -1 })))._tag, "InvalidArgumentError")
-    }).pipe(Effect.provide(Layer.provideMerge(Orders.layerReadOnlyOnPrimary, Orders.layerMemory))))
+    }).pipe(
+      Effect.provideService(Metric.MetricRegistry, new Map()),
+      Effect.provide(Layer.provideMerge(Orders.layerReadOnlyOnPrimary, Orders.layerMemory))
+    ))
 
   it.effect("tries again what recovery has cancelled, and tells of it in the end", () =>
     Effect.gen(function*() {

@@ -9,6 +9,7 @@ import type { SqlError } from "effect/sql/SqlError"
 import * as AggregatedStream from "../AggregatedStream.ts"
 import { type InvalidArgumentError, type InvalidNameError, NotReplicatedError, type SetupError } from "../errors.ts"
 import { checkDuration, checkWhole } from "../internal/checks.ts"
+import { operationsOf } from "../internal/telemetry.ts"
 import { isTransient, retryTransient } from "../internal/transient.ts"
 import type { Path } from "../Partitioner.ts"
 import * as Reader from "../Reader.ts"
@@ -144,22 +145,29 @@ export const make = Effect.fnUntraced(function*<A>(
       }),
       ({ messages }) => messages.length > 0
     )
+  const waiting = operationsOf(name)("waitFor")
   return {
     ...Reader.make(reads, codec, requireTags),
     name,
     reader: Reader.inSnapshot(storage, codec, requireTags),
-    waitFor: Effect.fn("MessageStore.waitFor")(function*(globalPosition, { timeout = "5 seconds" } = {}) {
-      yield* Effect.fromResult(checkWhole("globalPosition", globalPosition, 0))
-      const duration = yield* Effect.fromResult(checkDuration("timeout", timeout))
-      yield* isVisible(globalPosition).pipe(
-        Effect.repeat({ until: (visible) => visible, schedule: polling }),
-        Effect.timeoutOrElse({
-          duration,
-          orElse: () =>
-            Effect.fail(new NotReplicatedError({ store: name, globalPosition, waited: Duration.toMillis(duration) }))
-        })
-      )
-    }),
+    waitFor: Effect.fn(waiting.spanName, waiting.spanOptions)(
+      function*(globalPosition, { timeout = "5 seconds" } = {}) {
+        yield* Effect.fromResult(checkWhole("globalPosition", globalPosition, 0))
+        const duration = yield* Effect.fromResult(checkDuration("timeout", timeout))
+        yield* waiting.observe(
+          isVisible(globalPosition).pipe(
+            Effect.repeat({ until: (visible) => visible, schedule: polling }),
+            Effect.timeoutOrElse({
+              duration,
+              orElse: () =>
+                Effect.fail(
+                  new NotReplicatedError({ store: name, globalPosition, waited: Duration.toMillis(duration) })
+                )
+            })
+          )
+        )
+      }
+    ),
     aggregatedStream: (options) =>
       Effect.map(AggregatedStream.make(reads, codec, time, name, options), (stream): ReadOnlyStream<A> => ({
         name: stream.name,
