@@ -12,7 +12,8 @@ export default defineConfig({
     reporters: ["default", new TallyReporter()],
     allowOnly: false,
     silent: "passed-only", // what the workers under test log is of interest where a test fails
-    maxWorkers: 3, // with two, a seventh of the time of two processors was nobody's: tests wait for locks, leases, processes
+    // With two, a seventh of the time of two processors was nobody's: tests wait for locks, leases and processes.
+    maxWorkers: 3,
     isolate: false, // modules are loaded, and PGlite is made, once by each worker
     sequence: { sequencer: LongestFirst },
     env: { NODE_COMPILE_CACHE: path.resolve(import.meta.dirname, "node_modules/.cache/node") }, // for the processes that tests start, too

@@ -18,15 +18,9 @@ const missing = (folder) => {
   ).length
 }
 
-/** @param {string} folder @param {number} packages */
-const install = (folder, packages) =>
+/** @param {string} folder @returns {Promise<string | undefined>} what npm said, where it failed */
+const install = (folder) =>
   new Promise((resolve) => {
-    const start = performance.now()
-    const seconds = () => Math.round((performance.now() - start) / 1000)
-    const title = `installing ${packages} packages${folder === "." ? "" : ` for ${folder}`} (npm ci)`
-    const out = process.stdout
-    out.write(`${title} ...`)
-    const progress = setInterval(() => out.write(out.isTTY ? `\r${title} ... ${seconds()} s` : "."), 1000)
     // Without the node of node_modules, which is about to be replaced.
     const path = (process.env["PATH"] ?? "").split(delimiter).filter((dir) => !dir.includes("node_modules"))
     const npm = spawn("npm", ["ci", "--loglevel=error", "--no-audit", "--no-fund"], {
@@ -44,18 +38,25 @@ const install = (folder, packages) =>
     npm.once("error", (error) => {
       output += error.message
     })
-    npm.once("close", (code) => {
-      clearInterval(progress)
-      out.write(code === 0 ? `${out.isTTY ? `\r${title} ...` : ""} done in ${seconds()} s\n` : ` failed\n`)
-      if (code !== 0) {
-        console.error(output)
-        process.exit(1)
-      }
-      resolve(undefined)
-    })
+    npm.once("close", (code) => resolve(code === 0 ? undefined : output))
   })
 
-for (const folder of [".", ...process.argv.slice(2)]) {
-  const packages = missing(folder)
-  if (packages > 0) await install(folder, packages)
+const wanted = [".", ...process.argv.slice(2)]
+  .map((folder) => ({ folder, packages: missing(folder) }))
+  .filter(({ packages }) => packages > 0)
+
+if (wanted.length > 0) {
+  const start = performance.now()
+  const seconds = () => Math.round((performance.now() - start) / 1000)
+  const parts = wanted.map(({ folder, packages }) => `${packages} packages${folder === "." ? "" : ` for ${folder}`}`)
+  const title = `installing ${parts.join(", ")} (npm ci)`
+  const out = process.stdout
+  out.write(`${title} ...`)
+  const progress = setInterval(() => out.write(out.isTTY ? `\r${title} ... ${seconds()} s` : "."), 1000)
+  const failures = (await Promise.all(wanted.map(({ folder }) => install(folder)))).filter((text) => text !== undefined)
+  clearInterval(progress)
+  const isDone = failures.length === 0
+  out.write(isDone ? `${out.isTTY ? `\r${title} ...` : ""} done in ${seconds()} s\n` : " failed\n")
+  for (const output of failures) console.error(output)
+  if (!isDone) process.exit(1)
 }
