@@ -30,11 +30,11 @@ export interface Member<A> {
   /** The database has refused it, and nothing else. */
   readonly refuse: (append: Conditional, outcomes: ReadonlyArray<AppendOutcome>) => void
   /** The sources that may read what it writes. */
-  evolved: ReadonlySet<Evolving<A>>
+  readonly evolved: Array<Evolving<A>>
   /** Takes back that they evolved by it. */
-  undo: ReadonlyArray<() => void>
+  readonly undo: Array<() => void>
   /** Where its sources are behind it. */
-  marks: ReadonlyMap<Evolving<A>, () => void>
+  readonly marks: Array<readonly [Evolving<A>, () => void]>
   /** Its fiber was interrupted. */
   isWithdrawn: boolean
 }
@@ -46,26 +46,29 @@ const maximumLocks = 500
 
 export class Batch<A> {
   readonly members: Array<Member<A>> = []
-  /** The streams and the tags that it writes. */
-  readonly written = new Set<string>()
-  private readonly locks = new Set<string>()
+  /** The streams and the tags that it locks, and whether it writes them. */
+  private readonly locks = new Map<string, boolean>()
   private size = 0
   /** Once it has left. */
   fiber: Fiber.Fiber<unknown, unknown> | undefined
 
   /** Takes a decision in, unless it is full. */
-  add(member: Member<A>, written: ReadonlySet<string>, most: number): boolean {
+  add(member: Member<A>, written: ReadonlyArray<string>, most: number): boolean {
     const size = sizeOf(member.parts)
-    const locks = [...written, ...member.turn.places.map(({ key }) => key)].filter((key) => !this.locks.has(key))
+    const { places } = member.turn
     const { length } = this.members
     const isFull = length >= most || this.size + size > maximumCharacters ||
-      this.locks.size + locks.length > maximumLocks
+      this.locks.size + written.length + places.length > maximumLocks
     if (isFull && length > 0) return false
     this.members.push(member)
-    for (const key of written) this.written.add(key)
-    for (const key of locks) this.locks.add(key)
+    for (const { key } of places) if (!this.isWriting(key)) this.locks.set(key, false)
+    for (const key of written) this.locks.set(key, true)
     this.size += size
     return true
+  }
+
+  isWriting(key: string): boolean {
+    return this.locks.get(key) === true
   }
 }
 

@@ -17,7 +17,7 @@ import type { ReadError } from "../Reader.ts"
 import type { AppendOutcome, Storage } from "../Storage.ts"
 import { Batch, type Decided, maximumMembers, type Member, send, type Sent, sourcesOf } from "./batch.ts"
 import { isConflict, refusalOf } from "./conditional.ts"
-import type { Evolving, Part } from "./evolving.ts"
+import type { Part } from "./evolving.ts"
 import { type ReadSources, streamKey, tagKey } from "./sources.ts"
 import type { Turns } from "./turns.ts"
 
@@ -43,7 +43,7 @@ export const make = <A>(): Line<A> => ({ batches: [], isAway: false, most: maxim
 
 /** Whether something that is not written yet goes to one of these streams and tags. */
 export const isWriting = <A>({ batches }: Line<A>, keys: ReadonlyArray<string>): boolean =>
-  batches.some(({ written }) => keys.some((key) => written.has(key)))
+  batches.some((batch) => keys.some((key) => batch.isWriting(key)))
 
 /** Waits until everything is written. Meanwhile nobody else begins to decide. */
 export const idle = <A>(line: Line<A>): Effect.Effect<void> =>
@@ -81,24 +81,21 @@ export const makeJoin = <A>(
     leave(line)
   }
 
-  const evolve = (line: Line<A>, member: Member<A>, written: ReadonlySet<string>): void => {
-    const evolved = new Set<Evolving<A>>()
+  const evolve = (line: Line<A>, member: Member<A>, written: ReadonlyArray<string>): void => {
     const isHere = (key: string) => turns.place(key)?.line === line
     for (const key of written) {
       if (!isHere(key)) continue
       for (const source of turns.place(key)?.sources ?? []) {
+        if (member.evolved.includes(source)) continue
         // Elsewhere others evolve it, in an order of their own; and what was not read is not seen by what comes behind it.
-        if (!source.isStale && !source.isUnwanted && source.named.keys.every(isHere)) evolved.add(source)
+        if (!source.isStale && !source.isUnwanted && source.named.keys.every(isHere)) member.evolved.push(source)
         else turns.forget(source)
       }
     }
-    member.evolved = evolved
-    member.undo = Array.from(evolved).flatMap((source) => member.parts.flatMap((part) => source.evolve(part)))
-    member.marks = new Map(
-      [...member.sources, ...evolved].flatMap((source) =>
-        source.named.kept === undefined ? [] : [[source, source.mark()]]
-      )
-    )
+    for (const source of member.evolved) for (const part of member.parts) member.undo.push(...source.evolve(part))
+    for (const source of [...member.sources, ...member.evolved]) {
+      if (source.named.kept !== undefined) member.marks.push([source, source.mark()])
+    }
   }
 
   const leave = (line: Line<A>): void => {
@@ -176,7 +173,7 @@ export const makeJoin = <A>(
       return { known: sources.map((source) => source.end), positions }
     })
     // Of each source the last mark.
-    for (const remember of new Map(members.flatMap(({ marks }) => Array.from(marks))).values()) remember()
+    for (const remember of new Map(members.flatMap(({ marks }) => marks)).values()) remember()
     return members.map(({ answer }, m) => () => answer(Effect.succeed(decided[m])))
   }
 
@@ -225,8 +222,8 @@ export const makeJoin = <A>(
 }
 
 /** The streams and the tags that are written. */
-const keysOf = <A>(parts: ReadonlyArray<Part<A>>): ReadonlySet<string> =>
-  new Set(parts.flatMap(({ item: { messages, stream } }) => [
+const keysOf = <A>(parts: ReadonlyArray<Part<A>>): ReadonlyArray<string> =>
+  parts.flatMap(({ item: { messages, stream } }) => [
     streamKey(stream),
     ...messages.flatMap(({ tagged }) => tagged?.tags.map(tagKey) ?? [])
-  ]))
+  ])

@@ -67,7 +67,7 @@ export const make = Effect.fnUntraced(function*<A>(
     return undefined
   }
 
-  const isKnown = (named: Sourced<A>): boolean => find(named)?.isStale === false
+  const isKnown = (source: Evolving<A> | undefined): source is Evolving<A> => source?.isStale === false
 
   const add = (named: Sourced<A>, known: KnownSource): void => {
     const source = new Evolving(named, known, freshness?.stamp)
@@ -100,7 +100,7 @@ export const make = Effect.fnUntraced(function*<A>(
   ): Effect.Effect<void, ReadError> => {
     const isFree = (place: Place<A, Line.Line<A>>) =>
       (place.holder === turn || isFirst(turn, place)) && (place.line === undefined || place.line.batches.length === 0)
-    const own = sources.filter((named) => placesOf(named).every(isFree) && !isKnown(named))
+    const own = sources.filter((named) => placesOf(named).every(isFree) && !isKnown(find(named)))
     return own.length === 0
       ? Effect.void
       : readOn(own, () => own.every((named) => placesOf(named).every(isFree)), "many")
@@ -150,9 +150,8 @@ export const make = Effect.fnUntraced(function*<A>(
   /** What a decision is made on, if all of it is known. */
   const prepared = (turn: Turn<A, Line.Line<A>>, sources: ReadonlyArray<Sourced<A>>, isRead = false) => {
     const line = openLine(turn)
-    return line !== undefined && sources.every(isKnown)
-      ? { line, isRead, known: sources.flatMap((named) => find(named) ?? []) }
-      : undefined
+    const known = sources.map(find)
+    return line !== undefined && known.every(isKnown) ? { line, isRead, known } : undefined
   }
 
   /** What a decision is made on, in its turn. */
@@ -161,7 +160,7 @@ export const make = Effect.fnUntraced(function*<A>(
       const line = yield* lineOf(turn)
       const known = prepared(turn, sources, isRead)
       if (known !== undefined) return known
-      const missing = sources.filter((named) => !isKnown(named))
+      const missing = sources.filter((named) => !isKnown(find(named)))
       const keys = missing.flatMap((named) => named.keys)
       if (Line.isWriting(line, keys)) {
         yield* Line.idle(line)
@@ -225,9 +224,9 @@ export const make = Effect.fnUntraced(function*<A>(
             context,
             answer,
             refuse: (append, outcomes) => answer(refused(append, outcomes)),
-            evolved: new Set(),
+            evolved: [],
             undo: [],
-            marks: new Map(),
+            marks: [],
             isWithdrawn: false
           }
           join(line, member)
@@ -247,11 +246,13 @@ export const make = Effect.fnUntraced(function*<A>(
     deciding: Deciding<A, E, E2, R>,
     context: Context.Context<never>
   ): Effect.Effect<Decided, E | E2 | ReadError | SqlError, R> =>
-    Effect.acquireUseRelease(
-      Effect.sync(() => turns.enter(Array.from(new Set(sources.flatMap(({ keys }) => keys))))),
-      (turn) => inTurn(turn, sources, deciding, context),
-      (turn) => Effect.sync(() => turns.leave(turn))
-    )
+    Effect.uninterruptibleMask((restore) => {
+      const turn = turns.enter(Array.from(new Set(sources.flatMap(({ keys }) => keys))))
+      return Effect.onExit(
+        restore(inTurn(turn, sources, deciding, context)),
+        () => Effect.sync(() => turns.leave(turn))
+      )
+    })
 
   return (sources, deciding) =>
     Effect.withFiber((fiber) => {
