@@ -32,8 +32,8 @@ export const lean = (sql: SqlClient, objects: Objects) => {
     `select ${objects.singleFunction}($1::text, $2::int, $3::jsonb, $4::uuid, $5::timestamptz, $6::text, ` +
     "$7::int8, $8::text, $9::text[]) as outcome"
   const batch =
-    `select ${objects.batchFunction}($1::text, $2::int, $3::jsonb[], $4::uuid[], $5::timestamptz[], $6::text[], ` +
-    "$7::int8, $8::text[], $9::text[], $10::int[]) as outcome"
+    `select ${objects.batchFunction}($1::text, $2::int, $3::jsonb, $4::uuid[], $5::timestamptz[], $6::text[], ` +
+    "$7::int8, $8::text[], $9::text[], $10::int[], $11::jsonb[]) as outcome"
   /** The last declaration of tags that was seen not to be the last. */
   let outdated = 0
 
@@ -54,11 +54,12 @@ export const lean = (sql: SqlClient, objects: Objects) => {
       times.push(timeOf(occurredAt))
       texts.push(data)
     }
-    const metadata = items.length === 1
-      ? [first.metadata]
-      : items.flatMap((item) => item.messages.map(() => item.metadata))
+    const [metadata, each] = items.length === 1
+      ? [first.metadata, null]
+      : [null, items.flatMap((item) => item.messages.map(() => item.metadata))]
     const ofTags = isTagged ? [typesOf(messages), ...tagsOf(messages)] : [null, null, null]
-    return sql.unsafe<Row>(batch, [first.stream, expectation(first), metadata, ids, times, texts, known, ...ofTags])
+    const parameters = [first.stream, expectation(first), metadata, ids, times, texts, known, ...ofTags, each]
+    return sql.unsafe<Row>(batch, parameters)
   }
 
   return (items: Items, wait: boolean, general: () => Outcomes): Outcomes => {

@@ -97,14 +97,15 @@ end
 $function$`
 
 /**
- * `_metadata` has that of all messages, or, of several items, that of each; then the answer has the positions of all of them. The
- * ids rise from each message to the next: two calls that have the same new ids wait for each other in one order. If messages have tags, `_tags` are all of these, in the order in which their locks are taken, and `_tag_message` has of each the index of its message;
- * else these are null.
+ * Of several items, `_each` has the metadata of each message, and the answer the positions of all; else it is null. The ids rise from
+ * each message to the next: two calls that have the same new ids wait for each other in one order. If messages have tags, `_tags` are
+ * all of these, in the order in which their locks are taken, and `_tag_message` has of each the index of its message; else these are
+ * null.
  */
 const batchFunction = (objects: Objects): string =>
   `create or replace function <schema>.${objects.batchFunction}(
-  _stream text, _expected int, _metadata jsonb[], _ids uuid[], _occurred timestamptz[], _data text[], _known bigint,
-  _types text[], _tags text[], _tag_message int[]
+  _stream text, _expected int, _metadata jsonb, _ids uuid[], _occurred timestamptz[], _data text[], _known bigint,
+  _types text[], _tags text[], _tag_message int[], _each jsonb[]
 ) returns text
 language plpgsql set enable_seqscan to off set jit to off as $function$
 declare
@@ -127,11 +128,11 @@ begin
   }
   _added := pg_catalog.now() at time zone <zone>;
   begin
-    if _tags is null and pg_catalog.cardinality(_metadata) = 1 then
+    if _tags is null and _each is null then
       insert into <schema>.${objects.table}
         (message_id, global_position, added_at, stream, version, message, metadata, occurred_at, tx)
       select m.id, pg_catalog.nextval(<sequence>::pg_catalog.regclass), _added, _stream, _head + m.i::int, m.data::<payload>,
-        _metadata[1], m.occurred, _tx
+        _metadata, m.occurred, _tx
       from unnest(_ids, _occurred, _data) with ordinality m(id, occurred, data, i);
       get diagnostics _stored = row_count;
     else
@@ -141,8 +142,8 @@ begin
       insert into <schema>.${objects.table}
         (message_id, global_position, added_at, stream, version, message, metadata, occurred_at, tx)
       select m.id, m.position, _added, _stream, _head + m.i::int, m.data::<payload>,
-        coalesce(m.metadata, _metadata[1]), m.occurred, _tx
-      from unnest(_ids, _positions, _occurred, _data, _metadata) with ordinality m(id, position, occurred, data, metadata, i);
+        coalesce(m.metadata, _metadata), m.occurred, _tx
+      from unnest(_ids, _positions, _occurred, _data, _each) with ordinality m(id, position, occurred, data, metadata, i);
       get diagnostics _stored = row_count;
       if _tags is not null then
         insert into <schema>.${objects.tagsTable} (tag, global_position, type)
@@ -159,6 +160,6 @@ begin
     ${keptOut(objects)};
   end if;
   return _head::text operator(pg_catalog.||) ' '::text operator(pg_catalog.||)
-    case when pg_catalog.cardinality(_metadata) = 1 then _position::text else pg_catalog.array_to_string(_positions, ' '::text) end;
+    case when _each is null then _position::text else pg_catalog.array_to_string(_positions, ' '::text) end;
 end
 $function$`
