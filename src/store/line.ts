@@ -2,7 +2,8 @@
  * Decisions that have been made and are not written yet, in the order in which they were made.
  *
  * While one batch is being written the next ones gather behind it, and leave when it has succeeded; where nothing is being
- * written, a decision leaves at once. If a batch is refused, what was decided in it and behind it is void, and decided again:
+ * written, a decision leaves at once. Those who have their answers often decide again at once: of many the one half is written
+ * while the other one decides. If a batch is refused, what was decided in it and behind it is void, and decided again:
  *
  * - on a conflict, on what others have added;
  * - for a reason that may be one decision's own (a duplicate, a message that the database refuses), in smaller batches, until
@@ -24,10 +25,14 @@ import type { Turns } from "./turns.ts"
 export interface Line<A> {
   /** The first one is being written, if any is. */
   readonly batches: Array<Batch<A>>
-  /** Whether a batch is being written, or about to leave. */
+  /** Whether a batch is being written. */
   isAway: boolean
   /** How many decisions may leave together. */
   most: number
+  /** Not given yet: whoever has one goes on at once, and may decide again. */
+  readonly answers: Array<() => void>
+  /** How many decisions have to be there for a batch to leave; while answers are given, more than that: others are made. */
+  worth: number
   /** Who waits until nothing is being written. */
   readonly waiting: Set<() => void>
 }
@@ -39,7 +44,19 @@ export interface Run {
 
 type Answers = ReadonlyArray<() => void>
 
-export const make = <A>(): Line<A> => ({ batches: [], isAway: false, most: maximumMembers, waiting: new Set() })
+export const make = <A>(): Line<A> => ({
+  batches: [],
+  isAway: false,
+  most: maximumMembers,
+  answers: [],
+  worth: 0,
+  waiting: new Set()
+})
+
+/** Fewer decisions cost both sides less together with those behind them. */
+const worthABatch = 16
+
+const countOf = <A>({ batches }: Line<A>): number => batches.reduce((sum, { members }) => sum + members.length, 0)
 
 /** Whether something that is not written yet goes to one of these streams and tags. */
 export const isWriting = <A>({ batches }: Line<A>, keys: ReadonlyArray<string>): boolean =>
@@ -99,7 +116,7 @@ export const makeJoin = <A>(
   }
 
   const leave = (line: Line<A>): void => {
-    if (line.isAway) return
+    if (line.isAway || countOf(line) < line.worth) return
     const [batch] = line.batches
     if (batch === undefined) {
       const waiting = Array.from(line.waiting)
@@ -112,16 +129,27 @@ export const makeJoin = <A>(
     const fiber = run(Effect.suspend(() => send(storage, store, read, batch.members)))
     batch.fiber = fiber
     fiber.addObserver((exit) => {
-      const answers = conclude(line, batch, exit)
-      const next = () => {
-        line.isAway = false
-        leave(line)
-      }
-      for (const answer of answers) answer()
-      // Fibers that have their answers, and are about to decide again, join the next batch.
-      if (answers.length > 1) run(Effect.yieldNow).addObserver(next)
-      else next()
+      line.isAway = false
+      line.answers.push(...conclude(line, batch, exit))
+      const isAnswering = line.worth > 0
+      // The other half, who have their answers now, decide meanwhile.
+      line.worth = Math.max(worthABatch, Math.ceil((line.answers.length + countOf(line)) / 2))
+      leave(line)
+      if (!isAnswering) giveAnswers(line)
     })
+  }
+
+  const giveAnswers = (line: Line<A>): void => {
+    const answers = line.answers.splice(0)
+    for (const each of answers) each()
+    const next = () => {
+      if (line.answers.length > 0) return giveAnswers(line)
+      line.worth = 0
+      leave(line)
+    }
+    // Fibers that have their answers, and are about to decide again, join the next batch.
+    if (answers.length > 1) run(Effect.yieldNow).addObserver(next)
+    else next()
   }
 
   /** Returns the answers, to be given when all is in order: whoever has one goes on at once. */

@@ -18,6 +18,7 @@ import { deleting } from "./messageStore/deleting.ts"
 import { editions } from "./messageStore/editions.ts"
 import { foldSnapshots } from "./messageStore/foldSnapshots.ts"
 import { forgetting } from "./messageStore/forgetting.ts"
+import { halves } from "./messageStore/halves.ts"
 import { measuring } from "./messageStore/measuring.ts"
 import { oneByOne } from "./messageStore/oneByOne.ts"
 import { pages } from "./messageStore/pages.ts"
@@ -51,6 +52,7 @@ export const suite = makeSuite("message store", {
   updating,
   deciding,
   "deciding together": together,
+  "deciding by halves": halves,
   "decisions together": oneByOne,
   reading,
   pages,

@@ -1,101 +1,18 @@
 /** Decisions that wait for each other leave together, and have the outcomes they would have had in turn. */
 import { assert } from "@effect/vitest"
-import { Array as Arr, Effect, Exit, Fiber, Latch, Layer, Schema, Scope, Stream } from "effect"
+import { Array as Arr, Effect, Exit, Fiber, Scope, Stream } from "effect"
 import { SqlError, UnknownError } from "effect/sql/SqlError"
 import * as Decision from "../../Decision.ts"
 import * as Fold from "../../Fold.ts"
-import * as Message from "../../Message.ts"
-import * as MessageStore from "../../MessageStore.ts"
-import { type AppendItem, Storage } from "../../Storage.ts"
 import { newStream, outsider, type Part } from "../fixture.ts"
-
-class Subscribed extends Schema.TaggedClass<Subscribed>()("Subscribed", {
-  ...Message.fields,
-  course: Message.tag("course", Schema.String),
-  student: Message.tag("student", Schema.String)
-}) {}
-
-class Courses extends MessageStore.Service<Courses>()("effect-message-store/testing/HotCourses", {
-  name: "contract",
-  schema: Subscribed
-}) {}
+import { type Courses, names, newCourse, observed, started, stored, students, Subscribed, until } from "./hotFixture.ts"
 
 const count = Fold.make<Subscribed>()({ initial: 0, Subscribed: (sofar) => sofar + 1 })
 const another = Fold.make<Subscribed>()({ initial: 0, Subscribed: (sofar) => sofar + 1 })
-const students = Fold.make<Subscribed>()({
-  initial: [] as ReadonlyArray<string>,
-  Subscribed: (sofar, { student }) => [...sofar, student]
-})
 
 class Full extends Error {
   readonly _tag = "Full"
 }
-
-/** A store whose appends are counted, and wait at a gate; something may come before one, or replace it. Looks are counted, too. */
-const observed = Effect.gen(function*() {
-  const storage = yield* Storage
-  const gate = yield* Latch.make(true)
-  const appends: Array<ReadonlyArray<AppendItem>> = []
-  const calls = { ends: 0 }
-  const before = new Map<number, Effect.Effect<unknown, SqlError>>()
-  const wrapped = Storage.of({
-    ...storage,
-    append: (items, options) =>
-      Effect.suspend(() => {
-        const own = before.get(appends.push(items)) ?? Effect.void
-        return gate.await.pipe(Effect.andThen(own), Effect.andThen(storage.append(items, options)))
-      }),
-    ends: (streams, tags) =>
-      Effect.suspend(() => {
-        calls.ends++
-        return storage.ends(streams, tags)
-      }),
-    readTagged: (query) =>
-      Effect.suspend(() => {
-        if (query.queries[0].upTo === undefined) calls.ends++ // it asks for them, too
-        return storage.readTagged(query)
-      })
-  })
-  const scope = yield* Scope.fork(yield* Effect.scope)
-  const context = yield* Layer.buildWithScope(
-    Layer.fresh(Layer.provide(Courses.layerStorage, Layer.succeed(Storage, wrapped))),
-    scope
-  )
-  return { store: yield* Effect.provide(Courses, context), gate, appends, calls, before, scope }
-})
-
-type Observed = Effect.Success<typeof observed>
-
-/** Until something is so: fibers go on meanwhile. */
-const until = (isSo: () => boolean) =>
-  Effect.gen(function*() {
-    while (!isSo()) yield* Effect.yieldNow
-  })
-
-/** Starts decisions while the append of the first is held, and returns when all have been made. */
-const started = Effect.fnUntraced(function*<A, E>(
-  { appends, gate }: Observed,
-  decisions: ReadonlyArray<(made: () => void) => Effect.Effect<A, E>>
-) {
-  yield* gate.close
-  let made = 0
-  const already = appends.length
-  const fibers = yield* Effect.forEach(decisions, (decision) => {
-    let isMade = false
-    return Effect.forkChild(
-      decision(() => {
-        if (!isMade) made++
-        isMade = true
-      }),
-      { startImmediately: true }
-    )
-  })
-  yield* until(() => made === decisions.length && appends.length > already)
-  return fibers
-})
-
-let values = 0
-const newCourse = () => `hot ${++values} ${globalThis.crypto.randomUUID()}`
 
 /** Subscribes as long as there are seats; what it was decided on is told. */
 const subscribe =
@@ -108,14 +25,6 @@ const subscribe =
         ? { stream: newStream(), messages: new Subscribed({ course, student }), metadata: { correlationId: student } }
         : Effect.fail(new Full())
     })
-
-const stored = (store: Courses["Service"], course: string) =>
-  Effect.map(
-    Stream.runCollect(store.readTagged({ course })),
-    (all) => all.map(({ message, metadata }) => `${message.student} ${metadata.correlationId ?? ""}`.trim())
-  )
-
-const names = (length: number): ReadonlyArray<string> => Array.from({ length }, (_, i) => `s${i}`)
 
 export const together: Part = (it) => {
   it.effect("writes what 40 have decided in two appends, in the order they came in", () =>
