@@ -308,7 +308,10 @@ describe("PostgreSQL", () => {
             const beside = yield* Effect.forkScoped(
               Effect.forEach(Array.from({ length: 150 }), () => transfers.write("s-beside-1", moved()))
             )
-            yield* Effect.repeat(Effect.tap(count, follow), { until: (links) => links > 3 && links >= total / 2 })
+            yield* Effect.repeat(Effect.tap(count, follow), {
+              until: (links) => links > 3 && links >= total / 2,
+              schedule: looking
+            })
             yield* Fiber.interrupt(rebuilding)
             const links = yield* count
             assert.isBelow(links, total * 0.9)
