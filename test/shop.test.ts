@@ -309,6 +309,7 @@ describe("the shop", () => {
             "$19.99 · 3 in stock"
           )
           yield* Effect.promise(() => row(graces).waitFor()) // live
+          yield* Effect.promise(() => row(graces).locator("input").focus())
 
           // What one ordered is there when the page says so, however late the worker is: it cannot write meanwhile.
           yield* whileHeld(
@@ -331,6 +332,8 @@ describe("the shop", () => {
 
           // The others see it, and are told what they cannot have.
           yield* Effect.promise(() => row(graces).getByText("1 in stock").waitFor())
+          // Whoever is about to order is not disturbed: a focus is kept, and so is a click that has begun.
+          assert.strictEqual(yield* Effect.promise(() => graces.locator("li input:focus").count()), 1)
           yield* order(graces, 2)
           yield* says(graces, "Only 1 left.")
           yield* order(graces, 1)
