@@ -145,7 +145,8 @@ export const make = Effect.fnUntraced(function*<A>(
       }),
       ({ messages }) => messages.length > 0
     )
-  const waiting = operationsOf(name)("waitFor")
+  const operation = operationsOf(name)
+  const waiting = operation("waitFor")
   return {
     ...Reader.make(reads, codec, requireTags),
     name,
