@@ -6,6 +6,7 @@ import { Message, MessageStore } from "effect-message-store"
 import { SqlClient } from "effect/sql"
 import * as Migrations from "../src/postgres/migrations/run.ts"
 import * as PostgresStorage from "../src/postgres/storage.ts"
+import { standsInLine } from "./support/appending.ts"
 import { databaseLayer } from "./support/database.ts"
 import { hold as holdOpen } from "./support/links.ts"
 
@@ -50,15 +51,6 @@ const hold = (streams: ReadonlyArray<string>) =>
       holdOpen(sql`select pg_advisory_xact_lock(left('x' || md5(s.stream), 17)::bit(64)::bigint)
       from unnest(${streams}::text[]) s(stream)`)
   )
-
-/** Waits until a session waits for a lock of the database. */
-const waitsInDatabase = Effect.gen(function*() {
-  const sql = yield* SqlClient.SqlClient
-  while (
-    (yield* sql`select from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'`)
-      .length === 0
-  ) { /* asks again */ }
-})
 
 /** A write as numbers; ids come from a pool of each stream, so that duplicates do not depend on other streams. */
 const Write = Schema.Struct({
@@ -282,7 +274,7 @@ describe("PostgreSQL", () => {
             yield* fork("slow")
           ]
           const victim = yield* fork("victim")
-          yield* waitsInDatabase
+          yield* standsInLine
           yield* Fiber.interrupt(victim)
           yield* Deferred.succeed(release, undefined)
           yield* Fiber.join(holder)
@@ -413,7 +405,7 @@ describe("PostgreSQL", () => {
         yield* Deferred.await(inserted)
         // The database can say whether it is a duplicate when the other transaction has ended.
         const duplicate = yield* Effect.forkChild(Effect.flip(store.write("duplicate", message)))
-        yield* waitsInDatabase
+        yield* standsInLine
         assert.strictEqual((yield* Effect.timeout(store.write("free", booked()), "5 seconds")).version, 1)
         assert.isUndefined(duplicate.pollUnsafe())
         yield* Deferred.succeed(release, undefined)

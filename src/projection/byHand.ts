@@ -2,7 +2,7 @@
 import { Effect } from "effect"
 import type { SqlError } from "effect/sql/SqlError"
 import { type InvalidArgumentError, type SetupError, VersionError } from "../errors.ts"
-import { checkWhole, outsideTransaction } from "../internal/checks.ts"
+import { checkWhole, optional, outsideTransaction } from "../internal/checks.ts"
 import { highestVersion } from "../internal/names.ts"
 import { isTransient, retryTransient } from "../internal/transient.ts"
 import type { AggregatedStorage, Storage, VersionStorage } from "../Storage.ts"
@@ -27,8 +27,7 @@ type Inside = Pick<Storage["Service"], "inTransaction">
 
 const checkVersion = (version: number) => Effect.fromResult(checkWhole("version", version, 1, highestVersion))
 
-const checkLag = ({ lag }: PromoteOptions) =>
-  lag === undefined ? Effect.succeed(undefined) : Effect.fromResult(checkWhole("lag", lag, 0))
+const checkLag = ({ lag }: PromoteOptions) => Effect.fromResult(optional(lag, (given) => checkWhole("lag", given, 0)))
 
 /** A version that is behind by little is tried again a few times. */
 const promoteVersion = Effect.fnUntraced(function*(

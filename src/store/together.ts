@@ -180,8 +180,8 @@ export const make = Effect.fnUntraced(function*<A>(
     }
   })
 
-  // A generator function has a hidden class of its own, in old memory: one that were made for each decision would keep what it
-  // closes over alive until that is swept.
+  // A generator function has a hidden class of its own, in old memory: made for each decision, it would keep what it closes over
+  // alive until that is swept.
   const inTurn = Effect.fnUntraced(function*<E, E2, R>(
     turn: Turn<A, Line.Line<A>>,
     sources: ReadonlyArray<Sourced<A>>,

@@ -16,6 +16,7 @@
  */
 import type { Objects } from "../../objects.ts"
 import { inSchemaOf, making } from "../schema.ts"
+import { keptOut, takesNone } from "./refusals.ts"
 
 export const functions = (objects: Objects): ReadonlyArray<string> => [
   inSchemaOf(objects.table),
@@ -36,11 +37,6 @@ const lockKey = (stream: string): string =>
 /** How the function's `_expected` says that any version will do, or any but 0: arrays of nulls have no type to bind. */
 const anyVersion = -2
 const existing = -1
-
-/** Nothing is written where rows are left out by a trigger. */
-const keptOut = (objects: Objects): string =>
-  `raise exception 'effect-message-store: a trigger keeps messages out of <schema>.${objects.table}'
-            using errcode = 'triggered_action_exception', hint = 'Triggers must let in every message as it is.'`
 
 /** So many items cost less one by one than the statements that are for all of them. */
 const few = 4
@@ -240,8 +236,7 @@ begin
       raise exception 'could not serialize access: a message was written that this transaction cannot see'
         using errcode = 'serialization_failure';
     elsif _attempt = 10 then
-      raise exception 'effect-message-store: <schema>.${objects.table} takes no message: ${objects.sequence} gives positions that it has, or a trigger or a policy keeps messages out, or hides them'
-        using hint = 'Set the sequence to the highest global_position of the table. Triggers must let in every message as it is, and who writes must see all of them.';
+      ${takesNone(objects)};
     end if;
     _careful := true;
   end loop;

@@ -6,6 +6,7 @@
  */
 import type { Objects } from "../../objects.ts"
 import { inSchemaOf, making } from "../schema.ts"
+import { keptOut, takesNone } from "./refusals.ts"
 
 export const decisions = (objects: Objects): ReadonlyArray<string> => [
   inSchemaOf(objects.table),
@@ -313,8 +314,7 @@ begin
         where _bases[m.item] is not null order by m.id;
         get diagnostics _stored = row_count;
         if _stored < _accepted then
-          raise exception 'effect-message-store: a trigger keeps messages out of <schema>.${objects.table}'
-            using errcode = 'triggered_action_exception', hint = 'Triggers must let in every message as it is.';
+          ${keptOut(objects)};
         end if;
         insert into <schema>.${objects.tagsTable} (tag, global_position, type)
         select t.tag, _positions[t.message], _types[t.message] from unnest(_tags, _tag_message) t(tag, message)
@@ -332,8 +332,7 @@ begin
       raise exception 'could not serialize access: a message was written that this transaction cannot see'
         using errcode = 'serialization_failure';
     elsif _attempt = 10 then
-      raise exception 'effect-message-store: <schema>.${objects.table} takes no message: ${objects.sequence} gives positions that it has, or a trigger or a policy keeps messages out, or hides them'
-        using hint = 'Set the sequence to the highest global_position of the table. Triggers must let in every message as it is, and who writes must see all of them.';
+      ${takesNone(objects)};
     end if;
     _careful := true;
   end loop;
